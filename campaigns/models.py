@@ -1,0 +1,123 @@
+"""Campaigns, their published versions and every decision they led to: rows only."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from django.conf import settings
+from django.db import models
+from django.utils.timezone import now
+
+
+class CampaignState(StrEnum):
+    DRAFT = "draft"
+    LIVE = "live"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+class Verdict(StrEnum):
+    SEND = "send"
+    REFUSE = "refuse"
+
+
+class Segment(models.Model):
+    """A named audience: a condition tree (see campaigns.audience), used by reference."""
+
+    brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="segments")
+    name = models.CharField(max_length=120)
+    slug = models.SlugField(max_length=64)
+    tree = models.JSONField(default=dict)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (
+            models.UniqueConstraint(fields=("brand", "slug"), name="one_segment_per_slug"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Campaign(models.Model):
+    """Who gets what, where and when. `draft` is what the marketer edits; what is live is a version."""
+
+    brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="campaigns")
+    name = models.CharField(max_length=200)
+    state = models.CharField(
+        max_length=8,
+        choices=[(s.value, s.value.title()) for s in CampaignState],
+        default=CampaignState.DRAFT.value,
+    )
+    # A definition in CONTRACT's shape (campaigns.definition.Definition), without the name.
+    draft = models.JSONField(default=dict)
+    live_version = models.ForeignKey(
+        "CampaignVersion", on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    created_at = models.DateTimeField(default=now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+    # As Geofence.changed_xid: how evaluators learn of a change without a clock.
+    changed_xid = models.BigIntegerField(default=0, editable=False)
+
+    class Meta:
+        ordering = ("-updated_at",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CampaignVersion(models.Model):
+    """What was published: immutable."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="versions")
+    number = models.IntegerField()
+    name = models.CharField(max_length=200)
+    definition = models.JSONField()
+    published_at = models.DateTimeField(default=now)
+    published_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True
+    )
+
+    class Meta:
+        ordering = ("-number",)
+        constraints = (
+            models.UniqueConstraint(fields=("campaign", "number"), name="one_version_per_number"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.number}"
+
+
+class Decision(models.Model):
+    """A campaign's verdict on one moment, with its reason and the values seen."""
+
+    id = models.BigAutoField(primary_key=True)
+    brand_id = models.BigIntegerField()
+    device_id = models.BigIntegerField()
+    campaign_id = models.BigIntegerField()
+    campaign_version = models.IntegerField()
+    moment_kind = models.CharField(max_length=16)  # transition, event, schedule
+    moment_id = models.BigIntegerField()
+    geofence_id = models.BigIntegerField(null=True)
+    verdict = models.CharField(max_length=8, choices=[(v.value, v.value) for v in Verdict])
+    reason = models.CharField(max_length=40)
+    trace = models.JSONField(default=dict)
+    decided_at = models.DateTimeField(default=now)
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            # Promise 2: a campaign decides once on a moment.
+            models.UniqueConstraint(
+                fields=("device_id", "campaign_id", "moment_kind", "moment_id"),
+                name="one_decision_per_moment",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("device_id", "decided_at"), name="decisions_by_device"),
+            models.Index(fields=("campaign_id", "decided_at"), name="decisions_by_campaign"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {self.reason}"

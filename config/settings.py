@@ -1,0 +1,215 @@
+"""Every setting of Nearcast, read from the environment; defaults are for a developer's machine.
+
+With `NEARCAST_ENV=production` nothing has a default that is a secret: what is missing is named
+and the process does not start.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse_lazy
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def env(name: str, default: str = "") -> str:
+    return os.environ.get(name, default).strip()
+
+
+def env_int(name: str, default: int) -> int:
+    value = env(name)
+    try:
+        return int(value) if value else default
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {value!r}.") from None
+
+
+def env_bool(name: str, *, default: bool) -> bool:
+    value = env(name).lower()
+    return value in {"1", "true", "yes", "on"} if value else default
+
+
+def env_list(name: str, default: str = "") -> list[str]:
+    return [part.strip() for part in env(name, default).split(",") if part.strip()]
+
+
+# -- what this process is ---------------------------------------------------------------------
+DEMO_SECRET = "demo-secret-for-development-only-never-for-production"  # noqa: S105 - refused below
+ENVIRONMENT = env("NEARCAST_ENV", "development")
+PRODUCTION = ENVIRONMENT == "production"
+DEBUG = env_bool("NEARCAST_DEBUG", default=False)
+SECRET_KEY = env("NEARCAST_SECRET_KEY", "" if PRODUCTION else DEMO_SECRET)
+ALLOWED_HOSTS = env_list("NEARCAST_ALLOWED_HOSTS", "" if PRODUCTION else "*")
+CSRF_TRUSTED_ORIGINS = env_list("NEARCAST_TRUSTED_ORIGINS")
+
+# -- database ---------------------------------------------------------------------------------
+DATABASE_URL = env("DATABASE_URL")
+DATABASES = {
+    "default": dj_database_url.parse(
+        DATABASE_URL or "postgis:///nearcast",
+        engine="django.contrib.gis.db.backends.postgis",
+        conn_max_age=600,
+        conn_health_checks=True,
+    )
+}
+DATABASES["default"]["TEST"] = {"NAME": env("NEARCAST_TEST_DB", "nearcast_test")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# -- push, live, map --------------------------------------------------------------------------
+FCM_EMULATOR_URL = env("FCM_EMULATOR_URL")  # set: pushes go there; else to Firebase
+FIREBASE_CREDENTIALS = env("FIREBASE_CREDENTIALS", env("GOOGLE_APPLICATION_CREDENTIALS"))
+REDIS_URL = env("REDIS_URL")
+MAP_TILES_URL = env("NEARCAST_MAP_TILES", "https://tile.openstreetmap.org/{z}/{x}/{y}.png")
+MAP_ATTRIBUTION = env("NEARCAST_MAP_ATTRIBUTION", "© OpenStreetMap contributors")
+
+# -- limits at the doors ----------------------------------------------------------------------
+MAX_BODY_BYTES = env_int("NEARCAST_MAX_BODY_BYTES", 8 * 1024 * 1024)  # after gunzip
+MAX_ITEMS = env_int("NEARCAST_MAX_ITEMS", 10_000)
+MAX_FRAME_BYTES = env_int("NEARCAST_MAX_FRAME_BYTES", 256 * 1024)
+RATE_PER_DEVICE = env_int("NEARCAST_RATE_PER_DEVICE", 20)  # requests or frames a second, sustained
+RATE_BURST = env_int("NEARCAST_RATE_BURST", 60)
+SILENCE_S = env_int("NEARCAST_SILENCE_S", 3600)  # a device not heard of for this long has left
+FIX_RETENTION_DAYS = env_int("NEARCAST_FIX_RETENTION_DAYS", 30)
+DECISION_RETENTION_DAYS = env_int("NEARCAST_DECISION_RETENTION_DAYS", 90)
+
+
+def _refuse_unsafe_production() -> None:
+    missing = []
+    if SECRET_KEY in {"", DEMO_SECRET} or len(SECRET_KEY) < 32:
+        missing.append("NEARCAST_SECRET_KEY (at least 32 random characters, not the demo's)")
+    if DEBUG:
+        missing.append("NEARCAST_DEBUG must be off")
+    if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:
+        missing.append("NEARCAST_ALLOWED_HOSTS (the host names it answers to, not *)")
+    if not DATABASE_URL:
+        missing.append("DATABASE_URL (postgis://user:password@host/name)")
+    if FCM_EMULATOR_URL:
+        missing.append("FCM_EMULATOR_URL must be unset: the emulator is a development tool")
+    if not FIREBASE_CREDENTIALS:
+        missing.append("FIREBASE_CREDENTIALS (path of the service account's JSON file)")
+    if missing:
+        raise ImproperlyConfigured("NEARCAST_ENV=production, but: " + "; ".join(missing) + ".")
+
+
+if PRODUCTION:
+    _refuse_unsafe_production()
+
+# -- Django -----------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "django.contrib.gis",
+    "channels",
+    "rest_framework",
+    "rest_framework_gis",
+    "django_filters",
+    "drf_spectacular",
+    "brands",
+    "geofences",
+    "devices",
+    "notifications",
+    "campaigns",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "config" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL], "capacity": 1000},
+    }
+    if REDIS_URL
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+}
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("fr", "Français")]
+LOCALE_PATHS = [BASE_DIR / "config" / "locale"]
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
+# GDAL before 3.9 may follow references in a spatial reference: GeoDjango's GDAL here only ever sees
+# EPSG codes of our own columns; files people upload are read by geopandas' own, newer GDAL.
+SILENCED_SYSTEM_CHECKS = ["gis.W001"]
+WHITENOISE_USE_FINDERS = not PRODUCTION
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES * 4  # GeoJSON collections; files stream to disk
+
+LOGIN_URL = reverse_lazy("admin:login")
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if PRODUCTION else None
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],  # every view names its own
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "EXCEPTION_HANDLER": "config.errors.answer",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Nearcast",
+    "DESCRIPTION": "Location-triggered campaigns: report fixes, receive offers, see why.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVERS": [{"url": "/"}],
+}
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env("NEARCAST_LOG_LEVEL", "INFO")},
+    "loggers": {"httpx": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
+}
+UNFOLD = {"SITE_TITLE": "Nearcast", "SITE_HEADER": "Nearcast", "SITE_SYMBOL": "near_me"}

@@ -1,0 +1,190 @@
+"""What a fix is: its wire shape, the bounds of a plausible one and its place in a batch. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG 1980
+MAX_SPEED_MPS = 350.0  # airliners in a jet stream stay below: 801 mph (358 m/s) is the record
+MAX_ACCURACY_M = 2_000.0  # a cell tower's reach in a city; beyond it no geofence can be judged
+MAX_AHEAD_MS = 120_000  # a phone's clock may be this far ahead of ours
+MAX_AGE_MS = 30 * 86_400_000  # phones that were offline dump weeks, not months
+EPOCH_MS_FROM = 100_000_000_000  # smaller numbers are epoch seconds sent by mistake (year 5138)
+
+
+class FixVerdict(IntEnum):
+    """What became of an accepted fix; stored in history."""
+
+    USED = 0
+    LATE = 1  # not newer than the last one: history only
+    MOCKED = 2
+    TELEPORT = 3
+    INACCURATE = 4
+
+
+class RejectCode(StrEnum):
+    """Why a fix is not accepted; the message is for the developer of the app."""
+
+    INVALID = "invalid"
+    LAT_OUT_OF_RANGE = "lat_out_of_range"
+    LNG_OUT_OF_RANGE = "lng_out_of_range"
+    NULL_ISLAND = "null_island"
+    RECORDED_IN_FUTURE = "recorded_in_future"
+    TOO_OLD = "too_old"
+    UNKNOWN_DEVICE = "unknown_device"
+    CONSENT_WITHDRAWN = "consent_withdrawn"
+
+
+MESSAGES: dict[RejectCode, str] = {
+    RejectCode.INVALID: "The item is not a fix.",
+    RejectCode.LAT_OUT_OF_RANGE: "lat must be between -90 and 90 degrees.",
+    RejectCode.LNG_OUT_OF_RANGE: "lng must be between -180 and 180 degrees.",
+    RejectCode.NULL_ISLAND: "lat and lng are both exactly 0: a position that was never fixed.",
+    RejectCode.RECORDED_IN_FUTURE: "recorded_at is more than 120 s ahead of the server's clock.",
+    RejectCode.TOO_OLD: "recorded_at is more than 30 days ago.",
+    RejectCode.UNKNOWN_DEVICE: "No such device of this brand.",
+    RejectCode.CONSENT_WITHDRAWN: "The person has not agreed to the use of their location.",
+}
+
+
+class FixIn(msgspec.Struct):
+    """One fix on the wire (CONTRACT): degrees, metres, metres per second; unknown is absent."""
+
+    lat: float
+    lng: float
+    recorded_at: datetime | int | float
+    accuracy_m: float | None = None
+    speed_mps: float | None = None
+    heading_deg: float | None = None
+    altitude_m: float | None = None
+    id: str | int | None = None
+    mock: bool = False
+    battery: float | None = None
+
+
+class GatewayFixIn(FixIn, kw_only=True):
+    """A fix of a device that the brand's back office names."""
+
+    device_id: int | None = None
+    external_id: str | None = None
+
+
+FIX_DTYPE = np.dtype(
+    [
+        ("device_id", "i8"),
+        ("brand_id", "i8"),
+        ("serial", "i4"),  # of the token that sent it; 0: no token (gateway)
+        ("recorded_ms", "i8"),
+        ("key", "i8"),
+        ("named", "?"),  # key comes from an id: repeats may carry another time
+        ("lat", "f8"),
+        ("lng", "f8"),
+        ("accuracy_m", "f8"),  # NaN: unknown, here and below
+        ("speed_mps", "f4"),
+        ("heading_deg", "f4"),
+        ("altitude_m", "f4"),
+        ("battery", "f4"),
+        ("mock", "?"),
+    ]
+)
+"""A batch of fixes, of one or many devices, is one array of this."""
+
+_NAN = float("nan")
+_MASK63 = (1 << 63) - 1
+
+
+def to_epoch_ms(at: datetime | float) -> int:
+    """Epoch milliseconds of a wire time: ISO 8601 (no offset: UTC), epoch ms, or epoch seconds."""
+    if isinstance(at, datetime):
+        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    return int(at if abs(at) >= EPOCH_MS_FROM else at * 1000)
+
+
+def key_of_id(fix_id: str | int) -> int:
+    """63-bit key of a fix's own id."""
+    digest = hashlib.blake2b(str(fix_id).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") & _MASK63
+
+
+def keys_of_places(fixes: NDArray[np.void]) -> NDArray[np.int64]:
+    """63-bit keys from time and place, for fixes that carry no id."""
+    mixed = fixes["recorded_ms"].astype(np.uint64)
+    with np.errstate(over="ignore"):
+        for part in (fixes["lat"].view(np.uint64), fixes["lng"].view(np.uint64)):
+            mixed = (mixed ^ part) + np.uint64(0x9E3779B97F4A7C15)
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            mixed ^= mixed >> np.uint64(31)
+    return (mixed >> np.uint64(1)).astype(np.int64)
+
+
+def known(metres: float | None) -> float:
+    """NaN for what a phone does not know: absent, 0 or negative accuracy (home-assistant#1957)."""
+    return _NAN if metres is None or not metres > 0 else metres
+
+
+def pack(
+    items: Sequence[FixIn], *, device_id: int = 0, brand_id: int = 0, serial: int = 0
+) -> NDArray[np.void]:
+    """The fixes of one device as an array of FIX_DTYPE, in the order given, not yet bounded."""
+    rows = [
+        (
+            device_id,
+            brand_id,
+            serial,
+            to_epoch_ms(item.recorded_at),
+            0 if item.id is None else key_of_id(item.id),
+            item.id is not None,
+            item.lat,
+            item.lng,
+            known(item.accuracy_m),
+            _NAN if item.speed_mps is None or item.speed_mps < 0 else item.speed_mps,
+            _NAN if item.heading_deg is None or item.heading_deg < 0 else item.heading_deg,
+            _NAN if item.altitude_m is None else item.altitude_m,
+            _NAN if item.battery is None or item.battery < 0 else item.battery,
+            item.mock,
+        )
+        for item in items
+    ]
+    fixes = np.array(rows, dtype=FIX_DTYPE)
+    nameless = ~fixes["named"]
+    fixes["key"][nameless] = keys_of_places(fixes[nameless])
+    return fixes
+
+
+def bounds(fixes: NDArray[np.void], *, now_ms: int) -> NDArray[np.int8]:
+    """Per fix the index into list(RejectCode) of why it is implausible, or -1. NaN is out."""
+    lat, lng, at = fixes["lat"], fixes["lng"], fixes["recorded_ms"]
+    codes = list(RejectCode)
+    found = np.full(len(fixes), -1, dtype=np.int8)
+    for code, wrong in (
+        (RejectCode.TOO_OLD, at < now_ms - MAX_AGE_MS),
+        (RejectCode.RECORDED_IN_FUTURE, at > now_ms + MAX_AHEAD_MS),
+        (RejectCode.NULL_ISLAND, (lat == 0) & (lng == 0)),
+        (RejectCode.LNG_OUT_OF_RANGE, ~(np.abs(lng) <= 180)),
+        (RejectCode.LAT_OUT_OF_RANGE, ~(np.abs(lat) <= 90)),
+    ):
+        found[wrong] = codes.index(code)
+    return found
+
+
+def distance_m(
+    lat_a: NDArray[np.float64],
+    lng_a: NDArray[np.float64],
+    lat_b: NDArray[np.float64],
+    lng_b: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Great-circle metres between points in degrees (haversine, sphere of EARTH_RADIUS_M)."""
+    phi_a, phi_b = np.radians(lat_a), np.radians(lat_b)
+    half = (
+        np.sin((phi_b - phi_a) / 2) ** 2
+        + np.cos(phi_a) * np.cos(phi_b) * np.sin(np.radians(lng_b - lng_a) / 2) ** 2
+    )
+    return np.asarray(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(half, 1.0))))

@@ -1,0 +1,146 @@
+"""Geofences, their H3 covers and who needs them armed. It decides nothing about devices."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.contrib.gis.db import models
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.db.models import Q
+from django.utils.timezone import now
+
+FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
+"""Stands for "no end": PostgreSQL's `infinity` does not fit a Python datetime."""
+
+
+class GeofenceQuerySet(models.QuerySet["Geofence"]):
+    def present(self) -> GeofenceQuerySet:
+        return self.filter(retired_at__isnull=True)
+
+    def armed(self, now: datetime) -> GeofenceQuerySet:
+        """Those a live campaign or visit tracking needs at `now`, ended or future ones left out."""
+        return (
+            self.present()
+            .filter(Q(track_visits=True) | Q(armed_until__gt=now))
+            .filter(Q(starts_at__isnull=True) | Q(starts_at__lte=now))
+            .filter(Q(ends_at__isnull=True) | Q(ends_at__gt=now))
+        )
+
+
+class Geofence(models.Model):
+    """A place with an edge: a polygon, several, or a circle (a Point with `radius_m`)."""
+
+    brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="geofences")
+    external_id = models.CharField(max_length=128, null=True, blank=True)  # noqa: DJ001 - unique when given
+    name = models.CharField(max_length=200)
+    geometry = models.GeometryField(srid=4326)
+    radius_m = models.FloatField(null=True, blank=True)
+    tags = ArrayField(models.CharField(max_length=64), default=list, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    track_visits = models.BooleanField(
+        default=False, help_text="Record visits even when no campaign needs this geofence."
+    )
+    dwell_s = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Report a dwell after this many seconds inside."
+    )
+    exit_buffer_m = models.FloatField(
+        default=20.0, help_text="A device leaves only when it is this far outside the edge."
+    )
+    confirm_fixes = models.PositiveSmallIntegerField(
+        default=1, help_text="This many fixes in a row must agree before a visit starts or ends."
+    )
+    confirm_s = models.PositiveIntegerField(
+        default=0, help_text="The fixes must agree for this long before a visit starts or ends."
+    )
+    starts_at = models.DateTimeField(null=True, blank=True)
+    ends_at = models.DateTimeField(null=True, blank=True)
+    # Both computed by the trigger of migration 0002 from Arming, so that no writer can forget.
+    armed_until = models.DateTimeField(null=True, blank=True, editable=False)
+    dwell_thresholds = ArrayField(models.IntegerField(), default=list, editable=False)
+    # Since when it is armed in this shape (same trigger): tells an arrival from "was there already".
+    armed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # The transaction that wrote the row last (same trigger): a reader that has seen everything
+    # below some snapshot's xmin asks for the rows at or above it and misses none.
+    changed_xid = models.BigIntegerField(default=0, editable=False)
+    # Bumped by the same trigger when the place itself (geometry, radius) changes.
+    shape_version = models.IntegerField(default=1, editable=False)
+    retired_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = GeofenceQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name", "id")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("brand", "external_id"), name="one_geofence_per_external_id"
+            ),
+            models.CheckConstraint(
+                condition=Q(radius_m__isnull=True) | Q(radius_m__gt=0, radius_m__lte=100_000),
+                name="circle_radius_within_100_km",
+            ),
+        )
+        indexes = (
+            GinIndex(fields=("tags",), name="geofences_by_tag"),  # arming and lists by tag
+            models.Index(fields=("changed_xid",), name="geofences_by_change"),  # index refresh
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_circle(self) -> bool:
+        return self.radius_m is not None
+
+
+class GeofenceCover(models.Model):
+    """The stored H3 cover of a geofence: what the matching index is built from.
+
+    Cells are packed as little-endian uint64: 300,000 geofences of 100 cells are 300,000 rows to
+    read at a cold start, not 30 million.
+    """
+
+    geofence = models.OneToOneField(
+        Geofence, on_delete=models.CASCADE, primary_key=True, related_name="cover"
+    )
+    resolution = models.PositiveSmallIntegerField()
+    interior = models.BinaryField()
+    boundary = models.BinaryField()
+    shape = models.BinaryField(
+        help_text="WKB of the normalised polygon, or of the centre point of a circle."
+    )
+
+    def __str__(self) -> str:
+        return f"{self.geofence_id}: resolution {self.resolution}"
+
+
+class Arming(models.Model):
+    """One reason why geofences are armed: a campaign names one geofence or all with a tag.
+
+    Written by `campaigns.publishing` only; the trigger of migration 0002 folds the rows into
+    `Geofence.armed_until` and `Geofence.dwell_thresholds`.
+    """
+
+    brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE)
+    campaign_id = models.BigIntegerField()
+    geofence = models.ForeignKey(Geofence, on_delete=models.CASCADE, null=True)
+    tag = models.CharField(max_length=64, null=True)  # noqa: DJ001 - null means "by geofence"
+    dwell_s = models.PositiveIntegerField(null=True)
+    until = models.DateTimeField(default=FOREVER)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(geofence__isnull=True) ^ Q(tag__isnull=True),
+                name="arming_names_a_geofence_or_a_tag",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("campaign_id",), name="arming_by_campaign"),  # republish, pause
+            models.Index(fields=("brand", "tag"), name="arming_by_tag"),  # the trigger
+        )
+
+    def __str__(self) -> str:
+        return f"campaign {self.campaign_id} arms {self.tag or self.geofence_id}"

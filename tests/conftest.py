@@ -1,0 +1,16 @@
+"""What every test may ask for: the shared data and a clean place to stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real polygons, traces and payloads, kept beside the checkout. A test that asks must have it."""
+    assert SHARED_DATA.is_dir(), f"{SHARED_DATA} is missing: this test needs the real data"
+    return SHARED_DATA

@@ -105,6 +105,9 @@ class DeviceState(models.Model):
     lng = models.FloatField(null=True)
     accuracy_m = models.FloatField(null=True)
     speed_mps = models.FloatField(null=True)
+    # A place that was too far to be believed: a second fix near it is.
+    jump_lat = models.FloatField(null=True)
+    jump_lng = models.FloatField(null=True)
 
     def __str__(self) -> str:
         return f"state of device {self.device_id}"

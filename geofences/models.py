@@ -84,7 +84,21 @@ class Geofence(models.Model):
         )
         indexes = (
             GinIndex(fields=("tags",), name="geofences_by_tag"),  # arming and lists by tag
-            models.Index(fields=("changed_xid",), name="geofences_by_change"),  # index refresh
+            # The index refresh: what was written, and what the clock arms or disarms.
+            models.Index(fields=("changed_xid",), name="geofences_by_change"),
+            models.Index(
+                fields=("starts_at",),
+                condition=Q(starts_at__isnull=False),
+                name="geofences_by_start",
+            ),
+            models.Index(
+                fields=("ends_at",), condition=Q(ends_at__isnull=False), name="geofences_by_end"
+            ),
+            models.Index(
+                fields=("armed_until",),
+                condition=Q(armed_until__isnull=False),
+                name="geofences_by_armed_until",
+            ),
         )
 
     def __str__(self) -> str:

@@ -1,0 +1,184 @@
+"""Keeps this process's matching index equal to the armed rows; it matches nothing itself.
+
+`Armed` is an immutable snapshot that a batch holds for its whole transaction; `follow` swaps in a
+newer one within a second of a commit (NOTIFY), without stopping traffic.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from django.db import connection
+
+from geofences.matching import Columns, Index
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "nearcast_geofences"
+SAFETY_LOOK_S = 2.0  # a lost NOTIFY, a start or an end that comes by the clock
+COMPACT_AT = 5_000  # changes kept beside the base index before it is built anew
+
+_ARMED = """
+    g.retired_at IS NULL
+    AND (g.track_visits OR g.armed_until > now())
+    AND (g.starts_at IS NULL OR g.starts_at <= now())
+    AND (g.ends_at IS NULL OR g.ends_at > now())
+"""
+_COLUMNS = """
+    g.id, g.brand_id, g.shape_version, c.resolution, c.interior, c.boundary, c.shape,
+    g.exit_buffer_m, g.confirm_fixes, g.confirm_s, g.dwell_thresholds,
+    coalesce((extract(epoch FROM g.armed_at) * 1000)::bigint, 0),
+    coalesce(g.armed_until > now(), false)
+"""
+_FROM = "FROM geofences_geofence g JOIN geofences_geofencecover c ON c.geofence_id = g.id"
+# Serves a refresh: what was written since the horizon, and what the clock has armed or disarmed.
+_CHANGED = """
+    (g.changed_xid >= %(horizon)s
+     OR g.starts_at BETWEEN %(since)s AND now()
+     OR g.ends_at BETWEEN %(since)s AND now()
+     OR g.armed_until BETWEEN %(since)s AND now())
+"""
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Armed:
+    """The index at one moment, and where the next refresh takes up."""
+
+    index: Index
+    dwells: dict[int, tuple[int, ...]]  # thresholds in seconds of those geofences that have any
+    horizon: int  # transactions at or above it may be missing
+    since: Any  # database time of the snapshot
+    at: float = field(default_factory=time.monotonic)
+
+
+def _columns(rows: Sequence[Row]) -> Columns:
+    turned = list(zip(*rows, strict=True)) or [()] * 13
+    return Columns(
+        geofence_id=np.array(turned[0], dtype=np.int64),
+        brand_id=np.array(turned[1], dtype=np.int64),
+        version=np.array(turned[2], dtype=np.int64),
+        resolution=np.array(turned[3], dtype=np.uint8),
+        interior=[bytes(cells) for cells in turned[4]],
+        boundary=[bytes(cells) for cells in turned[5]],
+        shape=[bytes(shape) for shape in turned[6]],
+        settings={
+            "exit_buffer_m": np.array(turned[7], dtype=np.float32),
+            "confirm_fixes": np.array(turned[8], dtype=np.int16),
+            "confirm_s": np.array(turned[9], dtype=np.int32),
+            "armed_ms": np.array(turned[11], dtype=np.int64),
+            "campaign": np.array(turned[12], dtype=np.bool_),
+        },
+    )
+
+
+def _dwells(rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
+    return {row[0]: tuple(row[10]) for row in rows if row[10]}
+
+
+def _horizon(cursor: Any) -> tuple[int, Any]:
+    """Read before the rows: what commits in between is read twice rather than never."""
+    cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp()")
+    horizon, since = cursor.fetchone()
+    return horizon, since
+
+
+def load() -> Armed:
+    """Everything that is armed now: a cold start."""
+    with connection.cursor() as cursor:
+        horizon, since = _horizon(cursor)
+        cursor.execute(f"SELECT {_COLUMNS} {_FROM} WHERE {_ARMED}")
+        rows = cursor.fetchall()
+    return Armed(
+        index=Index.build(_columns(rows)), dwells=_dwells(rows), horizon=horizon, since=since
+    )
+
+
+def refreshed(armed: Armed) -> Armed:
+    """`armed` with what has changed since; the same object where nothing has."""
+    with connection.cursor() as cursor:
+        horizon, since = _horizon(cursor)
+        bounds = {"horizon": armed.horizon, "since": armed.since}
+        cursor.execute(f"SELECT g.id FROM geofences_geofence g WHERE {_CHANGED}", bounds)
+        touched = [row[0] for row in cursor.fetchall()]
+        if not touched:
+            return Armed(index=armed.index, dwells=armed.dwells, horizon=horizon, since=since)
+        cursor.execute(f"SELECT {_COLUMNS} {_FROM} WHERE g.id = ANY(%s) AND {_ARMED}", (touched,))
+        rows = cursor.fetchall()
+    gone = set(touched)
+    dwells = {key: value for key, value in armed.dwells.items() if key not in gone}
+    return Armed(
+        index=armed.index.updated(removed=touched, added=_columns(rows)),
+        dwells=dwells | _dwells(rows),
+        horizon=horizon,
+        since=since,
+    )
+
+
+class Follower:
+    """Holds the current snapshot of one process and keeps it fresh on a thread of its own."""
+
+    def __init__(self) -> None:
+        self._armed: Armed | None = None
+        self._loading = threading.Lock()
+
+    def current(self) -> Armed:
+        """The newest snapshot; the first call of a process loads it."""
+        if self._armed is None:
+            with self._loading:
+                if self._armed is None:
+                    self._armed = load()
+        return self._armed
+
+    def refresh(self) -> Armed:
+        """Look at the rows now; for the follower's thread, and for tests."""
+        with self._loading:
+            self._armed = load() if self._armed is None else refreshed(self._armed)
+            if self._armed.index.overlay > COMPACT_AT:
+                self._armed = Armed(
+                    index=self._armed.index.compacted(),
+                    dwells=self._armed.dwells,
+                    horizon=self._armed.horizon,
+                    since=self._armed.since,
+                )
+        return self._armed
+
+    def forget(self) -> None:
+        """Drop the snapshot: the next `current` loads anew (tests, a changed database)."""
+        self._armed = None
+
+    def follow(
+        self, stop: threading.Event, *, changed: Callable[[Armed], None] | None = None
+    ) -> None:
+        """Refresh on every NOTIFY and every few seconds until `stop`; survives a lost database."""
+        while not stop.is_set():
+            try:
+                self._listen(stop, changed)
+            except Exception:
+                logger.exception("index follower lost the database; trying again")
+                connection.close()
+                stop.wait(1.0)
+        connection.close()
+
+    def _listen(self, stop: threading.Event, changed: Callable[[Armed], None] | None) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"LISTEN {CHANNEL}")
+        raw = connection.connection
+        while not stop.is_set():
+            armed = self.refresh()
+            if changed is not None:
+                changed(armed)
+            ready, _, _ = select.select([raw.fileno()], [], [], SAFETY_LOOK_S)
+            if ready:
+                for _ in raw.notifies(timeout=0):
+                    pass  # any number of changes is one refresh
+
+
+follower = Follower()

@@ -163,6 +163,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+MEDIA_ROOT = env("NEARCAST_MEDIA_ROOT", str(BASE_DIR / ".nearcast" / "media"))  # uploads; not served
 STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
 # GDAL before 3.9 may follow references in a spatial reference: GeoDjango's GDAL here only ever sees
 # EPSG codes of our own columns; files people upload are read by geopandas' own, newer GDAL.

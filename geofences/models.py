@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 
+from django.conf import settings
 from django.contrib.gis.db import models
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
@@ -158,3 +160,81 @@ class Arming(models.Model):
 
     def __str__(self) -> str:
         return f"campaign {self.campaign_id} arms {self.tag or self.geofence_id}"
+
+
+class ImportState(StrEnum):
+    """Where an import is; `draft` waits for a person to confirm which column means what."""
+
+    DRAFT = "draft"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Verdict(StrEnum):
+    """What an import or a bulk request did with one row."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+
+
+class GeofenceImport(models.Model):
+    """One file on its way into geofences: written by `geofences.imports`, watched in the admin."""
+
+    brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="imports")
+    file = models.FileField(upload_to="imports/%Y/%m/", max_length=300)
+    file_name = models.CharField(max_length=200)
+    mapping = models.JSONField(default=dict, blank=True)
+    state = models.CharField(
+        max_length=16,
+        choices=[(state.value, state.value.title()) for state in ImportState],
+        default=ImportState.DRAFT.value,
+    )
+    rows_total = models.PositiveIntegerField(null=True)  # unknown where the format does not say
+    rows_done = models.PositiveIntegerField(default=0)
+    counts = models.JSONField(default=dict)
+    message = models.TextField(blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(default=now)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    leased_until = models.DateTimeField(null=True)  # past: its worker died, another takes over
+
+    class Meta:
+        ordering = ("-created_at",)
+        indexes = (
+            models.Index(
+                fields=("created_at",),
+                condition=Q(state__in=("queued", "running")),
+                name="imports_to_do",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.file_name
+
+
+class GeofenceImportRow(models.Model):
+    """A row of a file that somebody should look at: refused, or taken in with a remark."""
+
+    job = models.ForeignKey(GeofenceImport, on_delete=models.CASCADE, related_name="rows")
+    row = models.PositiveIntegerField()
+    external_id = models.CharField(max_length=128, blank=True)
+    name = models.CharField(max_length=200, blank=True)
+    verdict = models.CharField(max_length=16, choices=[(v.value, v.value.title()) for v in Verdict])
+    remark = models.TextField()
+
+    class Meta:
+        ordering = ("row",)
+        constraints = (
+            models.UniqueConstraint(fields=("job", "row"), name="one_verdict_per_import_row"),
+        )
+
+    def __str__(self) -> str:
+        return f"row {self.row}: {self.verdict}"

@@ -18,6 +18,7 @@ from psycopg.pq import Format
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
 POSTGRES_EPOCH_MS = 946_684_800_000  # 2000-01-01: timestamptz counts microseconds from here
+NEVER = -(1 << 62)  # epoch milliseconds before any fix
 
 # numpy kind and size -> (element type OID, array type OID, big-endian numpy type)
 _ELEMENTS: dict[str, tuple[int, int, str]] = {
@@ -71,6 +72,14 @@ def register(connection: psycopg.Connection[Any]) -> None:
 def timestamps(ms: NDArray[np.int64]) -> NDArray[np.int64]:
     """Epoch milliseconds as the int64 that a binary timestamptz is."""
     return (ms - POSTGRES_EPOCH_MS) * 1000
+
+
+def read_instants(wire: bytes | None) -> NDArray[np.int64]:
+    """Epoch milliseconds of a binary timestamptz array; `-infinity` becomes NEVER."""
+    microseconds = read_column(wire, "i8")
+    ms = microseconds // 1000 + POSTGRES_EPOCH_MS
+    ms[microseconds == np.iinfo(np.int64).min] = NEVER
+    return ms
 
 
 def read_column(wire: bytes | None, dtype: str) -> NDArray[Any]:

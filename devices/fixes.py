@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG 1980
-MAX_SPEED_MPS = 350.0  # airliners in a jet stream stay below: 801 mph (358 m/s) is the record
+MAX_SPEED_MPS = 360.0  # no airliner in a jet stream was measured above 801 mph (358 m/s)
+MIN_TELEPORT_M = 2_000.0  # shorter jumps are noise of clock or receiver: hysteresis handles them
 MAX_ACCURACY_M = 2_000.0  # a cell tower's reach in a city; beyond it no geofence can be judged
 MAX_AHEAD_MS = 120_000  # a phone's clock may be this far ahead of ours
 MAX_AGE_MS = 30 * 86_400_000  # phones that were offline dump weeks, not months
@@ -130,29 +130,32 @@ def known(metres: float | None) -> float:
     return _NAN if metres is None or not metres > 0 else metres
 
 
-def pack(
-    items: Sequence[FixIn], *, device_id: int = 0, brand_id: int = 0, serial: int = 0
-) -> NDArray[np.void]:
-    """The fixes of one device as an array of FIX_DTYPE, in the order given, not yet bounded."""
-    rows = [
-        (
-            device_id,
-            brand_id,
-            serial,
-            to_epoch_ms(item.recorded_at),
-            0 if item.id is None else key_of_id(item.id),
-            item.id is not None,
-            item.lat,
-            item.lng,
-            known(item.accuracy_m),
-            _NAN if item.speed_mps is None or item.speed_mps < 0 else item.speed_mps,
-            _NAN if item.heading_deg is None or item.heading_deg < 0 else item.heading_deg,
-            _NAN if item.altitude_m is None else item.altitude_m,
-            _NAN if item.battery is None or item.battery < 0 else item.battery,
-            item.mock,
-        )
-        for item in items
-    ]
+FixRow = tuple[int, int, int, int, int, bool, float, float, float, float, float, float, float, bool]
+"""One fix in the order of FIX_DTYPE: what a request keeps until its batch becomes one array."""
+
+
+def row_of(item: FixIn, *, device_id: int, brand_id: int, serial: int) -> FixRow:
+    """A decoded fix with its device; a nameless one gets its key in `assemble`."""
+    return (
+        device_id,
+        brand_id,
+        serial,
+        to_epoch_ms(item.recorded_at),
+        0 if item.id is None else key_of_id(item.id),
+        item.id is not None,
+        item.lat,
+        item.lng,
+        known(item.accuracy_m),
+        _NAN if item.speed_mps is None or item.speed_mps < 0 else item.speed_mps,
+        _NAN if item.heading_deg is None or item.heading_deg < 0 else item.heading_deg,
+        _NAN if item.altitude_m is None else item.altitude_m,
+        _NAN if item.battery is None or item.battery < 0 else item.battery,
+        item.mock,
+    )
+
+
+def assemble(rows: Sequence[FixRow]) -> NDArray[np.void]:
+    """Rows of any devices as one array of FIX_DTYPE, in the order given, not yet bounded."""
     fixes = np.array(rows, dtype=FIX_DTYPE)
     nameless = ~fixes["named"]
     fixes["key"][nameless] = keys_of_places(fixes[nameless])
@@ -173,18 +176,3 @@ def bounds(fixes: NDArray[np.void], *, now_ms: int) -> NDArray[np.int8]:
     ):
         found[wrong] = codes.index(code)
     return found
-
-
-def distance_m(
-    lat_a: NDArray[np.float64],
-    lng_a: NDArray[np.float64],
-    lat_b: NDArray[np.float64],
-    lng_b: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Great-circle metres between points in degrees (haversine, sphere of EARTH_RADIUS_M)."""
-    phi_a, phi_b = np.radians(lat_a), np.radians(lat_b)
-    half = (
-        np.sin((phi_b - phi_a) / 2) ** 2
-        + np.cos(phi_a) * np.cos(phi_b) * np.sin(np.radians(lng_b - lng_a) / 2) ** 2
-    )
-    return np.asarray(2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(half, 1.0))))

@@ -22,8 +22,8 @@ class Device(models.Model):
     brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="devices")
     installation_id = models.CharField(max_length=128)
     platform = models.CharField(max_length=8, choices=Platform.choices)
-    external_id = models.CharField(max_length=128, null=True, blank=True)  # noqa: DJ001 - unknown is null
-    push_token = models.CharField(max_length=4096, null=True, blank=True)  # noqa: DJ001 - unknown is null
+    external_id = models.CharField(max_length=128, null=True, blank=True)
+    push_token = models.CharField(max_length=4096, null=True, blank=True)
     push_token_at = models.DateTimeField(null=True, blank=True)
     push_token_gone_at = models.DateTimeField(null=True, blank=True)
     locale = models.CharField(max_length=35, blank=True)
@@ -88,8 +88,8 @@ class DeviceState(models.Model):
     """The hot row: where a device was last, and what ingest must know of it under its lock.
 
     No index beside the primary key, so that every update stays on its page (HOT, fillfactor 70).
-    `serial` and `consent_location` repeat Device so that ingest joins nothing; `devices.registration`
-    writes both in one transaction.
+    `serial` and `consent_location` repeat Device so that ingest joins nothing;
+    `devices.registration` writes both in one transaction.
     """
 
     device = models.OneToOneField(
@@ -232,7 +232,9 @@ class Event(models.Model):
                 fields=("id",), condition=Q(processed_at__isnull=True), name="events_to_claim"
             ),
             models.Index(fields=("device_id", "occurred_at"), name="events_by_device"),
-            models.Index(fields=("brand_id", "external_id", "occurred_at"), name="events_by_person"),
+            models.Index(
+                fields=("brand_id", "external_id", "occurred_at"), name="events_by_person"
+            ),
         )
 
     def __str__(self) -> str:

@@ -85,7 +85,9 @@ def _dwells(rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
 
 def _horizon(cursor: Any) -> tuple[int, Any]:
     """Read before the rows: what commits in between is read twice rather than never."""
-    cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp()")
+    cursor.execute(
+        "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp()"
+    )
     horizon, since = cursor.fetchone()
     return horizon, since
 

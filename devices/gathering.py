@@ -1,0 +1,144 @@
+"""Group commit for the doors: while one batch is in the database, the next one gathers.
+
+There is no timer to wait for and no path for a single fix: an idle server takes a lone fix at
+once, a busy one takes whatever has come since. One thread of the process talks to the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from django.db import InterfaceError, OperationalError, connection
+from numpy.typing import NDArray
+
+from devices.fixes import FixRow, assemble, bounds
+from devices.ingest import ACCEPTED, ingest
+from geofences.armed import Armed
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH = 20_000  # fixes a transaction: bounds how long a lone fix waits behind bulk
+MAX_WAITING = 400_000  # fixes in memory before the door says "later"
+
+
+class Overloaded(Exception):  # noqa: N818 - a state of the server, not a fault of the caller
+    """Too much is waiting, or the database is away: nothing was taken, try again later."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    rows: Sequence[FixRow]
+    answer: asyncio.Future[NDArray[np.int8]]
+
+
+def now_ms() -> int:
+    """The server's clock, read once a batch."""
+    return time.time_ns() // 1_000_000
+
+
+class Gatherer:
+    """Collects rows from many requests into batches, one transaction each."""
+
+    def __init__(self, armed: Callable[[], Armed]) -> None:
+        self._armed = armed
+        self._waiting: list[_Waiting] = []
+        self._count = 0
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ingest")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin taking batches, on the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Take what is waiting, then end: whoever was promised an answer gets it."""
+        self._closing = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+        await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+        self._thread.shutdown()
+
+    def submit(self, rows: Sequence[FixRow]) -> asyncio.Future[NDArray[np.int8]]:
+        """Verdicts per row once they are durable: ACCEPTED or an index into `list(RejectCode)`.
+
+        Raises Overloaded, here or from the future.
+        """
+        if self._closing or self._count > MAX_WAITING:
+            raise Overloaded
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(rows, answer))
+        self._count += len(rows)
+        self._arrived.set()
+        return answer
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            if not batch:
+                if self._closing:
+                    return
+                self._arrived.clear()
+                continue
+            for waiting, verdicts in await loop.run_in_executor(self._thread, self._commit, batch):
+                if waiting.answer.done():
+                    continue  # the client is gone; its fixes are kept all the same
+                if isinstance(verdicts, BaseException):
+                    waiting.answer.set_exception(verdicts)
+                else:
+                    waiting.answer.set_result(verdicts)
+
+    def _take(self) -> list[_Waiting]:
+        taken = total = 0
+        for waiting in self._waiting:
+            if taken and total + len(waiting.rows) > MAX_BATCH:
+                break
+            taken += 1
+            total += len(waiting.rows)
+        batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        self._count -= total
+        return batch
+
+    def _commit(
+        self, batch: list[_Waiting]
+    ) -> list[tuple[_Waiting, NDArray[np.int8] | BaseException]]:
+        """On the thread: all together; halves where that fails, so that one cannot stop others."""
+        try:
+            rows = [row for waiting in batch for row in waiting.rows]
+            verdicts = self._attempt(rows)
+        except (OperationalError, InterfaceError):
+            logger.exception("the database is away: %d requests are told to try again", len(batch))
+            connection.close()
+            return [(waiting, Overloaded()) for waiting in batch]
+        except Exception as error:
+            if len(batch) == 1:
+                logger.exception("a request could not be taken")
+                return [(batch[0], error)]
+            half = len(batch) // 2
+            return self._commit(batch[:half]) + self._commit(batch[half:])
+        ends = np.cumsum([len(waiting.rows) for waiting in batch])[:-1]
+        return list(zip(batch, np.split(verdicts, ends), strict=True))
+
+    def _attempt(self, rows: list[FixRow]) -> NDArray[np.int8]:
+        now = now_ms()
+        fixes = assemble(rows)
+        verdicts = bounds(fixes, now_ms=now)
+        plausible = np.flatnonzero(verdicts == ACCEPTED)
+        if len(plausible):
+            try:
+                verdicts[plausible] = ingest(fixes[plausible], now_ms=now, armed=self._armed())
+            except (OperationalError, InterfaceError):
+                # A connection that died while idle: a new one, once.
+                connection.close()
+                verdicts[plausible] = ingest(fixes[plausible], now_ms=now, armed=self._armed())
+        return verdicts

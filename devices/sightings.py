@@ -1,0 +1,266 @@
+"""A batch of fixes against the armed geofences, device by device: pure arrays, then walks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.presence import Belief, Rules, Sighting, classify
+from devices.walks import Footprint, Stop, walk
+from geofences.matching import Index, Sightings
+
+Beliefs = Mapping[int, Mapping[int, Belief]]
+"""By device id, then geofence id."""
+
+_SIGHTINGS = tuple(Sighting)
+
+
+class RulesBook:
+    """The presence rules of armed geofences, made on demand: most are never asked for."""
+
+    def __init__(
+        self, index: Index, dwells: Mapping[int, tuple[int, ...]], *, silence_ms: int
+    ) -> None:
+        self._index, self._dwells, self._silence_ms = index, dwells, silence_ms
+        self._rules: dict[int, Rules] = {}
+
+    def __call__(self, geofence_id: int) -> Rules:
+        rules = self._rules.get(geofence_id)
+        if rules is None:
+            ordinal = int(self._index.ordinals(np.array([geofence_id]))[0])
+            rules = self._rules[geofence_id] = Rules(
+                confirm_fixes=int(self._index.settings["confirm_fixes"][ordinal]),
+                confirm_ms=int(self._index.settings["confirm_s"][ordinal]) * 1000,
+                dwell_thresholds=self._dwells.get(geofence_id, ()),
+                silence_ms=self._silence_ms,
+                shape_version=int(self._index.version[ordinal]),
+            )
+        return rules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The devices of a batch as they were before it, ascending by id; `fix_of` indexes these."""
+
+    device_id: NDArray[np.int64]
+    brand_id: NDArray[np.int64]
+    presences: NDArray[np.int32]
+    recorded_ms: NDArray[np.int64]  # of the last used fix, arrays.NEVER for none
+    received_ms: NDArray[np.int64]
+    lat: NDArray[np.float64]  # NaN: never seen
+    lng: NDArray[np.float64]
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A footprint with whose it is and which row of the batch told it (-1: time alone)."""
+
+    device_id: int
+    brand_id: int
+    footprint: Footprint
+    row: int = -1
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a batch changes: beliefs before and after of the devices that walked, and the tale."""
+
+    before: dict[int, Mapping[int, Belief]] = field(default_factory=dict)
+    after: dict[int, dict[int, Belief]] = field(default_factory=dict)
+    seen_ms: dict[int, int] = field(default_factory=dict)  # the device's clock at its last fix
+    heard_ms: dict[int, int] = field(default_factory=dict)  # ours, when that fix came
+    told: list[Told] = field(default_factory=list)
+
+
+def follow(
+    fixes: NDArray[np.void],
+    device: NDArray[np.int64],
+    fleet: Fleet,
+    stored: Beliefs,
+    index: Index,
+    book: RulesBook,
+    *,
+    now_ms: int,
+) -> Outcome:
+    """Match all used fixes at once, then walk every device that is or was anywhere.
+
+    `fixes` are by device and time, `device[i]` is the place of fix i's device in `fleet`. Stored
+    beliefs in geofences that are no longer armed are left alone: the clock ends those visits.
+    """
+    found = index.match(lat=fixes["lat"], lng=fixes["lng"], brand=fixes["brand_id"])
+    outcome = Outcome()
+    somewhere = np.zeros(len(fleet.device_id), dtype=bool)
+    somewhere[device] = fleet.presences[device] > 0
+    somewhere[device[found.fix]] = True
+    walkers = np.flatnonzero(somewhere)
+    if not len(walkers):
+        return outcome
+    candidates = _candidates(walkers, device, fleet, stored, index, found)
+    judged = _judge(fixes, device, walkers, candidates, index, found)
+    initial = _armed_around(device, fleet, stored, index, found)
+    armed_ids = set(index.geofence_id[candidates.ordinal].tolist())
+    for which, first, stops in judged.walks():
+        device_id, brand_id = int(fleet.device_id[which]), int(fleet.brand_id[which])
+        before = {
+            geofence_id: belief
+            for geofence_id, belief in stored.get(device_id, {}).items()
+            if geofence_id in armed_ids
+        }
+        after, prints = walk(
+            device_id,
+            stops,
+            before,
+            rules_of=book,
+            seen_ms=int(fleet.recorded_ms[which]),
+            initial=initial.get(which, frozenset()),
+        )
+        outcome.before[device_id], outcome.after[device_id] = before, after
+        outcome.seen_ms[device_id], outcome.heard_ms[device_id] = stops[-1].at_ms, now_ms
+        outcome.told += [
+            Told(device_id, brand_id, each, first + each.stop if each.stop >= 0 else -1)
+            for each in prints
+        ]
+    return outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidates:
+    """Which geofences matter to which walker, unique, by walker then ordinal."""
+
+    which: NDArray[np.int64]
+    ordinal: NDArray[np.int64]
+
+
+def _candidates(
+    walkers: NDArray[np.int64],
+    device: NDArray[np.int64],
+    fleet: Fleet,
+    stored: Beliefs,
+    index: Index,
+    found: Sightings,
+) -> _Candidates:
+    """All that a walker is believed in, and all that any of its fixes is inside of."""
+    believed = [
+        (which, geofence_id)
+        for which, device_id in zip(
+            walkers.tolist(), fleet.device_id[walkers].tolist(), strict=True
+        )
+        for geofence_id in stored.get(device_id, ())
+    ]
+    pairs = np.array(believed, dtype=np.int64).reshape(-1, 2)
+    ordinal = index.ordinals(pairs[:, 1]).astype(np.int64)
+    armed = ordinal >= 0
+    stride = len(index) + 1
+    keys = np.unique(
+        np.concatenate(
+            (
+                pairs[armed, 0] * stride + ordinal[armed],
+                device[found.fix] * stride + found.ordinal,
+            )
+        )
+    )
+    return _Candidates(which=keys // stride, ordinal=keys % stride)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """Every (fix, candidate) judged for a device believed outside and for one believed inside."""
+
+    row: list[int]
+    geofence_id: list[int]
+    if_outside: list[int]
+    if_inside: list[int]
+    at_ms: list[int]
+    spans: list[tuple[int, int, int]]  # walker, its first row, one past its last
+
+    def walks(self) -> Iterator[tuple[int, int, list[Stop]]]:
+        """Walker, its first row and its stops; rows come in the order of the spans."""
+        at, count = 0, len(self.row)
+        for which, first, past in self.spans:
+            stops = []
+            for row in range(first, past):
+                seen = {}
+                while at < count and self.row[at] == row:
+                    seen[self.geofence_id[at]] = (
+                        _SIGHTINGS[self.if_outside[at]],
+                        _SIGHTINGS[self.if_inside[at]],
+                    )
+                    at += 1
+                stops.append(Stop(self.at_ms[row], seen))
+            yield which, first, stops
+
+
+def _judge(
+    fixes: NDArray[np.void],
+    device: NDArray[np.int64],
+    walkers: NDArray[np.int64],
+    candidates: _Candidates,
+    index: Index,
+    found: Sightings,
+) -> _Judged:
+    starts = np.searchsorted(device, walkers)
+    pasts = np.searchsorted(device, walkers, side="right")
+    place = np.searchsorted(walkers, candidates.which)
+    lengths = (pasts - starts)[place]
+    row = np.repeat(starts[place], lengths) + _counting(lengths)
+    ordinal = np.repeat(candidates.ordinal, lengths)
+    order = np.argsort(row, kind="stable")
+    row, ordinal = row[order], ordinal[order].astype(np.int32)
+
+    stride = len(index) + 1
+    inside = np.isin(row * stride + ordinal, found.fix.astype(np.int64) * stride + found.ordinal)
+    accuracy = fixes["accuracy_m"][row]
+    # Distances only where they matter: to leave, and to enter with a known accuracy. The exact
+    # test keeps the last word on the side of the edge.
+    distance = np.where(inside, np.inf, -np.inf)
+    ask = ~inside | ~np.isnan(accuracy)
+    edge_m = np.abs(
+        index.distance_m(
+            ordinal=ordinal[ask], lat=fixes["lat"][row[ask]], lng=fixes["lng"][row[ask]]
+        )
+    )
+    distance[ask] = np.where(inside[ask], edge_m, -np.maximum(edge_m, 1e-9))
+    buffer_m = index.settings["exit_buffer_m"][ordinal].astype(np.float64)
+    believed = np.ones(len(row), dtype=bool)
+    return _Judged(
+        row=row.tolist(),
+        geofence_id=index.geofence_id[ordinal].tolist(),
+        if_outside=classify(distance, accuracy, buffer_m, ~believed).tolist(),
+        if_inside=classify(distance, accuracy, buffer_m, believed).tolist(),
+        at_ms=fixes["recorded_ms"].tolist(),
+        spans=list(zip(walkers.tolist(), starts.tolist(), pasts.tolist(), strict=True)),
+    )
+
+
+def _counting(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0 … n-1 for each n, one after the other."""
+    ends = np.cumsum(lengths)
+    return np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
+
+
+def _armed_around(
+    device: NDArray[np.int64],
+    fleet: Fleet,
+    stored: Beliefs,
+    index: Index,
+    found: Sightings,
+) -> dict[int, frozenset[int]]:
+    """Geofences armed since a device was last heard of, around the place where it then was."""
+    which = device[found.fix]
+    newer = index.settings["armed_ms"][found.ordinal] > fleet.received_ms[which]
+    rows = np.flatnonzero(newer & ~np.isnan(fleet.lat[which]))
+    around: dict[int, set[int]] = {}
+    if len(rows):
+        was_m = index.distance_m(
+            ordinal=found.ordinal[rows],
+            lat=fleet.lat[which[rows]],
+            lng=fleet.lng[which[rows]],
+        )
+        for row in rows[was_m >= 0].tolist():
+            geofence_id = int(index.geofence_id[found.ordinal[row]])
+            if geofence_id not in stored.get(int(fleet.device_id[which[row]]), {}):
+                around.setdefault(int(which[row]), set()).add(geofence_id)
+    return {key: frozenset(value) for key, value in around.items()}

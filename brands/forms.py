@@ -1,0 +1,217 @@
+"""Forms of a brand, its staff and keys, and the fields that campaigns share with it.
+
+Hours and caps are entered as hours and caps; nobody meets JSON.
+"""
+
+from __future__ import annotations
+
+from datetime import time
+from typing import Any
+from zoneinfo import available_timezones
+
+from django import forms
+from django.contrib.auth.models import User
+from django.contrib.auth.validators import UnicodeUsernameValidator
+from unfold.widgets import (
+    UnfoldAdminEmailInputWidget,
+    UnfoldAdminRadioSelectWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from brands.models import AppKey, Brand, KeyKind, Membership, Role
+from brands.rights import NOBODY, Rights
+
+CAP_SCOPES = {"device": "a phone", "person": "a person", "brand": "everybody together"}
+"""Over what a brand's cap counts, in words."""
+
+
+class HoursWidget(forms.MultiWidget):
+    """Two times of day; shown as "from … to …"."""
+
+    template_name = "admin/nearcast/widgets/hours.html"
+
+    def __init__(self) -> None:
+        attrs = {"type": "time", "class": "nc-input nc-time"}
+        super().__init__([forms.TextInput(attrs), forms.TextInput(attrs)])
+
+    def decompress(self, value: Any) -> list[str | None]:
+        return [value.get("from"), value.get("to")] if value else [None, None]
+
+
+class HoursField(forms.MultiValueField):
+    """`{"from": "21:00", "to": "08:00"}`, or `{}` where both are empty."""
+
+    widget = HoursWidget
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            fields=(forms.TimeField(), forms.TimeField()),
+            require_all_fields=False,
+            **{"required": False} | kwargs,
+        )
+
+    def compress(self, values: list[time | None]) -> dict[str, str]:
+        if not values or values == [None, None]:
+            return {}
+        start, end = values
+        if start is None or end is None:
+            raise forms.ValidationError("Give both times, or neither.")
+        if start == end:
+            raise forms.ValidationError("The two times are the same: that is no span.")
+        return {"from": f"{start:%H:%M}", "to": f"{end:%H:%M}"}
+
+
+class RowsWidget(forms.HiddenInput):
+    """A hidden input with JSON that a script of static/nearcast/ shows as rows to fill in.
+
+    `component` names the script, `options` is what it needs to know.
+    """
+
+    template_name = "admin/nearcast/widgets/rows.html"
+
+    class Media:
+        js = (forms.Script("nearcast/components.js", type="module"),)
+
+    def __init__(self, component: str, options: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.component = component
+        self.options = options or {}
+
+    @property
+    def is_hidden(self) -> bool:
+        return False  # only the input is; its label and errors show
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        return context | {"component": self.component, "options": self.options}
+
+
+class CapsField(forms.JSONField):
+    """`[{"limit": 3, "window_s": 86400, "scope": "device"}]`: at most 3 a day for each device."""
+
+    def __init__(self, *, scopes: dict[str, str], **kwargs: Any) -> None:
+        self.scopes = scopes
+        super().__init__(
+            widget=RowsWidget("caps", {"scopes": scopes}), **{"required": False} | kwargs
+        )
+
+    def clean(self, value: Any) -> list[dict[str, Any]]:
+        rows = super().clean(value) or []
+        if not isinstance(rows, list):
+            raise forms.ValidationError("These caps cannot be read.")
+        return [self._row(row) for row in rows]
+
+    def _row(self, row: Any) -> dict[str, Any]:
+        limit = row.get("limit") if isinstance(row, dict) else None
+        if not isinstance(limit, int) or not 1 <= limit <= 1_000_000:
+            raise forms.ValidationError("A cap allows at least 1 and at most 1,000,000 offers.")
+        window_s = row.get("window_s")
+        if not isinstance(window_s, int) or not 60 <= window_s <= 366 * 86_400:
+            raise forms.ValidationError("A cap looks back between a minute and a year.")
+        if row.get("scope") not in self.scopes:
+            raise forms.ValidationError("Choose whom the cap counts for.")
+        return {"limit": limit, "window_s": window_s, "scope": row["scope"]}
+
+
+class BrandForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A brand's name, zone, quiet hours and caps."""
+
+    timezone = forms.ChoiceField(
+        choices=lambda: [(zone, zone.replace("_", " ")) for zone in sorted(available_timezones())],
+        widget=UnfoldAdminSelectWidget,
+        initial="UTC",
+        help_text="For the times on these pages, and for phones that have not told their own zone.",
+    )
+    quiet_hours = HoursField(
+        help_text="No offers between these times, by the phone's own clock. Empty: no quiet hours."
+    )
+    caps = CapsField(
+        scopes=CAP_SCOPES,
+        label="At most",
+        help_text="Over all campaigns of the brand together.",
+    )
+
+    class Meta:
+        model = Brand
+        fields = ("name", "slug", "timezone", "quiet_hours", "caps")
+        labels = {"slug": "Short name"}
+        help_texts = {"slug": "For addresses and files; it cannot be changed later."}
+
+
+class AppKeyForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A new key: what it is called and what it is for."""
+
+    kind = forms.ChoiceField(
+        label="What is it for?",
+        choices=[
+            (KeyKind.PUBLISHABLE.value, "An app: may only register devices, may be public"),
+            (KeyKind.SERVER.value, "Your back office: locations, profiles, campaigns; keep secret"),
+        ],
+        initial=KeyKind.PUBLISHABLE.value,
+        widget=UnfoldAdminRadioSelectWidget,
+    )
+
+    class Meta:
+        model = AppKey
+        fields = ("name", "kind")
+        help_texts = {"name": "So that you know it again, for example “Android app”."}
+
+
+ROLES = [
+    (Role.SUPPORT.value, "Support: sees everything of the brand, resends and cancels deliveries"),
+    (Role.MARKETER.value, "Marketer: also makes campaigns, geofences and segments"),
+    (Role.ADMIN.value, "Admin: also manages staff, keys and the brand itself"),
+]
+
+
+class RoleForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Another role for somebody who works here already."""
+
+    rights: Rights = NOBODY
+    role = forms.ChoiceField(choices=ROLES, widget=UnfoldAdminRadioSelectWidget)
+
+    class Meta:
+        model = Membership
+        fields = ("role",)
+
+
+class MemberForm(RoleForm):
+    """A new colleague: an account is made, unless a brand one administers has it already."""
+
+    username = forms.CharField(
+        max_length=150,
+        label="User name",
+        validators=[UnicodeUsernameValidator()],
+        widget=UnfoldAdminTextInputWidget,
+    )
+    first_name = forms.CharField(max_length=150, required=False, widget=UnfoldAdminTextInputWidget)
+    last_name = forms.CharField(max_length=150, required=False, widget=UnfoldAdminTextInputWidget)
+    email = forms.EmailField(required=False, label="E-mail", widget=UnfoldAdminEmailInputWidget)
+    existing: User | None = None
+
+    def clean_username(self) -> str:
+        """Accept a new name, or that of somebody this person may bring over."""
+        username: str = self.cleaned_data["username"]
+        found = User.objects.filter(username=username).first()
+        if found is not None:
+            theirs = Membership.objects.filter(user=found).values_list("brand_id", flat=True)
+            if theirs.filter(brand=self.instance.brand).exists():
+                raise forms.ValidationError("This person works for the brand already.")
+            known = any(self.rights.may(Role.ADMIN, brand_id) for brand_id in theirs)
+            if not self.rights.everywhere and not known:
+                raise forms.ValidationError("This user name is taken; choose another.")
+            self.existing = self.instance.user = found
+        return username
+
+    def make_user(self, *, password: str) -> User:
+        """Make the account that this form describes."""
+        given = self.cleaned_data
+        return User.objects.create_user(
+            username=given["username"],
+            email=given["email"],
+            password=password,
+            first_name=given["first_name"],
+            last_name=given["last_name"],
+            is_staff=True,
+        )

@@ -13,6 +13,8 @@ import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 from django.urls import reverse_lazy
 
+from config import cluster
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -40,14 +42,18 @@ def env_list(name: str, default: str = "") -> list[str]:
 # -- what this process is ---------------------------------------------------------------------
 DEMO_SECRET = "demo-secret-for-development-only-never-for-production"  # noqa: S105 - refused below
 ENVIRONMENT = env("NEARCAST_ENV", "development")
+if ENVIRONMENT not in {"development", "production"}:
+    raise ImproperlyConfigured(f"NEARCAST_ENV is development or production, not {ENVIRONMENT!r}.")
 PRODUCTION = ENVIRONMENT == "production"
 DEBUG = env_bool("NEARCAST_DEBUG", default=False)
 SECRET_KEY = env("NEARCAST_SECRET_KEY", "" if PRODUCTION else DEMO_SECRET)
+# Earlier secrets whose signatures are still believed while a new one takes over.
+SECRET_KEY_FALLBACKS = env_list("NEARCAST_SECRET_KEY_FALLBACKS")
 ALLOWED_HOSTS = env_list("NEARCAST_ALLOWED_HOSTS", "" if PRODUCTION else "*")
 CSRF_TRUSTED_ORIGINS = env_list("NEARCAST_TRUSTED_ORIGINS")
 
 # -- database ---------------------------------------------------------------------------------
-DATABASE_URL = env("DATABASE_URL")
+DATABASE_URL = env("DATABASE_URL") or ("" if PRODUCTION else cluster.address())
 DATABASES = {
     "default": dj_database_url.parse(
         DATABASE_URL or "postgis:///nearcast",
@@ -115,6 +121,7 @@ INSTALLED_APPS = [
     "rest_framework_gis",
     "django_filters",
     "drf_spectacular",
+    "config",  # its management commands
     "brands",
     "geofences",
     "devices",
@@ -163,7 +170,9 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-MEDIA_ROOT = env("NEARCAST_MEDIA_ROOT", str(BASE_DIR / ".nearcast" / "media"))  # uploads; not served
+MEDIA_ROOT = env(
+    "NEARCAST_MEDIA_ROOT", str(BASE_DIR / ".nearcast" / "media")
+)  # uploads; not served
 STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
 # GDAL before 3.9 may follow references in a spatial reference: GeoDjango's GDAL here only ever sees
 # EPSG codes of our own columns; files people upload are read by geopandas' own, newer GDAL.

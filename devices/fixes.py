@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -97,6 +98,7 @@ FIX_DTYPE = np.dtype(
 """A batch of fixes, of one or many devices, is one array of this."""
 
 _NAN = float("nan")
+_NO_TIME_MS = 1 << 53  # farther from 1970 than any calendar: out of bounds, and still an int64
 _MASK63 = (1 << 63) - 1
 
 
@@ -104,7 +106,8 @@ def to_epoch_ms(at: datetime | float) -> int:
     """Epoch milliseconds of a wire time: ISO 8601 (no offset: UTC), epoch ms, or epoch seconds."""
     if isinstance(at, datetime):
         return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-    return int(at if abs(at) >= EPOCH_MS_FROM else at * 1000)
+    ms = at if abs(at) >= EPOCH_MS_FROM else at * 1000
+    return int(max(-_NO_TIME_MS, min(_NO_TIME_MS, ms)))
 
 
 def key_of_id(fix_id: str | int) -> int:
@@ -125,41 +128,55 @@ def keys_of_places(fixes: NDArray[np.void]) -> NDArray[np.int64]:
     return (mixed >> np.uint64(1)).astype(np.int64)
 
 
-def known(metres: float | None) -> float:
-    """NaN for what a phone does not know: absent, 0 or negative accuracy (home-assistant#1957)."""
-    return _NAN if metres is None or not metres > 0 else metres
+Row = tuple[Any, ...]
+"""One fix in the order of FIX_DTYPE, as sent: None where unknown, key 0 where it has no id."""
 
 
-FixRow = tuple[int, int, int, int, int, bool, float, float, float, float, float, float, float, bool]
-"""One fix in the order of FIX_DTYPE: what a request keeps until its batch becomes one array."""
-
-
-def row_of(item: FixIn, *, device_id: int, brand_id: int, serial: int) -> FixRow:
-    """A decoded fix with its device; a nameless one gets its key in `assemble`."""
+def row(item: FixIn, *, device_id: int = 0, brand_id: int = 0, serial: int = 0) -> Row:
+    """The fix as a Row; turning many requests' rows into one array is what makes them cheap."""
+    fix_id = item.id
     return (
         device_id,
         brand_id,
         serial,
         to_epoch_ms(item.recorded_at),
-        0 if item.id is None else key_of_id(item.id),
-        item.id is not None,
+        0 if fix_id is None else key_of_id(fix_id),
+        fix_id is not None,
         item.lat,
         item.lng,
-        known(item.accuracy_m),
-        _NAN if item.speed_mps is None or item.speed_mps < 0 else item.speed_mps,
-        _NAN if item.heading_deg is None or item.heading_deg < 0 else item.heading_deg,
-        _NAN if item.altitude_m is None else item.altitude_m,
-        _NAN if item.battery is None or item.battery < 0 else item.battery,
+        item.accuracy_m,
+        item.speed_mps,
+        item.heading_deg,
+        item.altitude_m,
+        item.battery,
         item.mock,
     )
 
 
-def assemble(rows: Sequence[FixRow]) -> NDArray[np.void]:
-    """Rows of any devices as one array of FIX_DTYPE, in the order given, not yet bounded."""
-    fixes = np.array(rows, dtype=FIX_DTYPE)
+def array_of(rows: Sequence[Row]) -> NDArray[np.void]:
+    """Rows as an array of FIX_DTYPE, in the order given, not yet bounded.
+
+    Absent, 0 or negative accuracy is unknown, never perfect (home-assistant#1957); so is a
+    negative speed, heading or battery (iOS says -1).
+    """
+    with np.errstate(over="ignore"):  # beyond single precision: infinite, as good as unknown
+        fixes = np.array(rows, dtype=FIX_DTYPE)
+    accuracy_m = fixes["accuracy_m"]
+    accuracy_m[accuracy_m <= 0] = _NAN
+    for name in ("speed_mps", "heading_deg", "battery"):
+        fixes[name][fixes[name] < 0] = _NAN
     nameless = ~fixes["named"]
     fixes["key"][nameless] = keys_of_places(fixes[nameless])
     return fixes
+
+
+def pack(
+    items: Sequence[FixIn], *, device_id: int = 0, brand_id: int = 0, serial: int = 0
+) -> NDArray[np.void]:
+    """The fixes of one device as an array of FIX_DTYPE, in the order given, not yet bounded."""
+    return array_of(
+        [row(item, device_id=device_id, brand_id=brand_id, serial=serial) for item in items]
+    )
 
 
 def bounds(fixes: NDArray[np.void], *, now_ms: int) -> NDArray[np.int8]:

@@ -128,12 +128,12 @@ def keys_of_places(fixes: NDArray[np.void]) -> NDArray[np.int64]:
     return (mixed >> np.uint64(1)).astype(np.int64)
 
 
-Row = tuple[Any, ...]
+FixRow = tuple[Any, ...]
 """One fix in the order of FIX_DTYPE, as sent: None where unknown, key 0 where it has no id."""
 
 
-def row(item: FixIn, *, device_id: int = 0, brand_id: int = 0, serial: int = 0) -> Row:
-    """The fix as a Row; turning many requests' rows into one array is what makes them cheap."""
+def row_of(item: FixIn, *, device_id: int, brand_id: int, serial: int) -> FixRow:
+    """The fix as a FixRow; turning many requests' rows into one array is what makes them cheap."""
     fix_id = item.id
     return (
         device_id,
@@ -153,8 +153,8 @@ def row(item: FixIn, *, device_id: int = 0, brand_id: int = 0, serial: int = 0) 
     )
 
 
-def array_of(rows: Sequence[Row]) -> NDArray[np.void]:
-    """Rows as an array of FIX_DTYPE, in the order given, not yet bounded.
+def assemble(rows: Sequence[FixRow]) -> NDArray[np.void]:
+    """Rows of any devices as one array of FIX_DTYPE, in the order given, not yet bounded.
 
     Absent, 0 or negative accuracy is unknown, never perfect (home-assistant#1957); so is a
     negative speed, heading or battery (iOS says -1).
@@ -168,15 +168,6 @@ def array_of(rows: Sequence[Row]) -> NDArray[np.void]:
     nameless = ~fixes["named"]
     fixes["key"][nameless] = keys_of_places(fixes[nameless])
     return fixes
-
-
-def pack(
-    items: Sequence[FixIn], *, device_id: int = 0, brand_id: int = 0, serial: int = 0
-) -> NDArray[np.void]:
-    """The fixes of one device as an array of FIX_DTYPE, in the order given, not yet bounded."""
-    return array_of(
-        [row(item, device_id=device_id, brand_id=brand_id, serial=serial) for item in items]
-    )
 
 
 def bounds(fixes: NDArray[np.void], *, now_ms: int) -> NDArray[np.int8]:

@@ -184,6 +184,12 @@ def recorded() -> Cluster | None:
     return cluster
 
 
+def address() -> str:
+    """Return the address of this checkout's cluster, or nothing where none was made."""
+    cluster = recorded()
+    return cluster.url if cluster else ""
+
+
 def is_running(cluster: Cluster) -> bool:
     """Say whether the cluster's server answers on its own socket."""
     client = programs(cluster.data) / "pg_isready"

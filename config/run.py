@@ -97,10 +97,10 @@ def write_lock(text: str) -> None:
     RUN_LOCK.write_text(text)
 
 
-def manage(environment: Mapping[str, str], *arguments: str) -> str:
-    """Run one management command and return what it printed."""
+def prepare(environment: Mapping[str, str]) -> None:
+    """Bring the database and what it shows up to date."""
     done = subprocess.run(
-        [PYTHON, "manage.py", *arguments],
+        [PYTHON, "-m", "config.prepare"],
         check=False,
         cwd=ROOT,
         env=environment,
@@ -110,22 +110,11 @@ def manage(environment: Mapping[str, str], *arguments: str) -> str:
         text=True,
     )
     if done.returncode != 0:
-        said = done.stdout.strip().splitlines()
-        refusal = [line for line in said if "ImproperlyConfigured: " in line]
-        reason = refusal[-1].partition(": ")[2] if refusal else "\n".join(said[-15:])
-        raise CannotRunError(f"manage.py {' '.join(arguments)} failed:\n{reason}")
-    return done.stdout
-
-
-def prepare(environment: Mapping[str, str]) -> None:
-    """Bring the static files and the database up to date."""
-    if is_production():
-        manage(environment, "collectstatic", "--noinput")
-    said = manage(environment, "migrate", "--noinput")
-    applied = len(re.findall(r"\.\.\. OK$", said, re.MULTILINE))
+        tail = done.stdout.strip().splitlines()[-15:]
+        raise CannotRunError("\n".join(["cannot prepare the database:", *tail]))
+    applied = len(re.findall(r"\.\.\. OK$", done.stdout, re.MULTILINE))
     say(f"{applied} migrations applied" if applied else "Database schema is current")
     if not is_production():
-        manage(environment, "load_demo")
         say("Demo city is loaded")
 
 
@@ -235,8 +224,10 @@ def database() -> Iterator[str]:
         say("Making a private PostGIS cluster")
     with cluster.held() as held:
         say(f"PostGIS is up: {held.home}")
-        yield held.url
-        say("Stopping the database; everything in it is kept")
+        try:
+            yield held.url
+        finally:
+            say("Leaving the database; everything in it is kept")
 
 
 def is_production() -> bool:

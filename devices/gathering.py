@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from django.db import InterfaceError, OperationalError, connection
@@ -33,7 +35,7 @@ class Overloaded(Exception):  # noqa: N818 - a state of the server, not a fault 
 
 @dataclass(slots=True)
 class _Waiting:
-    rows: Sequence[FixRow]
+    rows: Sequence[Any]
     answer: asyncio.Future[NDArray[np.int8]]
 
 
@@ -42,17 +44,20 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Gatherer:
+class GroupCommit(ABC):
     """Collects rows from many requests into batches, one transaction each."""
 
-    def __init__(self, armed: Callable[[], Armed]) -> None:
-        self._armed = armed
+    def __init__(self, name: str) -> None:
         self._waiting: list[_Waiting] = []
         self._count = 0
         self._arrived = asyncio.Event()
         self._closing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ingest")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    def attempt(self, rows: list[Any]) -> NDArray[np.int8]:
+        """Take the rows in one transaction, on the thread; a verdict per row."""
 
     def start(self) -> None:
         """Begin taking batches, on the running loop."""
@@ -67,7 +72,7 @@ class Gatherer:
         await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
         self._thread.shutdown()
 
-    def submit(self, rows: Sequence[FixRow]) -> asyncio.Future[NDArray[np.int8]]:
+    def submit(self, rows: Sequence[Any]) -> asyncio.Future[NDArray[np.int8]]:
         """Verdicts per row once they are durable: ACCEPTED or an index into `list(RejectCode)`.
 
         Raises Overloaded, here or from the future.
@@ -115,7 +120,7 @@ class Gatherer:
         """On the thread: all together; halves where that fails, so that one cannot stop others."""
         try:
             rows = [row for waiting in batch for row in waiting.rows]
-            verdicts = self._attempt(rows)
+            verdicts = self._attempt_twice(rows)
         except (OperationalError, InterfaceError):
             logger.exception("the database is away: %d requests are told to try again", len(batch))
             connection.close()
@@ -129,16 +134,28 @@ class Gatherer:
         ends = np.cumsum([len(waiting.rows) for waiting in batch])[:-1]
         return list(zip(batch, np.split(verdicts, ends), strict=True))
 
-    def _attempt(self, rows: list[FixRow]) -> NDArray[np.int8]:
+    def _attempt_twice(self, rows: list[Any]) -> NDArray[np.int8]:
+        try:
+            return self.attempt(rows)
+        except (OperationalError, InterfaceError):
+            # A connection that died while idle: a new one, once.
+            connection.close()
+            return self.attempt(rows)
+
+
+class Gatherer(GroupCommit):
+    """Fixes (FixRow) of many requests; the implausible are told so without the database."""
+
+    def __init__(self, armed: Callable[[], Armed]) -> None:
+        super().__init__("ingest")
+        self._armed = armed
+
+    def attempt(self, rows: list[FixRow]) -> NDArray[np.int8]:
+        """Bound-check the rows and ingest the plausible ones."""
         now = now_ms()
         fixes = assemble(rows)
         verdicts = bounds(fixes, now_ms=now)
         plausible = np.flatnonzero(verdicts == ACCEPTED)
         if len(plausible):
-            try:
-                verdicts[plausible] = ingest(fixes[plausible], now_ms=now, armed=self._armed())
-            except (OperationalError, InterfaceError):
-                # A connection that died while idle: a new one, once.
-                connection.close()
-                verdicts[plausible] = ingest(fixes[plausible], now_ms=now, armed=self._armed())
+            verdicts[plausible] = ingest(fixes[plausible], now_ms=now, armed=self._armed())
         return verdicts

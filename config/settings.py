@@ -138,6 +138,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "brands.desk.brand_time",
 ]
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
@@ -222,4 +223,49 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": env("NEARCAST_LOG_LEVEL", "INFO")},
     "loggers": {"httpx": {"level": "WARNING"}, "django.request": {"level": "ERROR"}},
 }
-UNFOLD = {"SITE_TITLE": "Nearcast", "SITE_HEADER": "Nearcast", "SITE_SYMBOL": "near_me"}
+UNFOLD = {
+    "SITE_TITLE": "Nearcast",
+    "SITE_HEADER": "Nearcast",
+    "SITE_SUBHEADER": "config.navigation.brand_name",
+    "SITE_DROPDOWN": "config.navigation.brand_menu",
+    "SITE_SYMBOL": "near_me",
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "BORDER_RADIUS": "8px",
+    "STYLES": ["config.navigation.stylesheet"],
+    "DASHBOARD_CALLBACK": "config.dashboard.dashboard",
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": "config.navigation.sidebar",
+    },
+    # A green between map and money; the greys lean the same way.
+    "COLORS": {
+        "base": {
+            "50": "oklch(98.4% .003 180)",
+            "100": "oklch(96.6% .005 180)",
+            "200": "oklch(92.6% .008 180)",
+            "300": "oklch(87% .011 180)",
+            "400": "oklch(70.8% .018 185)",
+            "500": "oklch(55.4% .022 185)",
+            "600": "oklch(44.6% .023 185)",
+            "700": "oklch(37.2% .024 190)",
+            "800": "oklch(27.6% .022 195)",
+            "900": "oklch(20.8% .02 200)",
+            "950": "oklch(14% .018 205)",
+        },
+        "primary": {
+            "50": "oklch(97.5% .02 172)",
+            "100": "oklch(94.6% .042 172)",
+            "200": "oklch(89.8% .075 172)",
+            "300": "oklch(83% .108 172)",
+            "400": "oklch(74.5% .123 173)",
+            "500": "oklch(64% .118 174)",
+            "600": "oklch(51.5% .097 176)",
+            "700": "oklch(44% .082 178)",
+            "800": "oklch(37.5% .068 180)",
+            "900": "oklch(32% .055 182)",
+            "950": "oklch(23% .042 184)",
+        },
+    },
+}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -209,7 +209,9 @@ def not_json(error: Exception) -> Refused:
     return Refused(400, "not_json", f"The body is not JSON: {str(error)[:200]}.")
 
 
-def _well_formed(decoder: msgspec.json.Decoder[list[msgspec.Raw]], body: bytes) -> list[msgspec.Raw]:
+def _well_formed(
+    decoder: msgspec.json.Decoder[list[msgspec.Raw]], body: bytes
+) -> list[msgspec.Raw]:
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:

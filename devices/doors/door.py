@@ -1,0 +1,257 @@
+"""What every fast HTTP door does: admit, read, decode, hand on, answer. Plain ASGI.
+
+Django's request stack costs ten times as much per request. A door decides nothing and touches no
+database on the event loop; which items it takes from whom is its subclass's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+from django.db import InterfaceError, OperationalError
+
+from brands.keys import KeyIdentity
+from devices.auth import DeviceIdentity
+from devices.doors.answers import (
+    ALL_ACCEPTED,
+    FAILED,
+    NOT_POST,
+    OVERLOADED,
+    REVOKED,
+    TOO_SLOW,
+    Answer,
+    answer,
+    answer_refusal,
+    too_many,
+)
+from devices.doors.decoding import ItemReader, Refused, Rejection, inflated, too_large
+from devices.doors.limits import Patience
+from devices.fixes import MESSAGES, RejectCode
+from devices.gathering import GroupCommit, Overloaded
+
+logger = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Identity = TypeVar("Identity", DeviceIdentity, KeyIdentity)
+
+INLINE_BYTES = 16 * 1024  # bodies up to here are decoded on the event loop, larger ones beside it
+_CODES = list(RejectCode)
+_ACCEPTED = -1
+_JSON_TYPES = {b"", b"application/json"}
+_LINES_TYPES = {b"application/x-ndjson", b"application/ndjson", b"application/jsonl"}
+_encode = msgspec.json.Encoder().encode
+
+
+class Prepared(NamedTuple):
+    """Rows ready to submit, where each stood in the body, and what was rejected already."""
+
+    rows: list[Any]
+    places: list[int] | None
+    rejected: list[Rejection]
+
+
+class Shared(NamedTuple):
+    """What all doors of a process have in common."""
+
+    max_body_bytes: int
+    patience: Patience
+    threads: ThreadPoolExecutor  # for large bodies and for what asks the database
+
+
+class Headers(NamedTuple):
+    """The few headers a door reads."""
+
+    authorization: bytes
+    content_type: bytes
+    content_encoding: bytes
+    content_length: int
+
+
+def _headers(scope: Scope) -> Headers:
+    authorization = content_type = encoding = b""
+    length = 0
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            authorization = value
+        elif name == b"content-type":
+            content_type = value
+        elif name == b"content-encoding":
+            encoding = value
+        elif name == b"content-length" and value.isdigit() and len(value) < 20:
+            length = int(value)
+    return Headers(authorization, content_type, encoding, length)
+
+
+class Door(ABC, Generic[Identity]):
+    """One path: an ASGI application for one kind of item from one kind of sender."""
+
+    messages = MESSAGES
+    asks_database = False  # `prepare` does: then it always runs on a thread
+
+    def __init__(self, gatherer: GroupCommit, reader: ItemReader[Any], shared: Shared) -> None:
+        self._gatherer = gatherer
+        self._reader = reader
+        self._shared = shared
+        self._max_body_bytes = shared.max_body_bytes
+
+    @abstractmethod
+    async def admit(self, authorization: bytes) -> Identity | Answer:
+        """Who sends, or the answer that refuses."""
+
+    @abstractmethod
+    def prepare(self, identity: Identity, body: bytes, lines: bool) -> Prepared:
+        """Decode a body into rows; may run on a thread."""
+
+    def charge(self, identity: Identity, items: int) -> float:  # noqa: ARG002 - devices only
+        """Seconds to wait where the sender asks too much."""
+        return 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reply = await self._answer(scope, receive)
+        if reply is not None:
+            await send(reply.start)
+            await send(reply.body)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer | None:
+        if scope["method"] != "POST":
+            return NOT_POST
+        try:
+            headers = _headers(scope)
+            identity = await self.admit(headers.authorization)
+            if isinstance(identity, Answer):
+                return identity
+            wait_s = self.charge(identity, 0)
+            if wait_s:
+                return too_many(wait_s)
+            return await self._take(identity, headers, receive)
+        except Refused as refusal:
+            return answer_refusal(refusal)
+        except TimeoutError:
+            return TOO_SLOW
+        except (Overloaded, OperationalError, InterfaceError):
+            return OVERLOADED
+        except Exception:
+            logger.exception("a request to %s failed", scope["path"])
+            return FAILED
+
+    async def _take(self, identity: Identity, headers: Headers, receive: Receive) -> Answer | None:
+        """The body of an admitted sender; None where the client is gone."""
+        lines = headers.content_type not in _JSON_TYPES and _is_lines(headers.content_type)
+        gzipped = bool(headers.content_encoding) and _is_gzip(headers.content_encoding)
+        if headers.content_length > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+        body = await self._read(receive)
+        if body is None:
+            return None
+        if not (gzipped or self.asks_database or len(body) > INLINE_BYTES):
+            return await self._submit(self.prepare(identity, body, lines))
+        prepared = await asyncio.get_running_loop().run_in_executor(
+            self._shared.threads, self._unpack_and_prepare, identity, body, lines, gzipped
+        )
+        wait_s = self.charge(identity, len(prepared.rows))
+        return too_many(wait_s) if wait_s else await self._submit(prepared)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The body, or None where the client went away; TimeoutError where it dawdles."""
+        waiting = self._shared.patience.begin()
+        try:
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if message.get("more_body"):
+                parts, size = [body], len(body)
+                while message.get("more_body"):
+                    message = await receive()
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > self._max_body_bytes:
+                        raise too_large(self._max_body_bytes)
+                    parts.append(part)
+                body = b"".join(parts)
+        except asyncio.CancelledError:
+            if self._shared.patience.gave_up(waiting):
+                raise TimeoutError from None
+            raise
+        finally:
+            self._shared.patience.end(waiting)
+        if message["type"] == "http.disconnect":
+            return None
+        if len(body) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+        return body
+
+    def _unpack_and_prepare(
+        self, identity: Identity, body: bytes, lines: bool, gzipped: bool
+    ) -> Prepared:
+        if gzipped:
+            body = inflated(body, max_bytes=self._max_body_bytes)
+        return self.prepare(identity, body, lines)
+
+    async def _submit(self, prepared: Prepared) -> Answer:
+        rows, places, rejected = prepared
+        accepted = 0
+        if rows:
+            verdicts = (await self._gatherer.submit(rows)).tolist()
+            accepted = verdicts.count(_ACCEPTED)
+            if accepted < len(rows):
+                if self.is_revoked(verdicts):
+                    return REVOKED
+                rejected += [
+                    Rejection(
+                        place if places is None else places[place],
+                        _CODES[verdict].value,
+                        self.messages[_CODES[verdict]],
+                    )
+                    for place, verdict in enumerate(verdicts)
+                    if verdict != _ACCEPTED
+                ]
+        if not rejected and accepted in ALL_ACCEPTED:
+            return ALL_ACCEPTED[accepted]
+        rejected.sort(key=_by_index)
+        return answer(200, _encode({"accepted": accepted, "rejected": rejected}))
+
+    def is_revoked(self, verdicts: list[int]) -> bool:  # noqa: ARG002 - devices only
+        """Whether the verdicts say that the sender itself is no longer known."""
+        return False
+
+
+def _by_index(rejection: Rejection) -> int:
+    return rejection.index
+
+
+def _is_lines(content_type: bytes) -> bool:
+    """NDJSON or JSON; 415 for anything else."""
+    kind, _, parameters = content_type.lower().partition(b";")
+    kind = kind.strip()
+    charset = parameters.replace(b" ", b"").replace(b'"', b"")
+    if (kind in _JSON_TYPES or kind in _LINES_TYPES) and (
+        b"charset=" not in charset or b"charset=utf-8" in charset
+    ):
+        return kind in _LINES_TYPES
+    raise Refused(
+        415,
+        "unsupported_media_type",
+        "Send application/json or application/x-ndjson, in UTF-8.",
+        headers=((b"accept", b"application/json, application/x-ndjson"),),
+    )
+
+
+def _is_gzip(encoding: bytes) -> bool:
+    kind = encoding.strip().lower()
+    if kind in {b"gzip", b"x-gzip"}:
+        return True
+    if kind in {b"", b"identity"}:
+        return False
+    raise Refused(
+        415,
+        "unsupported_encoding",
+        "Content-Encoding may be gzip, or absent.",
+        headers=((b"accept-encoding", b"gzip"),),
+    )

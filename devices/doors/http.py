@@ -1,0 +1,123 @@
+"""The fast HTTP doors of devices, and all doors of a process by path."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from django.conf import settings
+
+from devices import events
+from devices.auth import DeviceIdentity, TokenMemory
+from devices.doors.answers import NO_TOKEN, Answer
+from devices.doors.decoding import ItemReader
+from devices.doors.door import Door, Prepared, Shared
+from devices.doors.gateway import GatewayEventsDoor, GatewayLocationsDoor, event_rows
+from devices.doors.limits import Patience, RateLimit
+from devices.events import EventIn, GatewayEventIn
+from devices.fixes import FixIn, GatewayFixIn, RejectCode, row_of
+from devices.gathering import GroupCommit
+
+BODY_PATIENCE_S = 20.0  # a phone at the edge of coverage sends a small body within seconds
+ITEMS_PER_RATE_UNIT = 500  # a backlog of thousands costs its device more than a single fix
+_UNKNOWN = list(RejectCode).index(RejectCode.UNKNOWN_DEVICE)
+
+
+class DeviceDoor(Door[DeviceIdentity]):
+    """From one device, by its token."""
+
+    def __init__(
+        self,
+        gatherer: GroupCommit,
+        reader: ItemReader[Any],
+        shared: Shared,
+        *,
+        tokens: TokenMemory,
+        rate: RateLimit,
+    ) -> None:
+        super().__init__(gatherer, reader, shared)
+        self._tokens = tokens
+        self._rate = rate
+
+    async def admit(self, authorization: bytes) -> DeviceIdentity | Answer:
+        return self._tokens.identify(authorization) or NO_TOKEN
+
+    def charge(self, identity: DeviceIdentity, items: int) -> float:
+        if not items:
+            return self._rate.wait_s(identity.device_id)
+        if items <= ITEMS_PER_RATE_UNIT:
+            return 0.0
+        return self._rate.wait_s(identity.device_id, items / ITEMS_PER_RATE_UNIT)
+
+    def is_revoked(self, verdicts: list[int]) -> bool:
+        return _UNKNOWN in verdicts
+
+
+class LocationsDoor(DeviceDoor):
+    """`POST /v1/locations`."""
+
+    def prepare(self, identity: DeviceIdentity, body: bytes, lines: bool) -> Prepared:
+        items, places, rejected = self._reader.read(body, lines=lines)
+        device_id, brand_id, serial = identity
+        return Prepared(
+            [row_of(item, device_id=device_id, brand_id=brand_id, serial=serial) for item in items],
+            places,
+            rejected,
+        )
+
+
+class EventsDoor(DeviceDoor):
+    """`POST /v1/events`."""
+
+    messages = events.MESSAGES
+
+    def prepare(self, identity: DeviceIdentity, body: bytes, lines: bool) -> Prepared:
+        items, places, rejected = self._reader.read(body, lines=lines)
+        return event_rows(
+            [(item, identity.device_id, "") for item in items],
+            places,
+            rejected,
+            brand_id=identity.brand_id,
+            serial=identity.serial,
+        )
+
+
+def locations_reader(kind: type[FixIn]) -> ItemReader[Any]:
+    return ItemReader(
+        kind, envelope="locations", time_field="recorded_at", max_items=settings.MAX_ITEMS
+    )
+
+
+def events_reader(kind: type[EventIn]) -> ItemReader[Any]:
+    return ItemReader(
+        kind, envelope="events", time_field="occurred_at", max_items=settings.MAX_ITEMS
+    )
+
+
+class HttpDoors:
+    """All fast doors of a process, by path, and what they share."""
+
+    def __init__(
+        self,
+        *,
+        fixes: GroupCommit,
+        events: GroupCommit,
+        tokens: TokenMemory,
+        rate: RateLimit,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        self.patience = Patience(BODY_PATIENCE_S)
+        shared = Shared(settings.MAX_BODY_BYTES, self.patience, threads)
+        by_path: dict[str, Door[Any]] = {
+            "/v1/locations": LocationsDoor(
+                fixes, locations_reader(FixIn), shared, tokens=tokens, rate=rate
+            ),
+            "/v1/events": EventsDoor(
+                events, events_reader(EventIn), shared, tokens=tokens, rate=rate
+            ),
+            "/v1/gateway/locations": GatewayLocationsDoor(
+                fixes, locations_reader(GatewayFixIn), shared
+            ),
+            "/v1/gateway/events": GatewayEventsDoor(events, events_reader(GatewayEventIn), shared),
+        }
+        self.find = by_path.get

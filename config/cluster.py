@@ -93,8 +93,7 @@ def make_home() -> Path:
         raise PostgresError(f"{home} is not recorded in {RECORD}; move it away to start afresh")
     home.mkdir(mode=0o700)
     give_to_server(home)
-    user = server_user()
-    if user is None or may_enter(user, home):
+    if may_enter(server_user(), home):
         return home
     home.rmdir()
     ELSEWHERE.mkdir(exist_ok=True)

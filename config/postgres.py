@@ -173,7 +173,9 @@ def settings_for(binaries: Path, data: Path) -> dict[str, str]:
         "log_lock_waits": "on",
         "log_min_duration_statement": "2s",
     }
-    if shared_memory.exists() and shutil.disk_usage(shared_memory).total < GIB:
+    if shared_memory.exists() and not (
+        may_enter(server_user(), shared_memory) and shutil.disk_usage(shared_memory).total >= GIB
+    ):
         # A container's 64 MB are too few for parallel index builds.
         settings["dynamic_shared_memory_type"] = "mmap"
     if version_of(binaries) >= 15 and accepts(binaries, data, "wal_compression=lz4"):
@@ -189,16 +191,16 @@ def accepts(binaries: Path, data: Path, setting: str) -> bool:
     return probe.returncode == 0
 
 
-def may_enter(user: pwd.struct_passwd, folder: Path) -> bool:
-    """Say whether a user may work in a folder, which all the folders above it must allow."""
+def may_enter(user: pwd.struct_passwd | None, folder: Path) -> bool:
+    """Say whether a user (or we) may work in a folder, which all those above it must allow."""
     probe = subprocess.run(
         ["/bin/sh", "-c", 'cd "$1" && test -w .', "sh", str(folder)],
         check=False,
         cwd="/",
         stderr=subprocess.DEVNULL,
-        user=user.pw_uid,
-        group=user.pw_gid,
-        extra_groups=[],
+        user=user.pw_uid if user else None,
+        group=user.pw_gid if user else None,
+        extra_groups=[] if user else None,
     )
     return probe.returncode == 0
 

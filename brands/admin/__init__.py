@@ -1,0 +1,7 @@
+"""What the other apps' admin builds on, and the brand's own pages, which register themselves."""
+
+from brands.admin import pages
+from brands.admin.lists import BigListAdmin, Page
+from brands.admin.scoped import BrandScopedAdmin
+
+__all__ = ["BigListAdmin", "BrandScopedAdmin", "Page", "pages"]

@@ -1,0 +1,97 @@
+"""Lists of tables too big to count; what they find is the subclass's business."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError, connection, transaction
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from psycopg.errors import QueryCanceled
+
+from brands.admin.scoped import BrandScopedAdmin
+from brands.desk import current_brand
+from brands.models import Brand
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some rows of a big table, newest first, and where the older ones begin (None: nowhere)."""
+
+    rows: Sequence[Any]
+    older: str | None = None
+
+
+class BigListAdmin(BrandScopedAdmin):
+    """Lists a table too big to count: a bar of filters, newest first, one page after the other.
+
+    Subclasses give the form of the filters and `find`, which answers one page by an index. A
+    question that no index answers in time is given up, and the page says what to narrow.
+    """
+
+    add_role = change_role = delete_role = None
+    filter_form: type[forms.Form]
+    list_template = "admin/nearcast/big_list.html"
+    row_template: str
+    headings: tuple[str, ...]
+    intro = ""
+    empty_text = "Nothing fits these filters."
+    per_page = 50
+    limit_ms = 5_000
+
+    def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
+        """Return one page of what was asked for; ValueError where `older` is not a place."""
+        raise NotImplementedError
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        brand = current_brand(request)
+        if brand is None or not self.has_view_permission(request):
+            raise PermissionDenied
+        form = self.filter_form(request.GET if request.GET else None)
+        if hasattr(form, "of_brand"):
+            form.of_brand(brand)
+        asked = form.cleaned_data if form.is_bound and form.is_valid() else {}
+        page, too_much = Page(rows=()), False
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {self.limit_ms}")
+                page = self.find(brand, asked, older=request.GET.get("older"))
+        except OperationalError as error:
+            if not isinstance(error.__cause__, QueryCanceled):
+                raise
+            too_much = True
+        except ValueError:
+            messages.warning(request, "That page is not there; these are the newest.")
+            page = self.find(brand, asked, older=None)
+        query = request.GET.copy()
+        query.pop("older", None)
+        newest = query.urlencode()
+        if page.older:
+            query["older"] = page.older
+        return TemplateResponse(
+            request,
+            self.list_template,
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "title": str(self.opts.verbose_name_plural).capitalize(),
+                "form": form,
+                "rows": page.rows,
+                "older_url": f"?{query.urlencode()}" if page.older else None,
+                "newest_url": f"?{newest}" if "older" in request.GET else None,
+                "filtered": bool(newest),
+                "too_much": too_much,
+                "row_template": self.row_template,
+                "headings": self.headings,
+                "intro": self.intro,
+                "empty_text": self.empty_text,
+                **(extra_context or {}),
+            },
+        )

@@ -186,7 +186,7 @@ class GeofenceImport(models.Model):
     """One file on its way into geofences: written by `geofences.imports`, watched in the admin."""
 
     brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="imports")
-    file = models.FileField(upload_to="imports/%Y/%m/", max_length=300)
+    file = models.FileField(upload_to="imports/%Y/%m/", max_length=300, blank=True)
     file_name = models.CharField(max_length=200)
     mapping = models.JSONField(default=dict, blank=True)
     state = models.CharField(

@@ -5,30 +5,28 @@ The only writer of Geofence and GeofenceCover: what it has stored, the matching 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 import shapely
-from django.contrib.gis.geos import GEOSGeometry
-from django.db import transaction
+from django.contrib.gis.geos import GEOSGeometry, Point
+from django.db import connection, transaction
 
 from geofences import cells, geometry, outlines
 from geofences.models import Geofence, GeofenceCover
 
 BATCH_ROWS = 2000  # rows per statement: a few megabytes of parameters
-UNWRITTEN = frozenset(  # the key, what the trigger computes, what never changes
-    {
-        "id",
-        "brand",
-        "armed_until",
-        "dwell_thresholds",
-        "armed_at",
-        "changed_xid",
-        "shape_version",
-        "created_at",
-    }
+UNCHANGEABLE = frozenset({"id", "brand", "created_at"})
+BY_TRIGGER = frozenset(
+    {"armed_until", "dwell_thresholds", "armed_at", "changed_xid", "shape_version"}
 )
-CHANGEABLE = tuple(f.name for f in Geofence._meta.concrete_fields if f.name not in UNWRITTEN)
+CHANGEABLE = tuple(
+    field.name
+    for field in Geofence._meta.concrete_fields
+    if field.name not in UNCHANGEABLE | BY_TRIGGER
+)
 
 
 def fit(geofence: Geofence, *, repair: bool = False) -> geometry.Shape:
@@ -36,27 +34,29 @@ def fit(geofence: Geofence, *, repair: bool = False) -> geometry.Shape:
 
     Raises GeometryError when there is no such place.
     """
-    given = shapely.force_2d(shapely.from_wkb(bytes(geofence.geometry.wkb)))
-    if geofence.radius_m is not None or isinstance(given, shapely.Point):
-        shape = _circle(given, geofence.radius_m)
-        stored = shapely.Point(shape.lng, shape.lat)
-    else:
-        shape = stored = geometry.normalise(given, repair=repair)
-    geofence.geometry = GEOSGeometry(memoryview(stored.wkb), srid=4326)
+    place: Any = geofence.geometry
+    if geofence.radius_m is not None or isinstance(place, Point):
+        circle = _circle(place, geofence.radius_m)
+        if place.hasz or (place.x, place.y) != (circle.lng, circle.lat):
+            geofence.geometry = Point(circle.lng, circle.lat, srid=4326)
+        return circle
+    given = shapely.force_2d(shapely.from_wkb(bytes(place.wkb)))
+    shape = geometry.normalise(given, repair=repair)
+    geofence.geometry = GEOSGeometry(memoryview(shapely.to_wkb(shape)), srid=4326)
     return shape
 
 
-def _circle(centre: shapely.Geometry, radius_m: float | None) -> geometry.Circle:
+def _circle(centre: Any, radius_m: float | None) -> geometry.Circle:
     """Raises GeometryError where point and radius do not belong together."""
     if radius_m is None:
         raise geometry.GeometryError(
             geometry.GeometryReason.BAD_RADIUS, "A point needs a radius in metres."
         )
-    if not isinstance(centre, shapely.Point):
+    if not isinstance(centre, Point):
         raise geometry.GeometryError(
             geometry.GeometryReason.BAD_RADIUS, "Only a point may have a radius."
         )
-    if centre.is_empty:
+    if centre.empty:
         raise geometry.GeometryError(geometry.GeometryReason.EMPTY, "The point is empty.")
     return geometry.circle(lat=centre.y, lng=centre.x, radius_m=radius_m)
 
@@ -67,37 +67,82 @@ def save(geofences: Sequence[Geofence]) -> None:
     Rows that exist are written whole, so read them first. Raises GeometryError for a shape that
     cannot be (nothing is written then) and IntegrityError for an external id that is taken.
     """
-    covers = [_cover(fit(geofence)) for geofence in geofences]
-    new = [geofence for geofence in geofences if geofence._state.adding]
+    shapes = [fit(geofence) for geofence in geofences]
+    covers = [
+        GeofenceCover(
+            resolution=cover.resolution,
+            interior=cover.interior.tobytes(),
+            boundary=cover.boundary.tobytes(),
+            shape=outlines.pack(shape),
+        )
+        for shape, cover in zip(shapes, cells.covers(shapes), strict=True)
+    ]
+    together = list(zip(geofences, covers, strict=True))
+    new = [pair for pair in together if pair[0]._state.adding]
     # By id, so that two writers lock common rows in the same order.
-    known = sorted((g for g in geofences if not g._state.adding), key=lambda geofence: geofence.pk)
+    known = sorted(
+        (pair for pair in together if not pair[0]._state.adding), key=lambda pair: pair[0].pk
+    )
     with transaction.atomic():
-        Geofence.objects.bulk_create(new, batch_size=BATCH_ROWS)
-        Geofence.objects.bulk_create(
-            known,
-            batch_size=BATCH_ROWS,
-            update_conflicts=True,
-            unique_fields=["id"],
-            update_fields=CHANGEABLE,
-        )
-        for geofence, cover in zip(geofences, covers, strict=True):
-            cover.geofence = geofence
-        GeofenceCover.objects.bulk_create(
-            covers,
-            batch_size=BATCH_ROWS,
-            update_conflicts=True,
-            unique_fields=["geofence"],
-            update_fields=["resolution", "interior", "boundary", "shape"],
-        )
+        _insert(new)
+        _update(known)
 
 
-def _cover(shape: geometry.Shape) -> GeofenceCover:
-    cover = cells.cover(shape)
-    return GeofenceCover(
-        resolution=cover.resolution,
-        interior=cover.interior.tobytes(),
-        boundary=cover.boundary.tobytes(),
-        shape=outlines.pack(shape),
+Pair = tuple[Geofence, GeofenceCover]
+
+
+def _insert(pairs: Sequence[Pair]) -> None:
+    """By COPY: a sixth of the time that INSERT takes for 200,000 circles."""
+    if not pairs:
+        return
+    with connection.cursor() as cursor, connection.wrap_database_errors:
+        cursor.execute(
+            "SELECT nextval(pg_get_serial_sequence('geofences_geofence', 'id'))"
+            " FROM generate_series(1, %s)",
+            [len(pairs)],
+        )
+        ids = [pk for (pk,) in cursor.fetchall()]
+        fields = Geofence._meta.concrete_fields
+        names = ", ".join(str(field.column) for field in fields)
+        with cursor.copy(f"COPY geofences_geofence ({names}) FROM STDIN") as rows:
+            for pk, (geofence, _) in zip(ids, pairs, strict=True):
+                rows.write_row([pk, *(_written(geofence, field) for field in fields[1:])])
+        with cursor.copy(
+            "COPY geofences_geofencecover (geofence_id, resolution, interior, boundary, shape)"
+            " FROM STDIN"
+        ) as rows:
+            for pk, (_, cover) in zip(ids, pairs, strict=True):
+                rows.write_row((pk, cover.resolution, cover.interior, cover.boundary, cover.shape))
+    for pk, (geofence, _) in zip(ids, pairs, strict=True):
+        geofence.pk = pk
+        geofence._state.adding = False
+        geofence._state.db = connection.alias
+
+
+def _written(geofence: Geofence, field: Any) -> Any:
+    """A field's value as COPY takes it."""
+    value = field.pre_save(geofence, add=True)
+    if isinstance(value, GEOSGeometry):
+        return value.hexewkb.decode()
+    return json.dumps(value) if field.name == "metadata" else value
+
+
+def _update(pairs: Sequence[Pair]) -> None:
+    Geofence.objects.bulk_create(
+        [geofence for geofence, _ in pairs],
+        batch_size=BATCH_ROWS,
+        update_conflicts=True,
+        unique_fields=["id"],
+        update_fields=CHANGEABLE,
+    )
+    for geofence, cover in pairs:
+        cover.geofence = geofence
+    GeofenceCover.objects.bulk_create(
+        [cover for _, cover in pairs],
+        batch_size=BATCH_ROWS,
+        update_conflicts=True,
+        unique_fields=["geofence"],
+        update_fields=["resolution", "interior", "boundary", "shape"],
     )
 
 

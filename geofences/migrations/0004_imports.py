@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("file", models.FileField(max_length=300, upload_to="imports/%Y/%m/")),
+                ("file", models.FileField(blank=True, max_length=300, upload_to="imports/%Y/%m/")),
                 ("file_name", models.CharField(max_length=200)),
                 ("mapping", models.JSONField(blank=True, default=dict)),
                 (

@@ -80,7 +80,7 @@ def test_it_writes_new_and_known_rows_in_a_few_statements(
         for number in range(200)
     ]
 
-    with django_assert_max_num_queries(5):  # type: ignore[operator]
+    with django_assert_max_num_queries(8):  # type: ignore[operator]
         writing.save([*known, *new])
 
     assert GeofenceCover.objects.count() == 203

@@ -1,0 +1,366 @@
+"""Takes files into geofences, row by row, as a job that can be watched, stopped and taken up again.
+
+Each chunk is one transaction: its geofences, its verdicts and the progress are committed together,
+so a job whose worker was killed goes on where it was and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from django.core.exceptions import ValidationError
+from django.db import close_old_connections, models, transaction
+from django.db.models import Q
+from django.utils.timezone import now as current_time
+
+from geofences import files, writing
+from geofences.models import Geofence, GeofenceImport, GeofenceImportRow, ImportState, Verdict
+from geofences.upserts import Judged, Wanted, upsert
+
+logger = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)  # longer than any chunk; a dead worker's job waits this long
+LOOK_S = 1.0
+REMARK_COLUMNS = ("row", "external_id", "name", "verdict", "remark")
+NAME_LENGTH = 200
+ID_LENGTH = 128
+SETTINGS = tuple(
+    field
+    for field in Geofence._meta.concrete_fields
+    if field.name
+    in {
+        "track_visits",
+        "dwell_s",
+        "exit_buffer_m",
+        "confirm_fixes",
+        "confirm_s",
+        "starts_at",
+        "ends_at",
+    }
+)
+"""Columns that are taken for a geofence's own settings when a file has them, as an export has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a file is to be taken in."""
+
+    columns: files.Columns = field(default_factory=files.Columns)
+    radius_m: float | None = None  # of points that have none of their own
+    tags: tuple[str, ...] = ()
+    track_visits: bool | None = None
+    keep_metadata: bool = True  # the other columns become the geofence's metadata
+    retire_missing: bool = False  # those with all these tags that the file no longer has
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        known = {name: stored[name] for name in cls.__slots__ if name in stored}
+        known["columns"] = files.Columns.from_json(stored.get("columns", {}))
+        known["tags"] = tuple(stored.get("tags", ()))
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Stopped(Exception):  # noqa: N818 - nothing is wrong: somebody cancelled, or the process ends
+    """The job is no longer ours to go on with."""
+
+
+# -- rows -------------------------------------------------------------------------------------
+def wanted(row: files.Row, plan: Plan) -> Wanted | Judged:
+    """What a row asks for, or its refusal."""
+    columns = plan.columns
+    external_id = text(row.values.get(columns.external_id)) or None
+    if row.problem or row.geometry is None:
+        return refusal(row.number, row.problem)
+    if columns.external_id and external_id is None:
+        return refusal(row.number, f"no {columns.external_id}")
+    if external_id and len(external_id) > ID_LENGTH:
+        return refusal(row.number, f"the id is longer than {ID_LENGTH} characters")
+    name = text(row.values.get(columns.name)) or external_id or f"Row {row.number}"
+    try:
+        return Wanted(
+            number=row.number,
+            external_id=external_id,
+            geometry=row.geometry,
+            fields={
+                "name": name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…",
+                "radius_m": _radius_m(row, plan) if row.geometry.geom_type == "Point" else None,
+                **_settings(row, plan),
+            },
+            tags=(*plan.tags, *_tags(row.values.get(columns.tags))),
+            metadata=_metadata(row, plan) if plan.keep_metadata else {},
+            remark=f"name cut to {NAME_LENGTH} characters" if len(name) > NAME_LENGTH else "",
+        )
+    except ValidationError as error:
+        return refusal(row.number, " ".join(error.messages))
+
+
+def _radius_m(row: files.Row, plan: Plan) -> float:
+    """Raises ValidationError."""
+    value = row.values.get(plan.columns.radius)
+    if text(value):
+        try:
+            return float(text(value).replace(",", "."))
+        except ValueError:
+            raise ValidationError(f"radius {text(value)[:40]!r} is not a number") from None
+    if plan.radius_m is None:
+        raise ValidationError("a point without a radius: give one for all, or name its column")
+    return plan.radius_m
+
+
+def _settings(row: files.Row, plan: Plan) -> dict[str, Any]:
+    """Raises ValidationError."""
+    found = {} if plan.track_visits is None else {"track_visits": plan.track_visits}
+    for field_ in SETTINGS:
+        value = row.values.get(field_.name)
+        if text(value):
+            try:
+                found[field_.name] = field_.to_python(value)
+            except ValidationError as error:
+                raise ValidationError(f"{field_.name}: {' '.join(error.messages)}") from None
+    return found
+
+
+def _metadata(row: files.Row, plan: Plan) -> dict[str, Any]:
+    meant = plan.columns.meant
+    found = {name: plain(value) for name, value in row.values.items() if name not in meant}
+    for field_ in SETTINGS:
+        found.pop(field_.name, None)
+    own = found.pop("metadata", None)  # a file that we exported
+    found |= own if isinstance(own, dict) else {}
+    return {name: value for name, value in found.items() if value not in (None, "")}
+
+
+def refusal(number: int, why: str) -> Judged:
+    return Judged(number=number, verdict=Verdict.REFUSED, remark=why, reason="invalid")
+
+
+def _tags(value: Any) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else str(value or "").replace(";", ",").split(",")
+    return tuple(filter(None, (text(part) for part in parts)))
+
+
+def text(value: Any) -> str:
+    """A value as one line of text; a whole number that a table stored as a float stays whole."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).replace("\x00", "").strip()
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it; None for what it cannot hold."""
+    if isinstance(value, str):
+        if value[:1] in "{[" and value[-1:] in "}]":  # GDAL gives nested GeoJSON as text
+            return _decoded(value)
+        return value.replace("\x00", "")
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {text(key): plain(each) for key, each in value.items()}
+    return None if isinstance(value, bytes) else str(value)
+
+
+def _decoded(value: str) -> Any:
+    try:
+        return plain(json.loads(value)) if value not in ("", "{}", "[]") else None
+    except (ValueError, RecursionError):
+        return value.replace("\x00", "")
+
+
+# -- a file -----------------------------------------------------------------------------------
+@dataclass(slots=True)
+class Seen:
+    """What earlier rows had; its size grows with the ids of a file, not with its rows' content."""
+
+    ids: dict[str, int] = field(default_factory=dict)
+    places: dict[tuple[float, float], int] = field(default_factory=dict)
+
+    def note(self, row: files.Row, asked: Wanted | Judged) -> Wanted | Judged:
+        """The same, or its refusal where an earlier row has the id; a shared place is remarked."""
+        if isinstance(asked, Judged):
+            return asked
+        if asked.external_id:
+            earlier = self.ids.setdefault(asked.external_id, row.number)
+            if earlier != row.number:
+                return refusal(row.number, f"repeats the id {asked.external_id} of row {earlier}")
+        if row.geometry is not None and row.geometry.geom_type == "Point":
+            spot = (row.geometry.x, row.geometry.y)
+            earlier = self.places.setdefault(spot, row.number)
+            if earlier != row.number:
+                remark = "; ".join(filter(None, (asked.remark, f"same place as row {earlier}")))
+                return replace(asked, remark=remark)
+        return asked
+
+
+def take(job: GeofenceImport, path: Path, *, stop: threading.Event | None = None) -> Iterator[int]:
+    """Import a job's file; yields the rows done after each chunk.
+
+    Raises FileError when the file cannot be imported and Stopped when the job was cancelled.
+    """
+    plan = Plan.from_json(job.mapping)
+    seen = Seen()
+    for rows in files.read(path, plan.columns):
+        if stop is not None and stop.is_set():
+            raise Stopped
+        asked = [seen.note(row, wanted(row, plan)) for row in rows]
+        if rows[-1].number <= job.rows_done:
+            continue  # committed by a worker that died
+        with transaction.atomic():
+            judged = _judged(job.brand_id, asked)
+            _report(job, rows, judged, plan)
+        yield job.rows_done
+    if plan.retire_missing and plan.tags:
+        _retire_missing(job, plan, seen)
+    job.rows_total = job.rows_done
+
+
+def _judged(brand_id: int, asked: list[Wanted | Judged]) -> list[Judged]:
+    verdicts = iter(upsert(brand_id, [each for each in asked if isinstance(each, Wanted)]))
+    return [each if isinstance(each, Judged) else next(verdicts) for each in asked]
+
+
+def _report(job: GeofenceImport, rows: list[files.Row], judged: list[Judged], plan: Plan) -> None:
+    """Write the chunk's verdicts and progress. Raises Stopped when the job is not ours any more."""
+    columns = plan.columns
+    GeofenceImportRow.objects.bulk_create(
+        GeofenceImportRow(
+            job=job,
+            row=row.number,
+            external_id=text(row.values.get(columns.external_id))[:128],
+            name=text(row.values.get(columns.name))[:NAME_LENGTH],
+            verdict=each.verdict,
+            remark=each.remark,
+        )
+        for row, each in zip(rows, judged, strict=True)
+        if each.remark
+    )
+    counts = dict(job.counts)
+    for each in judged:
+        counts[each.verdict.value] = counts.get(each.verdict.value, 0) + 1
+        if each.repaired:
+            counts["repaired"] = counts.get("repaired", 0) + 1
+    _advance(job, rows_done=rows[-1].number, counts=counts)
+
+
+def _advance(job: GeofenceImport, **changes: Any) -> None:
+    """Change a running job that is still ours; the lease is the proof."""
+    changes["leased_until"] = current_time() + LEASE
+    mine = GeofenceImport.objects.filter(
+        pk=job.pk, state=ImportState.RUNNING, leased_until=job.leased_until
+    )
+    if not mine.update(**changes):
+        raise Stopped
+    for name, value in changes.items():
+        setattr(job, name, value)
+
+
+def _retire_missing(job: GeofenceImport, plan: Plan, seen: Seen) -> None:
+    """Retire what earlier lists had under these tags and this one has not, closed shops say."""
+    present = Geofence.objects.present().filter(
+        brand_id=job.brand_id, tags__contains=list(plan.tags), external_id__isnull=False
+    )
+    gone = [pk for pk, key in present.values_list("pk", "external_id") if key not in seen.ids]
+    with transaction.atomic():
+        retired = writing.retire(gone, now=current_time())
+        _advance(job, counts=dict(job.counts) | {"retired": retired})
+
+
+# -- jobs -------------------------------------------------------------------------------------
+def claim(*, now: datetime) -> GeofenceImport | None:
+    """The next job to do, made ours for a while: a queued one, or one whose worker died."""
+    with transaction.atomic():
+        job = (
+            GeofenceImport.objects.select_for_update(skip_locked=True)
+            .exclude(file="")
+            .filter(
+                Q(state=ImportState.QUEUED) | Q(state=ImportState.RUNNING, leased_until__lt=now)
+            )
+            .order_by("created_at")
+            .first()
+        )
+        if job is not None:
+            begin(job, now=now)
+    return job
+
+
+def begin(job: GeofenceImport, *, now: datetime) -> None:
+    job.state = ImportState.RUNNING
+    job.started_at = job.started_at or now
+    job.leased_until = now + LEASE
+    job.save()
+
+
+def finish(job: GeofenceImport, state: ImportState, message: str, *, now: datetime) -> None:
+    GeofenceImport.objects.filter(pk=job.pk, state=ImportState.RUNNING).update(
+        state=state,
+        message=message,
+        finished_at=now,
+        rows_total=job.rows_total,
+        leased_until=None,
+    )
+    job.refresh_from_db()
+
+
+def execute(job: GeofenceImport, *, stop: threading.Event) -> None:
+    """Do a claimed job to its end, whatever its file holds."""
+    try:
+        with local_copy(job.file) as path:
+            for _ in take(job, path, stop=stop):
+                pass
+    except Stopped:
+        return  # cancelled, or queued again for the next worker by its lease
+    except files.FileError as error:
+        finish(job, ImportState.FAILED, str(error), now=current_time())
+    except Exception:  # a job must not end the loop for the others
+        logger.exception("import %s failed", job.pk)
+        problem = "The import stopped by an error of ours; the log has the details."
+        finish(job, ImportState.FAILED, problem, now=current_time())
+    else:
+        finish(job, ImportState.DONE, "", now=current_time())
+
+
+def remarks(job: GeofenceImport) -> Iterator[tuple[int, str, str, str, str]]:
+    """The rows of REMARK_COLUMNS, streamed: a file may have refused a million."""
+    return job.rows.values_list(*REMARK_COLUMNS).iterator(chunk_size=2000)
+
+
+@contextmanager
+def local_copy(file: models.fields.files.FieldFile) -> Iterator[Path]:
+    """The stored file as a path, copied first where the storage is elsewhere."""
+    try:
+        yield Path(file.path)
+    except NotImplementedError:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(file.name or "file").name
+            with path.open("wb") as copy:
+                for piece in file.chunks():
+                    copy.write(piece)
+            yield path
+
+
+def run(stop: threading.Event) -> None:
+    """The worker loop: jobs one after the other until `stop` is set."""
+    while not stop.is_set():
+        close_old_connections()
+        job = claim(now=current_time())
+        if job is None:
+            stop.wait(LOOK_S)
+        else:
+            execute(job, stop=stop)

@@ -1,0 +1,188 @@
+"""Brings wanted geofences and stored ones together, with a verdict on each. It reads no file.
+
+Used by imports and by bulk requests: what is new is created, what differs is updated, what is the
+same is left alone, what cannot be is refused; none stops the others.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import shapely
+from django.contrib.gis.geos import GEOSGeometry
+from django.core.exceptions import ValidationError
+from django.db import DataError, IntegrityError, connection, transaction
+
+from geofences import writing
+from geofences.geometry import GeometryError, GeometryReason
+from geofences.models import Geofence, Verdict
+
+COMPARED = tuple(name for name in writing.CHANGEABLE if name not in {"geometry", "updated_at"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A geofence as a source has it; only what the source says is in `fields`."""
+
+    number: int  # the caller's, to tell the rows apart
+    external_id: str | None
+    geometry: shapely.Geometry | None  # None: keep the stored one
+    fields: Mapping[str, Any] = field(default_factory=dict)  # replaced
+    tags: tuple[str, ...] = ()  # added to those there
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # merged into what is there
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What became of one wanted geofence."""
+
+    number: int
+    verdict: Verdict
+    geofence: Geofence | None = None
+    remark: str = ""  # why it was refused, or what a person may want to know
+    reason: str = ""  # for programs
+    repaired: bool = False
+
+
+def upsert(brand_id: int, wanted: Sequence[Wanted]) -> list[Judged]:
+    """Write what is new or differs, in one transaction; verdicts in the order given."""
+    with transaction.atomic():
+        # Two upserts of one external id at a time would both find it missing.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('geofences'), %s)", [brand_id])
+        ids = [each.external_id for each in wanted if each.external_id]
+        stored = {
+            geofence.external_id: geofence
+            for geofence in Geofence.objects.filter(brand_id=brand_id, external_id__in=ids)
+        }
+        return _apply(_judge_all(brand_id, wanted, stored))
+
+
+def _judge_all(
+    brand_id: int, wanted: Sequence[Wanted], stored: Mapping[str | None, Geofence]
+) -> list[Judged]:
+    """An external id counts once: the first row that has it and can be."""
+    taken: dict[str, int] = {}
+    judged = []
+    for each in wanted:
+        if each.external_id in taken:
+            judged.append(
+                Judged(
+                    number=each.number,
+                    verdict=Verdict.REFUSED,
+                    remark=f"repeats the id {each.external_id} of row {taken[each.external_id]}",
+                    reason="repeated_id",
+                )
+            )
+            continue
+        judged.append(_judge(brand_id, each, stored.get(each.external_id)))
+        if each.external_id and judged[-1].geofence is not None:
+            taken[each.external_id] = each.number
+    return judged
+
+
+def _judge(brand_id: int, wanted: Wanted, stored: Geofence | None) -> Judged:
+    """Decide on one row; its geofence is then as it should be, but not written."""
+    geofence = (
+        Geofence(brand_id=brand_id, external_id=wanted.external_id)
+        if stored is None
+        else copy.copy(stored)
+    )
+    before = None if stored is None else _state(stored)
+    try:
+        repair = _fill(geofence, wanted)
+    except GeometryError as error:
+        return Judged(
+            number=wanted.number,
+            verdict=Verdict.REFUSED,
+            remark=str(error),
+            reason=error.reason.value,
+        )
+    except ValidationError as error:
+        return Judged(
+            number=wanted.number,
+            verdict=Verdict.REFUSED,
+            remark=_in_words(error),
+            reason="invalid",
+        )
+    verdict = Verdict.UPDATED
+    if before is None:
+        verdict = Verdict.CREATED
+    elif before == _state(geofence):
+        verdict = Verdict.UNCHANGED
+    return Judged(
+        number=wanted.number,
+        verdict=verdict,
+        geofence=geofence,
+        remark="; ".join(filter(None, (repair, wanted.remark))),
+        repaired=bool(repair),
+    )
+
+
+def _in_words(error: ValidationError) -> str:
+    return "; ".join(f"{name}: {' '.join(said)}" for name, said in error.message_dict.items())
+
+
+def _fill(geofence: Geofence, wanted: Wanted) -> str:
+    """Make a geofence what is wanted; answers which repair its geometry took.
+
+    Raises GeometryError, or ValidationError for another value that cannot be.
+    """
+    for name, value in wanted.fields.items():
+        setattr(geofence, name, value)
+    geofence.tags = [*dict.fromkeys((*geofence.tags, *wanted.tags))]
+    geofence.metadata = {**geofence.metadata, **wanted.metadata}
+    geofence.retired_at = None
+    if wanted.geometry is not None:
+        geofence.geometry = GEOSGeometry(memoryview(shapely.to_wkb(wanted.geometry)), srid=4326)
+    try:
+        writing.fit(geofence)
+        repair = ""
+    except GeometryError as error:
+        if error.reason is not GeometryReason.SELF_CROSSING:
+            raise
+        writing.fit(geofence, repair=True)
+        repair = f"repaired: {error}"
+    geofence.clean_fields(exclude=("brand", "geometry", "metadata"))
+    return repair
+
+
+def _state(geofence: Geofence) -> tuple[Any, ...]:
+    return (bytes(geofence.geometry.wkb), *(getattr(geofence, name) for name in COMPARED))
+
+
+def _apply(judged: list[Judged]) -> list[Judged]:
+    """Write all at once; where the database refuses that, one by one."""
+    changed = [
+        each.geofence
+        for each in judged
+        if each.geofence is not None and each.verdict is not Verdict.UNCHANGED
+    ]
+    try:
+        writing.save(changed)
+    except (DataError, IntegrityError):
+        return [_apply_one(each) for each in judged]
+    return judged
+
+
+def _apply_one(judged: Judged) -> Judged:
+    if judged.geofence is None or judged.verdict is Verdict.UNCHANGED:
+        return judged
+    if judged.verdict is Verdict.CREATED:
+        # The failed attempt may have given it an id that does not exist.
+        judged.geofence.pk = None
+        judged.geofence._state.adding = True
+    try:
+        writing.save([judged.geofence])
+    except (DataError, IntegrityError) as error:
+        return Judged(
+            number=judged.number,
+            verdict=Verdict.REFUSED,
+            remark=str(error).partition("\n")[0],
+            reason="invalid",
+        )
+    return judged

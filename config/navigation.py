@@ -20,7 +20,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
     (
         "",
         (
-            ("Today", "space_dashboard", "index"),
+            ("Today", "space_dashboard", "admin:index"),
             ("Live", "sensors", "live"),
         ),
     ),
@@ -66,7 +66,7 @@ def _item(request: HttpRequest, title: str, icon: str, target: str) -> Item | No
     app, _, model = target.partition(".")
     try:
         if not model:
-            return {"title": title, "icon": icon, "link": reverse(f"admin:{target}")}
+            return {"title": title, "icon": icon, "link": reverse(target)}
         link = reverse(f"admin:{app}_{model}_changelist")
     except NoReverseMatch:  # a page that this installation does not have
         return None

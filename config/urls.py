@@ -6,7 +6,12 @@ from django.contrib import admin
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
 
+from config import live
+
 urlpatterns = [
+    path("admin/live/", admin.site.admin_view(live.page), name="live"),
     path("admin/", admin.site.urls),
     path("v1/schema/", SpectacularAPIView.as_view(), name="schema"),
 ]
+# Sockets of the staff's pages; config.asgi signs people in and checks where the page came from.
+websocket_urlpatterns = [path("ws/live", live.Live.as_asgi())]

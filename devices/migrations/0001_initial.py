@@ -6,169 +6,306 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('brands', '0001_initial'),
+        ("brands", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Fix',
+            name="Fix",
             fields=[
-                ('pk', models.CompositePrimaryKey('device_id', 'key', 'received_at', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('device_id', models.BigIntegerField()),
-                ('key', models.BigIntegerField()),
-                ('received_at', models.DateTimeField()),
-                ('recorded_at', models.DateTimeField()),
-                ('lat', models.FloatField()),
-                ('lng', models.FloatField()),
-                ('accuracy_m', models.FloatField(null=True)),
-                ('speed_mps', models.FloatField(null=True)),
-                ('heading_deg', models.FloatField(null=True)),
-                ('altitude_m', models.FloatField(null=True)),
-                ('battery', models.FloatField(null=True)),
-                ('verdict', models.SmallIntegerField(choices=[(0, 'used'), (1, 'late'), (2, 'mocked'), (3, 'teleport'), (4, 'inaccurate')])),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "device_id",
+                        "key",
+                        "received_at",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("device_id", models.BigIntegerField()),
+                ("key", models.BigIntegerField()),
+                ("received_at", models.DateTimeField()),
+                ("recorded_at", models.DateTimeField()),
+                ("lat", models.FloatField()),
+                ("lng", models.FloatField()),
+                ("accuracy_m", models.FloatField(null=True)),
+                ("speed_mps", models.FloatField(null=True)),
+                ("heading_deg", models.FloatField(null=True)),
+                ("altitude_m", models.FloatField(null=True)),
+                ("battery", models.FloatField(null=True)),
+                (
+                    "verdict",
+                    models.SmallIntegerField(
+                        choices=[
+                            (0, "used"),
+                            (1, "late"),
+                            (2, "mocked"),
+                            (3, "teleport"),
+                            (4, "inaccurate"),
+                        ]
+                    ),
+                ),
             ],
             options={
-                'db_table': 'devices_fix',
-                'managed': False,
+                "db_table": "devices_fix",
+                "managed": False,
             },
         ),
         migrations.CreateModel(
-            name='Device',
+            name="Device",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('installation_id', models.CharField(max_length=128)),
-                ('platform', models.CharField(choices=[('ios', 'Ios'), ('android', 'Android'), ('web', 'Web')], max_length=8)),
-                ('external_id', models.CharField(blank=True, max_length=128, null=True)),
-                ('push_token', models.CharField(blank=True, max_length=4096, null=True)),
-                ('push_token_at', models.DateTimeField(blank=True, null=True)),
-                ('push_token_gone_at', models.DateTimeField(blank=True, null=True)),
-                ('locale', models.CharField(blank=True, max_length=35)),
-                ('timezone', models.CharField(blank=True, max_length=64)),
-                ('app_version', models.CharField(blank=True, max_length=32)),
-                ('attributes', models.JSONField(blank=True, default=dict)),
-                ('attribute_facts', models.JSONField(blank=True, default=dict, editable=False)),
-                ('consent_location', models.BooleanField(default=False)),
-                ('consent_marketing', models.BooleanField(default=False)),
-                ('consent_version', models.CharField(blank=True, max_length=32)),
-                ('consent_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('brand', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='devices', to='brands.brand')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("installation_id", models.CharField(max_length=128)),
+                (
+                    "platform",
+                    models.CharField(
+                        choices=[("ios", "Ios"), ("android", "Android"), ("web", "Web")],
+                        max_length=8,
+                    ),
+                ),
+                ("external_id", models.CharField(blank=True, max_length=128, null=True)),
+                ("push_token", models.CharField(blank=True, max_length=4096, null=True)),
+                ("push_token_at", models.DateTimeField(blank=True, null=True)),
+                ("push_token_gone_at", models.DateTimeField(blank=True, null=True)),
+                ("locale", models.CharField(blank=True, max_length=35)),
+                ("timezone", models.CharField(blank=True, max_length=64)),
+                ("app_version", models.CharField(blank=True, max_length=32)),
+                ("attributes", models.JSONField(blank=True, default=dict)),
+                ("attribute_facts", models.JSONField(blank=True, default=dict, editable=False)),
+                ("consent_location", models.BooleanField(default=False)),
+                ("consent_marketing", models.BooleanField(default=False)),
+                ("consent_version", models.CharField(blank=True, max_length=32)),
+                ("consent_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
+                ),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "brand",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="devices",
+                        to="brands.brand",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('-id',),
+                "ordering": ("-id",),
             },
         ),
         migrations.CreateModel(
-            name='DeviceState',
+            name="DeviceState",
             fields=[
-                ('device', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='state', serialize=False, to='devices.device')),
-                ('brand_id', models.BigIntegerField()),
-                ('serial', models.IntegerField(default=1)),
-                ('consent_location', models.BooleanField(default=False)),
-                ('presences', models.IntegerField(default=0)),
-                ('recorded_at', models.DateTimeField(null=True)),
-                ('received_at', models.DateTimeField(null=True)),
-                ('lat', models.FloatField(null=True)),
-                ('lng', models.FloatField(null=True)),
-                ('accuracy_m', models.FloatField(null=True)),
-                ('speed_mps', models.FloatField(null=True)),
+                (
+                    "device",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="state",
+                        serialize=False,
+                        to="devices.device",
+                    ),
+                ),
+                ("brand_id", models.BigIntegerField()),
+                ("serial", models.IntegerField(default=1)),
+                ("consent_location", models.BooleanField(default=False)),
+                ("presences", models.IntegerField(default=0)),
+                ("recorded_at", models.DateTimeField(null=True)),
+                ("received_at", models.DateTimeField(null=True)),
+                ("lat", models.FloatField(null=True)),
+                ("lng", models.FloatField(null=True)),
+                ("accuracy_m", models.FloatField(null=True)),
+                ("speed_mps", models.FloatField(null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Event',
+            name="Event",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('brand_id', models.BigIntegerField()),
-                ('device_id', models.BigIntegerField(null=True)),
-                ('external_id', models.CharField(blank=True, max_length=128)),
-                ('key', models.BigIntegerField()),
-                ('name', models.CharField(max_length=64)),
-                ('occurred_at', models.DateTimeField()),
-                ('received_at', models.DateTimeField()),
-                ('properties', models.JSONField(blank=True, default=dict)),
-                ('processed_at', models.DateTimeField(null=True)),
-                ('parked_reason', models.CharField(blank=True, max_length=200)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("brand_id", models.BigIntegerField()),
+                ("device_id", models.BigIntegerField(null=True)),
+                ("external_id", models.CharField(blank=True, max_length=128)),
+                ("key", models.BigIntegerField()),
+                ("name", models.CharField(max_length=64)),
+                ("occurred_at", models.DateTimeField()),
+                ("received_at", models.DateTimeField()),
+                ("properties", models.JSONField(blank=True, default=dict)),
+                ("processed_at", models.DateTimeField(null=True)),
+                ("parked_reason", models.CharField(blank=True, max_length=200)),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('processed_at__isnull', True)), fields=['id'], name='events_to_claim'), models.Index(fields=['device_id', 'occurred_at'], name='events_by_device'), models.Index(fields=['brand_id', 'external_id', 'occurred_at'], name='events_by_person')],
-                'constraints': [models.UniqueConstraint(fields=('brand_id', 'device_id', 'external_id', 'key'), name='one_event_per_key', nulls_distinct=False)],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("processed_at__isnull", True)),
+                        fields=["id"],
+                        name="events_to_claim",
+                    ),
+                    models.Index(fields=["device_id", "occurred_at"], name="events_by_device"),
+                    models.Index(
+                        fields=["brand_id", "external_id", "occurred_at"], name="events_by_person"
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("brand_id", "device_id", "external_id", "key"),
+                        name="one_event_per_key",
+                        nulls_distinct=False,
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Presence',
+            name="Presence",
             fields=[
-                ('pk', models.CompositePrimaryKey('device_id', 'geofence_id', blank=True, editable=False, primary_key=True, serialize=False)),
-                ('device_id', models.BigIntegerField()),
-                ('geofence_id', models.BigIntegerField(db_index=True)),
-                ('brand_id', models.BigIntegerField()),
-                ('state', models.CharField(choices=[('outside', 'outside'), ('entering', 'entering'), ('inside', 'inside'), ('leaving', 'leaving')], max_length=8)),
-                ('visit_id', models.BigIntegerField()),
-                ('entered_at', models.DateTimeField()),
-                ('since_at', models.DateTimeField()),
-                ('agreeing', models.SmallIntegerField(default=1)),
-                ('dwelled_s', models.IntegerField(default=0)),
-                ('shape_version', models.IntegerField(default=1)),
-                ('due_at', models.DateTimeField()),
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "device_id",
+                        "geofence_id",
+                        blank=True,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("device_id", models.BigIntegerField()),
+                ("geofence_id", models.BigIntegerField(db_index=True)),
+                ("brand_id", models.BigIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("outside", "outside"),
+                            ("entering", "entering"),
+                            ("inside", "inside"),
+                            ("leaving", "leaving"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("visit_id", models.BigIntegerField()),
+                ("entered_at", models.DateTimeField()),
+                ("since_at", models.DateTimeField()),
+                ("agreeing", models.SmallIntegerField(default=1)),
+                ("dwelled_s", models.IntegerField(default=0)),
+                ("shape_version", models.IntegerField(default=1)),
+                ("due_at", models.DateTimeField()),
             ],
             options={
-                'indexes': [models.Index(fields=['due_at'], name='presence_by_due')],
+                "indexes": [models.Index(fields=["due_at"], name="presence_by_due")],
             },
         ),
         migrations.CreateModel(
-            name='Profile',
+            name="Profile",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('external_id', models.CharField(max_length=128)),
-                ('attributes', models.JSONField(blank=True, default=dict)),
-                ('attribute_facts', models.JSONField(blank=True, default=dict, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('brand', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='profiles', to='brands.brand')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("external_id", models.CharField(max_length=128)),
+                ("attributes", models.JSONField(blank=True, default=dict)),
+                ("attribute_facts", models.JSONField(blank=True, default=dict, editable=False)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "brand",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="profiles",
+                        to="brands.brand",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Transition',
+            name="Transition",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('brand_id', models.BigIntegerField()),
-                ('device_id', models.BigIntegerField()),
-                ('geofence_id', models.BigIntegerField()),
-                ('kind', models.CharField(choices=[('entered', 'entered'), ('dwelled', 'dwelled'), ('exited', 'exited')], max_length=8)),
-                ('visit_id', models.BigIntegerField()),
-                ('dwell_s', models.IntegerField(default=0)),
-                ('entered_at', models.DateTimeField()),
-                ('occurred_at', models.DateTimeField()),
-                ('recorded_at', models.DateTimeField()),
-                ('reason', models.CharField(blank=True, max_length=24)),
-                ('lat', models.FloatField(null=True)),
-                ('lng', models.FloatField(null=True)),
-                ('accuracy_m', models.FloatField(null=True)),
-                ('processed_at', models.DateTimeField(null=True)),
-                ('parked_reason', models.CharField(blank=True, max_length=200)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("brand_id", models.BigIntegerField()),
+                ("device_id", models.BigIntegerField()),
+                ("geofence_id", models.BigIntegerField()),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("entered", "entered"),
+                            ("dwelled", "dwelled"),
+                            ("exited", "exited"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("visit_id", models.BigIntegerField()),
+                ("dwell_s", models.IntegerField(default=0)),
+                ("entered_at", models.DateTimeField()),
+                ("occurred_at", models.DateTimeField()),
+                ("recorded_at", models.DateTimeField()),
+                ("reason", models.CharField(blank=True, max_length=24)),
+                ("lat", models.FloatField(null=True)),
+                ("lng", models.FloatField(null=True)),
+                ("accuracy_m", models.FloatField(null=True)),
+                ("processed_at", models.DateTimeField(null=True)),
+                ("parked_reason", models.CharField(blank=True, max_length=200)),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('processed_at__isnull', True)), fields=['id'], name='transitions_to_claim'), models.Index(fields=['device_id', 'occurred_at'], name='transitions_by_device'), models.Index(fields=['geofence_id', 'occurred_at'], name='transitions_by_geofence')],
-                'constraints': [models.UniqueConstraint(fields=('device_id', 'visit_id', 'kind', 'dwell_s'), name='one_transition_per_visit')],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("processed_at__isnull", True)),
+                        fields=["id"],
+                        name="transitions_to_claim",
+                    ),
+                    models.Index(fields=["device_id", "occurred_at"], name="transitions_by_device"),
+                    models.Index(
+                        fields=["geofence_id", "occurred_at"], name="transitions_by_geofence"
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("device_id", "visit_id", "kind", "dwell_s"),
+                        name="one_transition_per_visit",
+                    )
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='device',
-            index=models.Index(condition=models.Q(('external_id__isnull', False)), fields=['brand', 'external_id'], name='devices_by_external_id'),
+            model_name="device",
+            index=models.Index(
+                condition=models.Q(("external_id__isnull", False)),
+                fields=["brand", "external_id"],
+                name="devices_by_external_id",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='device',
-            constraint=models.UniqueConstraint(fields=('brand', 'installation_id'), name='one_device_per_installation'),
+            model_name="device",
+            constraint=models.UniqueConstraint(
+                fields=("brand", "installation_id"), name="one_device_per_installation"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='device',
-            constraint=models.UniqueConstraint(condition=models.Q(('push_token__isnull', False)), fields=('push_token',), name='one_device_per_push_token'),
+            model_name="device",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("push_token__isnull", False)),
+                fields=("push_token",),
+                name="one_device_per_push_token",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='profile',
-            constraint=models.UniqueConstraint(fields=('brand', 'external_id'), name='one_profile_per_external_id'),
+            model_name="profile",
+            constraint=models.UniqueConstraint(
+                fields=("brand", "external_id"), name="one_profile_per_external_id"
+            ),
         ),
     ]

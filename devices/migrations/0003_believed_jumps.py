@@ -4,20 +4,19 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('devices', '0002_fix_history'),
+        ("devices", "0002_fix_history"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='devicestate',
-            name='jump_lat',
+            model_name="devicestate",
+            name="jump_lat",
             field=models.FloatField(null=True),
         ),
         migrations.AddField(
-            model_name='devicestate',
-            name='jump_lng',
+            model_name="devicestate",
+            name="jump_lng",
             field=models.FloatField(null=True),
         ),
     ]

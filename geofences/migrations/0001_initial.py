@@ -10,93 +10,203 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('brands', '0001_initial'),
+        ("brands", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Geofence',
+            name="Geofence",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('external_id', models.CharField(blank=True, max_length=128, null=True)),
-                ('name', models.CharField(max_length=200)),
-                ('geometry', django.contrib.gis.db.models.fields.GeometryField(srid=4326)),
-                ('radius_m', models.FloatField(blank=True, null=True)),
-                ('tags', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=64), blank=True, default=list, size=None)),
-                ('metadata', models.JSONField(blank=True, default=dict)),
-                ('track_visits', models.BooleanField(default=False, help_text='Record visits even when no campaign needs this geofence.')),
-                ('dwell_s', models.PositiveIntegerField(blank=True, help_text='Report a dwell after this many seconds inside.', null=True)),
-                ('exit_buffer_m', models.FloatField(default=20.0, help_text='A device leaves only when it is this far outside the edge.')),
-                ('confirm_fixes', models.PositiveSmallIntegerField(default=1, help_text='This many fixes in a row must agree before a visit starts or ends.')),
-                ('confirm_s', models.PositiveIntegerField(default=0, help_text='The fixes must agree for this long before a visit starts or ends.')),
-                ('starts_at', models.DateTimeField(blank=True, null=True)),
-                ('ends_at', models.DateTimeField(blank=True, null=True)),
-                ('armed_until', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('dwell_thresholds', django.contrib.postgres.fields.ArrayField(base_field=models.IntegerField(), default=list, editable=False, size=None)),
-                ('armed_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('changed_xid', models.BigIntegerField(default=0, editable=False)),
-                ('shape_version', models.IntegerField(default=1, editable=False)),
-                ('retired_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('brand', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='geofences', to='brands.brand')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("external_id", models.CharField(blank=True, max_length=128, null=True)),
+                ("name", models.CharField(max_length=200)),
+                ("geometry", django.contrib.gis.db.models.fields.GeometryField(srid=4326)),
+                ("radius_m", models.FloatField(blank=True, null=True)),
+                (
+                    "tags",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=64),
+                        blank=True,
+                        default=list,
+                        size=None,
+                    ),
+                ),
+                ("metadata", models.JSONField(blank=True, default=dict)),
+                (
+                    "track_visits",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Record visits even when no campaign needs this geofence.",
+                    ),
+                ),
+                (
+                    "dwell_s",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Report a dwell after this many seconds inside.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "exit_buffer_m",
+                    models.FloatField(
+                        default=20.0,
+                        help_text="A device leaves only when it is this far outside the edge.",
+                    ),
+                ),
+                (
+                    "confirm_fixes",
+                    models.PositiveSmallIntegerField(
+                        default=1,
+                        help_text="This many fixes in a row must agree before a visit starts or ends.",
+                    ),
+                ),
+                (
+                    "confirm_s",
+                    models.PositiveIntegerField(
+                        default=0,
+                        help_text="The fixes must agree for this long before a visit starts or ends.",
+                    ),
+                ),
+                ("starts_at", models.DateTimeField(blank=True, null=True)),
+                ("ends_at", models.DateTimeField(blank=True, null=True)),
+                ("armed_until", models.DateTimeField(blank=True, editable=False, null=True)),
+                (
+                    "dwell_thresholds",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.IntegerField(), default=list, editable=False, size=None
+                    ),
+                ),
+                ("armed_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("changed_xid", models.BigIntegerField(default=0, editable=False)),
+                ("shape_version", models.IntegerField(default=1, editable=False)),
+                ("retired_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(default=django.utils.timezone.now, editable=False),
+                ),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "brand",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="geofences",
+                        to="brands.brand",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('name', 'id'),
+                "ordering": ("name", "id"),
             },
         ),
         migrations.CreateModel(
-            name='GeofenceCover',
+            name="GeofenceCover",
             fields=[
-                ('geofence', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='cover', serialize=False, to='geofences.geofence')),
-                ('resolution', models.PositiveSmallIntegerField()),
-                ('interior', models.BinaryField()),
-                ('boundary', models.BinaryField()),
-                ('shape', models.BinaryField(help_text='WKB of the normalised polygon, or of the centre point of a circle.')),
+                (
+                    "geofence",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="cover",
+                        serialize=False,
+                        to="geofences.geofence",
+                    ),
+                ),
+                ("resolution", models.PositiveSmallIntegerField()),
+                ("interior", models.BinaryField()),
+                ("boundary", models.BinaryField()),
+                (
+                    "shape",
+                    models.BinaryField(
+                        help_text="WKB of the normalised polygon, or of the centre point of a circle."
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Arming',
+            name="Arming",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('campaign_id', models.BigIntegerField()),
-                ('tag', models.CharField(max_length=64, null=True)),
-                ('dwell_s', models.PositiveIntegerField(null=True)),
-                ('until', models.DateTimeField(default=datetime.datetime(9999, 12, 31, 0, 0, tzinfo=datetime.timezone.utc))),
-                ('brand', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='brands.brand')),
-                ('geofence', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, to='geofences.geofence')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("campaign_id", models.BigIntegerField()),
+                ("tag", models.CharField(max_length=64, null=True)),
+                ("dwell_s", models.PositiveIntegerField(null=True)),
+                (
+                    "until",
+                    models.DateTimeField(
+                        default=datetime.datetime(9999, 12, 31, 0, 0, tzinfo=datetime.timezone.utc)
+                    ),
+                ),
+                (
+                    "brand",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="brands.brand"
+                    ),
+                ),
+                (
+                    "geofence",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to="geofences.geofence",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='geofence',
-            index=django.contrib.postgres.indexes.GinIndex(fields=['tags'], name='geofences_by_tag'),
+            model_name="geofence",
+            index=django.contrib.postgres.indexes.GinIndex(
+                fields=["tags"], name="geofences_by_tag"
+            ),
         ),
         migrations.AddIndex(
-            model_name='geofence',
-            index=models.Index(fields=['changed_xid'], name='geofences_by_change'),
+            model_name="geofence",
+            index=models.Index(fields=["changed_xid"], name="geofences_by_change"),
         ),
         migrations.AddConstraint(
-            model_name='geofence',
-            constraint=models.UniqueConstraint(fields=('brand', 'external_id'), name='one_geofence_per_external_id'),
+            model_name="geofence",
+            constraint=models.UniqueConstraint(
+                fields=("brand", "external_id"), name="one_geofence_per_external_id"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='geofence',
-            constraint=models.CheckConstraint(condition=models.Q(('radius_m__isnull', True), models.Q(('radius_m__gt', 0), ('radius_m__lte', 100000)), _connector='OR'), name='circle_radius_within_100_km'),
+            model_name="geofence",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("radius_m__isnull", True),
+                    models.Q(("radius_m__gt", 0), ("radius_m__lte", 100000)),
+                    _connector="OR",
+                ),
+                name="circle_radius_within_100_km",
+            ),
         ),
         migrations.AddIndex(
-            model_name='arming',
-            index=models.Index(fields=['campaign_id'], name='arming_by_campaign'),
+            model_name="arming",
+            index=models.Index(fields=["campaign_id"], name="arming_by_campaign"),
         ),
         migrations.AddIndex(
-            model_name='arming',
-            index=models.Index(fields=['brand', 'tag'], name='arming_by_tag'),
+            model_name="arming",
+            index=models.Index(fields=["brand", "tag"], name="arming_by_tag"),
         ),
         migrations.AddConstraint(
-            model_name='arming',
-            constraint=models.CheckConstraint(condition=models.Q(('geofence__isnull', True), ('tag__isnull', True), _connector='XOR'), name='arming_names_a_geofence_or_a_tag'),
+            model_name="arming",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("geofence__isnull", True), ("tag__isnull", True), _connector="XOR"
+                ),
+                name="arming_names_a_geofence_or_a_tag",
+            ),
         ),
     ]

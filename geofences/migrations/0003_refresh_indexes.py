@@ -4,23 +4,34 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('brands', '0001_initial'),
-        ('geofences', '0002_arming_trigger'),
+        ("brands", "0001_initial"),
+        ("geofences", "0002_arming_trigger"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='geofence',
-            index=models.Index(condition=models.Q(('starts_at__isnull', False)), fields=['starts_at'], name='geofences_by_start'),
+            model_name="geofence",
+            index=models.Index(
+                condition=models.Q(("starts_at__isnull", False)),
+                fields=["starts_at"],
+                name="geofences_by_start",
+            ),
         ),
         migrations.AddIndex(
-            model_name='geofence',
-            index=models.Index(condition=models.Q(('ends_at__isnull', False)), fields=['ends_at'], name='geofences_by_end'),
+            model_name="geofence",
+            index=models.Index(
+                condition=models.Q(("ends_at__isnull", False)),
+                fields=["ends_at"],
+                name="geofences_by_end",
+            ),
         ),
         migrations.AddIndex(
-            model_name='geofence',
-            index=models.Index(condition=models.Q(('armed_until__isnull', False)), fields=['armed_until'], name='geofences_by_armed_until'),
+            model_name="geofence",
+            index=models.Index(
+                condition=models.Q(("armed_until__isnull", False)),
+                fields=["armed_until"],
+                name="geofences_by_armed_until",
+            ),
         ),
     ]

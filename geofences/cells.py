@@ -1,13 +1,29 @@
-"""From a geometry to the H3 cells that cover it. It stores nothing and answers no fix."""
+"""From geometries to the H3 cells that cover them. It stores nothing and answers no fix."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import h3.api.basic_int as h3
 import numpy as np
+import shapely
 from numpy.typing import NDArray
+from shapely import MultiPolygon, Polygon
 
-from geofences.geometry import Shape
+from geofences import lattice
+from geofences.geometry import EARTH_RADIUS_M, Circle, Shape, great_circle_m
+
+FINEST = 12
+"""Cells of 300 m²; smaller places get a few boundary cells of this size."""
+
+ENOUGH_CELLS = 43
+"""A cover is refined until it has this many; each step makes at most seven of one: 300."""
+
+_AT_ONCE = 500  # shapes whose cells are judged together; bounds memory
+
+Cells = NDArray[np.uint64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,21 +31,145 @@ class Cover:
     """The cells of one geofence, ascending, little-endian uint64 (`.tobytes()` is what is stored).
 
     A point whose cell is in `interior` is inside; one in `boundary` needs the exact test; one in
-    neither is outside.
+    neither is outside. This holds for the cell at `resolution` and for the ancestor there of any
+    finer cell of the point, which is not always the same (see `lattice.Reach`).
     """
 
     resolution: int
-    interior: NDArray[np.uint64]
-    boundary: NDArray[np.uint64]
+    interior: Cells
+    boundary: Cells
 
 
 def cover(shape: Shape) -> Cover:
-    """Cover a normalised shape with about 20 to 300 cells."""
-    raise NotImplementedError
+    """Cover a normalised shape with about 43 to 300 cells, fewer only at the finest resolution."""
+    return covers([shape])[0]
 
 
-def cells_at(
-    lat: NDArray[np.float64], lng: NDArray[np.float64], resolution: int
-) -> NDArray[np.uint64]:
-    """`h3.latlng_to_cell` for arrays."""
-    raise NotImplementedError
+def covers(shapes: Sequence[Shape]) -> list[Cover]:
+    """The cover of each shape; many at once cost a fraction of one by one.
+
+    From coarse to fine: cells that a shape cannot touch are dropped, those it surely holds are
+    done, the others are split, so thin and scattered shapes cost no more than their edge.
+    """
+    return [
+        one
+        for start in range(0, len(shapes), _AT_ONCE)
+        for one in _covers(shapes[start : start + _AT_ONCE])
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Owned:
+    """Cells and, for each, the position of the shape it is considered for."""
+
+    cells: Cells
+    owner: NDArray[np.int64]
+
+    def where(self, chosen: Bools) -> _Owned:
+        return _Owned(self.cells[chosen], self.owner[chosen])
+
+    @staticmethod
+    def joined(many: Sequence[_Owned]) -> _Owned:
+        return _Owned(
+            np.concatenate([one.cells for one in many]), np.concatenate([one.owner for one in many])
+        )
+
+    def children(self) -> _Owned:
+        cells, parent = lattice.children(self.cells)
+        return _Owned(cells, self.owner[parent])
+
+    def by_owner(self, count: int) -> list[Cells]:
+        order = np.lexsort((self.cells, self.owner))
+        ends = np.cumsum(np.bincount(self.owner, minlength=count))
+        return np.split(self.cells[order], ends[:-1])
+
+
+_NONE = _Owned(np.empty(0, np.uint64), np.empty(0, np.int64))
+
+
+def _covers(shapes: Sequence[Shape]) -> list[Cover]:
+    count = len(shapes)
+    judge = _Judge(shapes)
+    starts = [_start(shape) for shape in shapes]
+    found: dict[int, Cover] = {}
+    candidates = interior = _NONE
+    for resolution in range(FINEST + 1):
+        begins = [
+            _Owned(cells, np.full(len(cells), owner))
+            for owner, (start, cells) in enumerate(starts)
+            if start == resolution
+        ]
+        candidates = _Owned.joined([candidates, *begins])
+        if not len(candidates.cells) and not len(interior.cells):
+            continue
+        holds, touches = judge.verdict(candidates)
+        interior = _Owned.joined([interior, candidates.where(holds)])
+        boundary = candidates.where(touches & ~holds)
+        size = np.bincount(interior.owner, minlength=count)
+        size += np.bincount(boundary.owner, minlength=count)
+        ready = (size >= ENOUGH_CELLS) | ((size > 0) & (resolution == FINEST))
+        if ready.any():
+            inner, outer = interior.by_owner(count), boundary.by_owner(count)
+            for owner in np.flatnonzero(ready).tolist():
+                found[owner] = Cover(
+                    resolution=resolution, interior=inner[owner], boundary=outer[owner]
+                )
+        interior = interior.where(~ready[interior.owner]).children()
+        candidates = boundary.where(~ready[boundary.owner]).children()
+    return [found[owner] for owner in range(count)]
+
+
+def _start(shape: Shape) -> tuple[int, Cells]:
+    """The finest resolution at which a cell and two rings around it surely hold the shape."""
+    if isinstance(shape, Circle):
+        lat, lng, angle = shape.lat, shape.lng, shape.radius_m / EARTH_RADIUS_M
+    else:
+        west, south, east, north = shape.bounds
+        lat, lng = (south + north) / 2, (west + east) / 2
+        # Half the box's diagonal is at most this, as every parallel is shorter than the equator.
+        angle = np.radians(np.hypot(north - south, east - west)) / 2
+    # Cells of the third ring begin 0.11 radians away at resolution 0, at a kink or pentagon too.
+    resolution = int(np.floor(-2 * np.log(max(angle, 1e-9) / 0.11) / np.log(7)))
+    if resolution < 0:
+        return 0, np.array(h3.get_res0_cells(), np.uint64)
+    resolution = min(resolution, FINEST)
+    return resolution, np.array(h3.grid_disk(h3.latlng_to_cell(lat, lng, resolution), 2), np.uint64)
+
+
+class _Judge:
+    """Which cells a shape holds, and which it may touch."""
+
+    def __init__(self, shapes: Sequence[Shape]) -> None:
+        self._round = np.array([isinstance(shape, Circle) for shape in shapes])
+        self._circles = np.full((3, len(shapes)), np.nan)
+        self._areas = np.full(len(shapes), None, object)
+        for position, shape in enumerate(shapes):
+            if isinstance(shape, Circle):
+                self._circles[:, position] = shape.lat, shape.lng, shape.radius_m
+            else:
+                self._areas[position] = _around(shape)
+        shapely.prepare(self._areas)
+
+    def verdict(self, candidates: _Owned) -> tuple[Bools, Bools]:
+        reach = lattice.Reach.of(candidates.cells)
+        lat, lng, radius_m = self._circles[:, candidates.owner]
+        away_m = great_circle_m(reach.lat, reach.lng, lat, lng)
+        reach_m = reach.radius * EARTH_RADIUS_M + 0.001  # for rounding
+        holds, touches = away_m + reach_m <= radius_m, away_m - reach_m <= radius_m
+        flat = np.flatnonzero(~self._round[candidates.owner])
+        if len(flat):
+            areas = self._areas[candidates.owner[flat]]
+            outlines = shapely.polygons(reach.outlines()[flat])
+            touches[flat] = shapely.intersects(areas, outlines)
+            edge = flat[touches[flat]]
+            holds[edge] = shapely.covers(areas[touches[flat]], outlines[touches[flat]])
+        return holds, touches
+
+
+def _around(shape: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
+    """The shape as cells across the antimeridian see it: one, not two that end there."""
+    west, _, east, _ = shape.bounds
+    if west > -180 and east < 180:
+        return shape
+    copies = [shapely.transform(shape, lambda xy, by=by: xy + (by, 0)) for by in (-360, 0, 360)]
+    return shapely.unary_union(copies)

@@ -1,4 +1,4 @@
-"""What answers which connection: the fast doors first, Channels and Django for the rest."""
+"""The ASGI application; what it is made of stands in config.web."""
 
 from __future__ import annotations
 
@@ -8,4 +8,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 from django.core.asgi import get_asgi_application
 
-application = get_asgi_application()
+_django = get_asgi_application()
+
+from config.web import Web  # noqa: E402 - it imports models, which Django must have set up
+
+application = Web(_django)

@@ -194,27 +194,35 @@ class Door(ABC, Generic[Identity]):
             body = inflated(body, max_bytes=self._max_body_bytes)
         return self.prepare(identity, body, lines)
 
-    async def _submit(self, prepared: Prepared) -> Answer:
+    async def hand_on(self, prepared: Prepared) -> tuple[int, list[Rejection]] | None:
+        """How many were accepted, once durable, and what was not; None where nobody is known."""
         rows, places, rejected = prepared
-        accepted = 0
-        if rows:
-            verdicts = (await self._gatherer.submit(rows)).tolist()
-            accepted = verdicts.count(_ACCEPTED)
-            if accepted < len(rows):
-                if self.is_revoked(verdicts):
-                    return REVOKED
-                rejected += [
-                    Rejection(
-                        place if places is None else places[place],
-                        _CODES[verdict].value,
-                        self.messages[_CODES[verdict]],
-                    )
-                    for place, verdict in enumerate(verdicts)
-                    if verdict != _ACCEPTED
-                ]
+        if not rows:
+            return 0, rejected
+        verdicts = (await self._gatherer.submit(rows)).tolist()
+        accepted = verdicts.count(_ACCEPTED)
+        if accepted < len(rows):
+            if self.is_revoked(verdicts):
+                return None
+            rejected += [
+                Rejection(
+                    place if places is None else places[place],
+                    _CODES[verdict].value,
+                    self.messages[_CODES[verdict]],
+                )
+                for place, verdict in enumerate(verdicts)
+                if verdict != _ACCEPTED
+            ]
+        rejected.sort(key=_by_index)
+        return accepted, rejected
+
+    async def _submit(self, prepared: Prepared) -> Answer:
+        outcome = await self.hand_on(prepared)
+        if outcome is None:
+            return REVOKED
+        accepted, rejected = outcome
         if not rejected and accepted in ALL_ACCEPTED:
             return ALL_ACCEPTED[accepted]
-        rejected.sort(key=_by_index)
         return answer(200, _encode({"accepted": accepted, "rejected": rejected}))
 
     def is_revoked(self, verdicts: list[int]) -> bool:  # noqa: ARG002 - devices only

@@ -108,13 +108,13 @@ class HttpDoors:
     ) -> None:
         self.patience = Patience(BODY_PATIENCE_S)
         shared = Shared(settings.MAX_BODY_BYTES, self.patience, threads)
+        self.locations = LocationsDoor(
+            fixes, locations_reader(FixIn), shared, tokens=tokens, rate=rate
+        )
+        self.events = EventsDoor(events, events_reader(EventIn), shared, tokens=tokens, rate=rate)
         by_path: dict[str, Door[Any]] = {
-            "/v1/locations": LocationsDoor(
-                fixes, locations_reader(FixIn), shared, tokens=tokens, rate=rate
-            ),
-            "/v1/events": EventsDoor(
-                events, events_reader(EventIn), shared, tokens=tokens, rate=rate
-            ),
+            "/v1/locations": self.locations,
+            "/v1/events": self.events,
             "/v1/gateway/locations": GatewayLocationsDoor(
                 fixes, locations_reader(GatewayFixIn), shared
             ),

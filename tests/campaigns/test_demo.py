@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth import authenticate, get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.timezone import now
-from pytest_django.fixtures import SettingsWrapper
 
 from brands.models import AppKey, Brand, KeyKind
 from campaigns.demo import load
@@ -65,7 +65,7 @@ def test_it_makes_new_secrets_where_the_old_ones_are_lost() -> None:
     assert get_user_model().objects.count() == 4
 
 
-def test_it_refuses_production(settings: SettingsWrapper) -> None:
+def test_it_refuses_production(settings: Any) -> None:
     settings.PRODUCTION = True
 
     with pytest.raises(ImproperlyConfigured, match="not for NEARCAST_ENV=production"):

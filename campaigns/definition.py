@@ -1,0 +1,333 @@
+"""What a campaign says: its wire shape, read strictly, and what is missing to publish it. Pure.
+
+A draft may be incomplete but never malformed: `decode` names every wrong field, `missing` every
+absent one. `compiled` turns a definition into what the rules run on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from campaigns import caps as capping
+from campaigns import conditions, hours
+from notifications.push import PushOptions
+
+DEFAULT_EXPIRES_S = 3_600
+# A phone that saves power reports in bundles some minutes old; an offer older than that greets
+# somebody who has left.
+DEFAULT_MAX_AGE_S = 900
+MAX_GEOFENCES = 10_000  # by name; more of them share a tag
+MAX_SPAN_S = 366 * 86_400
+DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+Seconds = Annotated[int, Meta(ge=1, le=MAX_SPAN_S)]
+ShortText = Annotated[str, Meta(min_length=1, max_length=128)]
+Clock = Annotated[str, Meta(pattern=r"^([01]?\d|2[0-3]):[0-5]\d$|^24:00$")]
+
+
+class TriggerOn(StrEnum):
+    ENTERED = "entered"
+    DWELLED = "dwelled"
+    EXITED = "exited"
+    EVENT = "event"
+
+
+PLACE_TRIGGERS = frozenset({TriggerOn.ENTERED, TriggerOn.DWELLED, TriggerOn.EXITED})
+
+
+class InitialState(StrEnum):
+    """What of a device that is already there when the campaign arms the geofence."""
+
+    FIRE = "fire"  # as if it had just come
+    SUPPRESS = "suppress"  # no welcome; its dwell and its leaving count
+    REQUIRE_EXIT = "require_exit"  # nothing of that visit counts
+
+
+class HoursPolicy(StrEnum):
+    """What becomes of an offer whose hour is wrong: kept until the hour is right, or dropped."""
+
+    HOLD = "hold"
+    DROP = "drop"
+
+
+class Trigger(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What sets the campaign off. A text names a geofence by external id, a number by id."""
+
+    on: TriggerOn
+    geofences: Annotated[tuple[int | ShortText, ...], Meta(max_length=MAX_GEOFENCES)] = ()
+    tags: tuple[ShortText, ...] = ()
+    dwell_s: Seconds | None = None
+    event: ShortText | None = None
+    where: dict[str, str | int | float | bool | None] = {}
+
+
+class DaypartText(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """`{"days": ["mon", "tue"], "from": "08:00", "to": "18:00"}`; no days: every day."""
+
+    days: tuple[str | int, ...] = ()
+    start: Clock = field(name="from", default="00:00")
+    end: Clock = field(name="to", default="24:00")
+
+
+class CapText(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`{"limit": 3, "window_s": 86400, "scope": "person"}`, or `per` day, week or month."""
+
+    limit: Annotated[int, Meta(ge=0, le=1_000_000_000)]
+    window_s: Seconds | None = None
+    per: capping.Period | None = None
+    scope: capping.CapScope = capping.CapScope.DEVICE
+    tag: str = ""
+
+
+class LocalContent(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """What a locale says otherwise; what it leaves out it takes from the default."""
+
+    title: str | None = None
+    body: str | None = None
+    deep_link: str | None = None
+    image_url: str | None = None
+
+
+class ContentText(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """Liquid templates (campaigns.content)."""
+
+    title: str = ""
+    body: str = ""
+    deep_link: str | None = None
+    image_url: str | None = None
+    data: dict[str, str] = {}
+    push: PushOptions | None = None
+    locales: dict[str, LocalContent] = {}
+
+
+class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A campaign in CONTRACT's shape, without its name."""
+
+    trigger: Trigger | None = None
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    dayparts: tuple[DaypartText, ...] = ()
+    outside_dayparts: HoursPolicy = HoursPolicy.DROP
+    quiet_hours: HoursPolicy = HoursPolicy.DROP
+    audience: dict[str, Any] = {}
+    caps: tuple[CapText, ...] = ()
+    priority: Annotated[int, Meta(ge=-32_768, le=32_767)] = 0
+    group: Annotated[str, Meta(max_length=64)] = ""
+    content: ContentText | None = None
+    expires_after_s: Annotated[int, Meta(ge=1, le=28 * 86_400)] = DEFAULT_EXPIRES_S
+    max_age_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] = DEFAULT_MAX_AGE_S
+    only_while_inside: bool = False
+    initial_state: InitialState = InitialState.SUPPRESS
+    transactional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """One thing that stands between a draft and being live."""
+
+    field: str
+    code: str
+    message: str
+
+
+class DefinitionError(ValueError):
+    """A malformed definition; `fields` has messages by the path of the field."""
+
+    def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
+        super().__init__("; ".join(f"{path}: {' '.join(texts)}" for path, texts in fields.items()))
+        self.fields = {path: list(texts) for path, texts in fields.items()}
+
+
+_FIELDS = {one.encode_name: one for one in msgspec.structs.fields(Definition)}
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
+
+
+def decode(raw: Mapping[str, Any], *, segments: Sequence[str] | None = None) -> Definition:
+    """Read a definition; DefinitionError names every wrong field.
+
+    `segments` are the slugs that an audience may refer to; None leaves that unchecked.
+    """
+    errors: dict[str, list[str]] = {}
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        known = _FIELDS.get(key)
+        if known is None:
+            errors[str(key)] = ["There is no such field."]
+        elif value is not None:
+            try:
+                values[known.name] = msgspec.convert(_instant(key, value), known.type)
+            except (msgspec.ValidationError, OverflowError, ValueError) as error:
+                path, message = _located(key, str(error))
+                errors.setdefault(path, []).append(message)
+    definition = Definition(**values)
+    for path, message in _nonsense(definition, segments):
+        errors.setdefault(path, []).append(message)
+    if errors:
+        raise DefinitionError(errors)
+    return definition
+
+
+def encode(definition: Definition) -> dict[str, Any]:
+    """The definition as JSON values, defaults left out."""
+    plain: dict[str, Any] = msgspec.to_builtins(definition)
+    return plain
+
+
+def missing(definition: Definition, *, now: datetime) -> list[Missing]:
+    """What a draft lacks to be published, as far as it can be said without rows."""
+    found = [*_missing_trigger(definition.trigger), *_missing_content(definition.content)]
+    starts, ends = definition.starts_at, definition.ends_at
+    if ends is not None and ends <= now:
+        found.append(Missing(field="ends_at", code="in_the_past", message="The end has passed."))
+    if starts is not None and ends is not None and ends <= starts:
+        found.append(
+            Missing(field="ends_at", code="before_start", message="It ends before it starts.")
+        )
+    place = definition.trigger is not None and definition.trigger.on in PLACE_TRIGGERS
+    if definition.only_while_inside and not place:
+        found.append(
+            Missing(
+                field="only_while_inside",
+                code="needs_a_place",
+                message="Only a trigger at a geofence has an inside.",
+            )
+        )
+    elif definition.only_while_inside and definition.trigger.on is TriggerOn.EXITED:  # type: ignore[union-attr]
+        found.append(
+            Missing(
+                field="only_while_inside",
+                code="contradiction",
+                message="A campaign about leaving cannot ask that the device is still inside.",
+            )
+        )
+    return found
+
+
+def _missing_trigger(trigger: Trigger | None) -> list[Missing]:
+    if trigger is None:
+        return [Missing(field="trigger", code="missing", message="Say what sets it off.")]
+    if trigger.on is TriggerOn.EVENT:
+        if trigger.event:
+            return []
+        return [
+            Missing(field="trigger.event", code="missing", message="Name the event to wait for.")
+        ]
+    if not trigger.geofences and not trigger.tags:
+        return [
+            Missing(
+                field="trigger.geofences",
+                code="missing",
+                message="Choose geofences, or tags of geofences.",
+            )
+        ]
+    return []
+
+
+def _missing_content(content: ContentText | None) -> list[Missing]:
+    if content is None:
+        return [Missing(field="content", code="missing", message="Say what the offer is.")]
+    return [
+        Missing(field=f"content.{name}", code="missing", message=f"The offer needs a {name}.")
+        for name in ("title", "body")
+        if not getattr(content, name).strip()
+    ]
+
+
+def _instant(key: str, value: Any) -> Any:
+    """Epoch milliseconds and times without an offset (UTC) are fine on the wire."""
+    if key not in {"starts_at", "ends_at"}:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return datetime.fromtimestamp(value / 1000, tz=UTC)
+    at = value if isinstance(value, datetime) else msgspec.convert(value, datetime)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _located(key: str, error: str) -> tuple[str, str]:
+    """`Expected …  - at `$[0].limit`` of caps → ("caps[0].limit", "Expected …")."""
+    found = _WHERE.match(error)
+    if found is None:
+        return key, error
+    return key + (found["path"] or "$")[1:], found["what"].replace("`", "")
+
+
+def _nonsense(definition: Definition, segments: Sequence[str] | None) -> list[tuple[str, str]]:
+    """What has the right type and still cannot mean anything."""
+    found: list[tuple[str, str]] = []
+    for number, part in enumerate(definition.dayparts):
+        found += [
+            (f"dayparts[{number}].days", f"{day!r} is not a day: mon … sun.")
+            for day in part.days
+            if weekday(day) is None
+        ]
+        if part.start == part.end:
+            found.append((f"dayparts[{number}]", "It ends when it begins."))
+    for number, cap in enumerate(definition.caps):
+        if cap.window_s is not None and cap.per is not None:
+            found.append((f"caps[{number}]", "Either `window_s` or `per`, not both."))
+        if (cap.scope is capping.CapScope.TAG) is not bool(cap.tag):
+            found.append((f"caps[{number}].tag", "A tag goes with the scope `tag`."))
+    known = conditions.segments_in(definition.audience) if segments is None else segments
+    found += conditions.problems(definition.audience, known_segments=known)
+    return found
+
+
+def weekday(day: str | int) -> int | None:
+    """`mon`, `Monday` and 1 (ISO 8601) are 0."""
+    if isinstance(day, int):
+        return day - 1 if 1 <= day <= 7 else None
+    short = day.lower()[:3]
+    return DAY_NAMES.index(short) if short in DAY_NAMES else None
+
+
+def dayparts_of(texts: Sequence[DaypartText]) -> tuple[hours.Daypart, ...]:
+    return tuple(
+        hours.Daypart(
+            frozenset(found for day in text.days if (found := weekday(day)) is not None)
+            or hours.EVERY_DAY,
+            hours.minutes(text.start),
+            hours.minutes(text.end),
+        )
+        for text in texts
+    )
+
+
+def quiet_of(raw: Mapping[str, Any]) -> hours.Daypart | None:
+    """A brand's quiet hours `{"from", "to"}`; None where there are none."""
+    if not raw:
+        return None
+    text = msgspec.convert(raw, DaypartText)
+    return None if text.start == text.end else dayparts_of((text,))[0]
+
+
+def caps_of(texts: Sequence[CapText], *, of_brand: bool = False) -> tuple[capping.Cap, ...]:
+    return tuple(
+        capping.Cap(
+            limit=text.limit,
+            scope=text.scope,
+            window_ms=None if text.window_s is None else text.window_s * 1000,
+            period=text.per,
+            tag=text.tag,
+            of_brand=of_brand,
+        )
+        for text in texts
+    )
+
+
+def brand_caps_of(raw: Sequence[Mapping[str, Any]]) -> tuple[capping.Cap, ...]:
+    """A brand's caps as stored in `Brand.caps`."""
+    return caps_of(msgspec.convert(raw, tuple[CapText, ...]), of_brand=True)

@@ -1,0 +1,164 @@
+"""Which hours a campaign may speak in, on the wall clock of the device. No clock of its own.
+
+A daypart or quiet time is a reading of the wall clock: an hour that the clock repeats counts both
+times, an hour that it skips never comes. Instants are epoch milliseconds, UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+DAY_MINUTES = 1440
+HORIZON_DAYS = 9  # a week of dayparts, plus a day for the date line on either side
+_HOUR_MS = 3_600_000
+EVERY_DAY = frozenset(range(7))
+
+
+@dataclass(frozen=True, slots=True)
+class Daypart:
+    """From `start_min` to before `end_min` after midnight, on these weekdays (Monday is 0).
+
+    Where the end is not after the start it lies on the next day: the night of its first day.
+    """
+
+    days: frozenset[int]
+    start_min: int
+    end_min: int
+
+    def holds(self, weekday: int, minute: int) -> bool:
+        if self.start_min < self.end_min:
+            return weekday in self.days and self.start_min <= minute < self.end_min
+        return (weekday in self.days and minute >= self.start_min) or (
+            (weekday - 1) % 7 in self.days and minute < self.end_min
+        )
+
+
+class Local(msgspec.Struct, frozen=True):
+    """What a clock on the wall shows."""
+
+    weekday: int
+    minute: int
+    text: str  # 2026-05-01T21:07+03:00
+
+
+def minutes(clock: str) -> int:
+    """`21:30` → 1290; `24:00` is the end of the day. ValueError for anything else."""
+    hours, colon, rest = clock.partition(":")
+    if not (colon and len(rest) == 2 and hours.isdecimal() and rest.isdecimal()):
+        raise ValueError(f"{clock!r} is not a time such as 08:30")
+    found = int(hours) * 60 + int(rest)
+    if int(rest) > 59 or found > DAY_MINUTES:
+        raise ValueError(f"{clock!r} is not a time of the day")
+    return found
+
+
+@lru_cache(maxsize=1024)
+def zone(name: str, fallback: str = "UTC") -> ZoneInfo:
+    """The time zone by this name, else the fallback's, else UTC."""
+    for candidate in (name, fallback):
+        try:
+            return ZoneInfo(candidate)
+        except (KeyError, ValueError, OSError):
+            continue
+    return ZoneInfo("UTC")
+
+
+def local(at_ms: int, tz: ZoneInfo) -> Local:
+    """The wall clock in a zone."""
+    wall = _wall(at_ms, tz)
+    return Local(wall.weekday(), wall.hour * 60 + wall.minute, wall.isoformat(timespec="minutes"))
+
+
+def is_open(weekday: int, minute: int, dayparts: Sequence[Daypart]) -> bool:
+    """No dayparts: always open."""
+    return not dayparts or any(part.holds(weekday, minute) for part in dayparts)
+
+
+def is_quiet(weekday: int, minute: int, quiet: Daypart | None) -> bool:
+    return quiet is not None and quiet.holds(weekday, minute)
+
+
+def next_allowed_ms(
+    at_ms: int, tz: ZoneInfo, *, dayparts: Sequence[Daypart], quiet: Daypart | None
+) -> int | None:
+    """The first instant at or after `at_ms` that is in a daypart and not in quiet time.
+
+    None where no such instant comes within HORIZON_DAYS. What is allowed changes only when the
+    wall clock passes an edge or jumps, so only those instants are tried.
+    """
+
+    def allowed(when_ms: int) -> bool:
+        wall = _wall(when_ms, tz)
+        minute = wall.hour * 60 + wall.minute
+        return is_open(wall.weekday(), minute, dayparts) and not is_quiet(
+            wall.weekday(), minute, quiet
+        )
+
+    if allowed(at_ms):
+        return at_ms
+    edges = {0}
+    for part in (*dayparts, *((quiet,) if quiet else ())):
+        edges |= {part.start_min % DAY_MINUTES, part.end_min % DAY_MINUTES}
+    candidates = {when for when in _edges_ms(at_ms, tz, sorted(edges)) if when > at_ms}
+    return next((when for when in sorted(candidates) if allowed(when)), None)
+
+
+@lru_cache(maxsize=65_536)
+def local_date(at_ms: int, tz: ZoneInfo) -> date:
+    """The date on the wall."""
+    return _wall(at_ms, tz).date()
+
+
+def first_instant_ms(day: date, tz: ZoneInfo) -> int:
+    """When a local date begins: midnight, or where the clock skips it, the first instant after."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=tz)
+    found = _epoch_ms(midnight)
+    jumps = _jumps_ms(found - 26 * _HOUR_MS, found + 26 * _HOUR_MS, tz)
+    return min((at for at in (found, *jumps) if local_date(at, tz) >= day), default=found)
+
+
+def _wall(at_ms: int, tz: ZoneInfo) -> datetime:
+    return datetime.fromtimestamp(at_ms // 1000, tz)
+
+
+def _epoch_ms(at: datetime) -> int:
+    # datetime subtraction in one zone is by wall clock; through UTC it is by elapsed time.
+    return int(at.astimezone(UTC).timestamp()) * 1000
+
+
+def _edges_ms(at_ms: int, tz: ZoneInfo, edges_min: Sequence[int]) -> Iterator[int]:
+    """Every instant within the horizon at which the wall clock shows an edge, or jumps."""
+    today = _wall(at_ms, tz).date()
+    for offset in range(-1, HORIZON_DAYS):
+        day = today + timedelta(days=offset)
+        for edge in edges_min:
+            for fold in (0, 1):
+                yield _epoch_ms(
+                    datetime(
+                        day.year, day.month, day.day, edge // 60, edge % 60, tzinfo=tz, fold=fold
+                    )
+                )
+    yield from _jumps_ms(at_ms, at_ms + HORIZON_DAYS * 24 * _HOUR_MS, tz)
+
+
+def _jumps_ms(start_ms: int, end_ms: int, tz: ZoneInfo) -> Iterator[int]:
+    """The instants at which a zone's offset from UTC changes, to the second."""
+    before = _wall(start_ms, tz).utcoffset()
+    for hour_ms in range(start_ms, end_ms, _HOUR_MS):
+        after = _wall(hour_ms + _HOUR_MS, tz).utcoffset()
+        if after != before:
+            low, high = hour_ms // 1000, hour_ms // 1000 + 3600
+            while high - low > 1:
+                middle = (low + high) // 2
+                if _wall(middle * 1000, tz).utcoffset() == before:
+                    low = middle
+                else:
+                    high = middle
+            yield high * 1000
+        before = after

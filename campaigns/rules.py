@@ -1,0 +1,353 @@
+"""Whether a campaign speaks at a moment: the first reason against it, in a fixed order. Pure.
+
+The order is the order of `_GATES` and then of `decide`: what is wrong with the campaign, with the
+moment, with consent, with the person, with the hour, with a better campaign, with too much. It is
+part of the contract with support: the first reason that applies is the one that is stored.
+Instants are epoch milliseconds. Nothing here reads a clock, a row or a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from campaigns import caps as capping
+from campaigns import hours
+from campaigns.audience import Audience, Subject
+from campaigns.definition import HoursPolicy, InitialState, TriggerOn
+
+
+class Reason(StrEnum):
+    """Why a campaign spoke, or which rule was the first to object."""
+
+    MATCHED = "matched"
+    HELD = "held"
+    MALFORMED = "malformed"
+    OUTSIDE_WINDOW = "outside_window"
+    NOT_A_CROSSING = "not_a_crossing"
+    INITIAL_STATE = "initial_state"
+    TOO_LATE = "too_late"
+    EVENT_DIFFERS = "event_differs"
+    NO_LOCATION_CONSENT = "no_location_consent"
+    NO_MARKETING_CONSENT = "no_marketing_consent"
+    NOT_IN_AUDIENCE = "not_in_audience"
+    OUTSIDE_DAYPART = "outside_daypart"
+    QUIET_HOURS = "quiet_hours"
+    LOST_TO_PRIORITY = "lost_to_priority"
+    CAP_REACHED = "cap_reached"
+    CONTENT_ERROR = "content_error"
+
+
+SENDS = frozenset({Reason.MATCHED, Reason.HELD})
+
+Trace = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaign:
+    """A published version, ready to be judged (campaigns.catalogue makes it)."""
+
+    id: int
+    version: int
+    name: str
+    brand_id: int
+    on: TriggerOn
+    audience: Audience
+    dwell_s: int | None = None
+    event: str = ""
+    where: tuple[tuple[str, Any], ...] = ()
+    starts_ms: int | None = None
+    ends_ms: int | None = None
+    dayparts: tuple[hours.Daypart, ...] = ()
+    outside_dayparts: HoursPolicy = HoursPolicy.DROP
+    quiet: hours.Daypart | None = None
+    quiet_policy: HoursPolicy = HoursPolicy.DROP
+    caps: tuple[capping.Cap, ...] = ()  # its own, then the brand's
+    priority: int = 0
+    group: str = ""
+    expires_after_ms: int = 3_600_000
+    max_age_ms: int = 900_000
+    only_while_inside: bool = False
+    initial_state: InitialState = InitialState.SUPPRESS
+    transactional: bool = False
+    problem: str = ""  # why it cannot be used at all
+
+
+@dataclass(slots=True, kw_only=True)
+class Moment:
+    """One transition or event of one device, with what is known of the device then."""
+
+    kind: str  # transition, event
+    id: int
+    on: TriggerOn
+    occurred_ms: int
+    now_ms: int
+    subject: Subject
+    tz: ZoneInfo
+    local: hours.Local
+    geofence_id: int | None = None
+    tags: tuple[str, ...] = ()
+    dwell_s: int = 0
+    visit_id: int | None = None
+    entered_ms: int | None = None
+    reason: str = ""  # of the transition
+    began_initially: bool = False  # the visit began with the arming, not with an arrival
+    event: str = ""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Refusal(NamedTuple):
+    reason: Reason
+    trace: Trace
+
+
+class Decision(NamedTuple):
+    """A verdict with its reason and the values seen; `due_ms` where an offer is made."""
+
+    send: bool
+    reason: Reason
+    trace: Trace
+    due_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winner:
+    """Who already speaks at this moment."""
+
+    campaign_id: int
+    name: str
+    priority: int
+
+
+@dataclass(slots=True, kw_only=True)
+class History:
+    """What restraint looks at: the offers counted so far and who won this moment, by group."""
+
+    counts: capping.Counts
+    winners: dict[str, Winner] = field(default_factory=dict)
+
+
+# Exits that no phone made: the place or the consent went away, not the person.
+_ADMINISTRATIVE = frozenset({"geofence_ended", "geofence_moved", "disarmed", "consent_withdrawn"})
+
+
+def decide(campaign: Campaign, moment: Moment, history: History) -> Decision:
+    """The verdict of one campaign on one moment: the first reason against it, or an offer."""
+    refusal = gate(campaign, moment)
+    if refusal is not None:
+        return Decision(False, *refusal)
+    return restrain(campaign, moment, history)
+
+
+def gate(campaign: Campaign, moment: Moment) -> Refusal | None:
+    """The first reason that needs no look at other offers, and so no lock."""
+    for rule in _GATES:
+        trace = rule(campaign, moment)
+        if trace is not None:
+            return Refusal(_REASONS[rule], trace)
+    return None
+
+
+def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
+    """The verdict once the gates are passed: a better campaign, too many offers, or go."""
+    beaten = None if campaign.transactional else history.winners.get(campaign.group)
+    if beaten is not None:
+        return Decision(
+            False,
+            Reason.LOST_TO_PRIORITY,
+            {
+                "winner_id": beaten.campaign_id,
+                "winner": beaten.name,
+                "winner_priority": beaten.priority,
+                "priority": campaign.priority,
+            },
+        )
+    due_ms = _due_ms(campaign, moment)
+    offer = offer_of(campaign, moment, due_ms)
+    if campaign.caps and not campaign.transactional:
+        full = capping.reached(campaign.caps, offer, history.counts, moment.tz)
+        if full is not None:
+            return Decision(False, Reason.CAP_REACHED, _cap_trace(full))
+    if due_ms > moment.now_ms:
+        return Decision(True, Reason.HELD, {"due_at": due_ms, "local": moment.local.text}, due_ms)
+    return Decision(True, Reason.MATCHED, {"local": moment.local.text}, due_ms)
+
+
+def won(campaign: Campaign, moment: Moment, history: History, due_ms: int) -> None:
+    """Let the offers that follow know of this one."""
+    history.counts.add(offer_of(campaign, moment, due_ms))
+    if not campaign.transactional:
+        history.winners[campaign.group] = Winner(
+            campaign_id=campaign.id, name=campaign.name, priority=campaign.priority
+        )
+
+
+def offer_of(campaign: Campaign, moment: Moment, due_ms: int) -> capping.Offer:
+    subject = moment.subject
+    return capping.Offer(
+        due_ms, subject.device_id, subject.person, campaign.id, moment.geofence_id, moment.tags
+    )
+
+
+def ranked(campaigns: Sequence[Campaign]) -> list[Campaign]:
+    """In the order in which they may speak: priority, then the older campaign."""
+    return sorted(campaigns, key=lambda one: (-one.priority, one.id))
+
+
+# -- the gates, each None or the values it objects to -----------------------------------------
+
+
+def _malformed(campaign: Campaign, _moment: Moment) -> Trace | None:
+    return {"problem": campaign.problem} if campaign.problem else None
+
+
+def _outside_window(campaign: Campaign, moment: Moment) -> Trace | None:
+    starts, ends = campaign.starts_ms, campaign.ends_ms
+    # Both must lie in the window: what happened before the start is not what the campaign is
+    # about, and after the end nothing may be sent.
+    if (starts is None or starts <= moment.occurred_ms) and (ends is None or moment.now_ms < ends):
+        return None
+    seen: Trace = {"at": moment.occurred_ms}
+    if starts is not None:
+        seen["starts_at"] = starts
+    if ends is not None:
+        seen["ends_at"] = ends
+    return seen
+
+
+def _not_a_crossing(_campaign: Campaign, moment: Moment) -> Trace | None:
+    if moment.on is TriggerOn.EXITED and (
+        moment.reason in _ADMINISTRATIVE or moment.reason == "silence"
+    ):
+        return {"transition_reason": moment.reason}
+    return None
+
+
+def _initial_state(campaign: Campaign, moment: Moment) -> Trace | None:
+    policy = campaign.initial_state
+    if policy is InitialState.FIRE or not moment.began_initially:
+        return None
+    if policy is InitialState.REQUIRE_EXIT or moment.on is TriggerOn.ENTERED:
+        return {"policy": policy.value}
+    return None
+
+
+def _too_late(campaign: Campaign, moment: Moment) -> Trace | None:
+    age_ms = moment.now_ms - moment.occurred_ms
+    if age_ms <= campaign.max_age_ms:
+        return None
+    return {"age_s": age_ms // 1000, "max_age_s": campaign.max_age_ms // 1000}
+
+
+def _event_differs(campaign: Campaign, moment: Moment) -> Trace | None:
+    for name, wanted in campaign.where:
+        seen = moment.properties.get(name)
+        if seen != wanted or isinstance(seen, bool) is not isinstance(wanted, bool):
+            return {"property": name, "wanted": wanted, "seen": _short(seen)}
+    return None
+
+
+def _no_location_consent(_campaign: Campaign, moment: Moment) -> Trace | None:
+    if moment.geofence_id is None or moment.subject.consent_location:
+        return None
+    return {}
+
+
+def _no_marketing_consent(campaign: Campaign, moment: Moment) -> Trace | None:
+    return None if campaign.transactional or moment.subject.consent_marketing else {}
+
+
+def _not_in_audience(campaign: Campaign, moment: Moment) -> Trace | None:
+    miss = campaign.audience.miss(moment.subject)
+    if miss is None:
+        return None
+    leaf = campaign.audience.leaves[miss.leaf]
+    return {"path": leaf.path, "wanted": dict(leaf.condition), "seen": _short(miss.seen)}
+
+
+def _outside_daypart(campaign: Campaign, moment: Moment) -> Trace | None:
+    if campaign.outside_dayparts is HoursPolicy.HOLD or hours.is_open(
+        moment.local.weekday, moment.local.minute, campaign.dayparts
+    ):
+        return None
+    return _hour_trace(campaign, moment)
+
+
+def _quiet_hours(campaign: Campaign, moment: Moment) -> Trace | None:
+    if (
+        campaign.transactional
+        or campaign.quiet_policy is HoursPolicy.HOLD
+        or not hours.is_quiet(moment.local.weekday, moment.local.minute, campaign.quiet)
+    ):
+        return None
+    return _hour_trace(campaign, moment)
+
+
+_REASONS: dict[Callable[[Campaign, Moment], Trace | None], Reason] = {
+    _malformed: Reason.MALFORMED,
+    _outside_window: Reason.OUTSIDE_WINDOW,
+    _not_a_crossing: Reason.NOT_A_CROSSING,
+    _initial_state: Reason.INITIAL_STATE,
+    _too_late: Reason.TOO_LATE,
+    _event_differs: Reason.EVENT_DIFFERS,
+    _no_location_consent: Reason.NO_LOCATION_CONSENT,
+    _no_marketing_consent: Reason.NO_MARKETING_CONSENT,
+    _not_in_audience: Reason.NOT_IN_AUDIENCE,
+    _outside_daypart: Reason.OUTSIDE_DAYPART,
+    _quiet_hours: Reason.QUIET_HOURS,
+}
+_GATES = tuple(_REASONS)
+
+
+def _hour_trace(campaign: Campaign, moment: Moment) -> Trace:
+    trace: Trace = {"local": moment.local.text}
+    next_ms = _allowed_ms(campaign, moment)
+    if next_ms is not None:
+        trace["next_at"] = next_ms
+    return trace
+
+
+def _allowed_ms(campaign: Campaign, moment: Moment) -> int | None:
+    return hours.next_allowed_ms(
+        moment.now_ms,
+        moment.tz,
+        dayparts=campaign.dayparts,
+        quiet=None if campaign.transactional else campaign.quiet,
+    )
+
+
+def _due_ms(campaign: Campaign, moment: Moment) -> int:
+    """When the offer may go out: now, or where the campaign holds it, at the next good hour."""
+    wall = moment.local
+    if hours.is_open(wall.weekday, wall.minute, campaign.dayparts) and (
+        campaign.transactional or not hours.is_quiet(wall.weekday, wall.minute, campaign.quiet)
+    ):
+        return moment.now_ms
+    return _allowed_ms(campaign, moment) or moment.now_ms
+
+
+def _cap_trace(full: capping.Full) -> Trace:
+    cap = full.cap
+    trace: Trace = {"scope": cap.scope.value, "seen": full.seen, "limit": cap.limit}
+    if cap.of_brand:
+        trace["of"] = "brand"
+    if cap.window_ms is not None:
+        trace["window_s"] = cap.window_ms // 1000
+    if cap.period is not None:
+        trace["per"] = cap.period.value
+    if full.next_ms is not None:
+        trace["next_at"] = full.next_ms
+    return trace
+
+
+def _short(value: Any) -> Any:
+    """What was seen, cut to what a trace may keep."""
+    if isinstance(value, str):
+        return value if len(value) <= 80 else value[:79] + "…"
+    if isinstance(value, list | dict):
+        text = str(value)
+        return text if len(text) <= 80 else text[:79] + "…"
+    return value

@@ -1,0 +1,143 @@
+"""Every reason of a decision in words, English and French. It decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from campaigns.rules import Reason
+
+LANGUAGES = ("en", "fr")
+
+_WORDS: dict[Reason, tuple[str, str]] = {
+    Reason.MATCHED: (
+        "Every rule agreed: the offer was made.",
+        "Toutes les règles étaient remplies : l’offre a été faite.",
+    ),
+    Reason.HELD: (
+        "Every rule agreed; the offer waits for a better hour: {due_at}.",
+        "Toutes les règles étaient remplies ; l’offre attend une meilleure heure : {due_at}.",
+    ),
+    Reason.MALFORMED: (
+        "The campaign itself cannot be read: {problem}.",
+        "La campagne elle-même est illisible : {problem}.",
+    ),
+    Reason.OUTSIDE_WINDOW: (
+        "The campaign runs from {starts_at} to {ends_at}; this was at {at}.",
+        "La campagne court du {starts_at} au {ends_at} ; c’était le {at}.",
+    ),
+    Reason.NOT_A_CROSSING: (
+        "The visit did not end by walking out: {transition_reason}.",
+        "La visite ne s’est pas terminée par une sortie : {transition_reason}.",
+    ),
+    Reason.INITIAL_STATE: (
+        "The device was already there when the geofence was armed, and the campaign says {policy}.",
+        "L’appareil était déjà là quand la zone a été armée, et la campagne dit {policy}.",
+    ),
+    Reason.TOO_LATE: (
+        "It was already {age_s} s ago when it could be judged; the campaign allows {max_age_s} s.",
+        "C’était déjà il y a {age_s} s au moment d’en juger ; la campagne en permet {max_age_s}.",
+    ),
+    Reason.NO_LOCATION_CONSENT: (
+        "The person has not agreed to the use of their location.",
+        "La personne n’a pas accepté l’usage de sa position.",
+    ),
+    Reason.NO_MARKETING_CONSENT: (
+        "The person has not agreed to marketing.",
+        "La personne n’a pas accepté la prospection.",
+    ),
+    Reason.EVENT_DIFFERS: (
+        "The event’s {property} is {seen}, the campaign waits for {wanted}.",
+        "La propriété {property} de l’événement vaut {seen}, la campagne attend {wanted}.",
+    ),
+    Reason.NOT_IN_AUDIENCE: (
+        "Not in the audience: {path} wants {wanted}, seen was {seen}.",
+        "Hors de l’audience : {path} demande {wanted}, la valeur vue était {seen}.",
+    ),
+    Reason.OUTSIDE_DAYPART: (
+        "Outside the campaign’s hours: it was {local} on the device’s clock; next at {next_at}.",
+        (
+            "Hors des heures de la campagne : il était {local} sur l’appareil ; "
+            "prochaine fois {next_at}."
+        ),
+    ),
+    Reason.QUIET_HOURS: (
+        "During quiet hours: it was {local} on the device’s clock; next at {next_at}.",
+        "Pendant les heures calmes : il était {local} sur l’appareil ; prochaine fois {next_at}.",
+    ),
+    Reason.LOST_TO_PRIORITY: (
+        "Another campaign went first: {winner} (priority {winner_priority}, this one {priority}).",
+        (
+            "Une autre campagne a été préférée : {winner} (priorité {winner_priority}, "
+            "celle-ci {priority})."
+        ),
+    ),
+    Reason.CAP_REACHED: (
+        "Enough for now: {seen} of {limit} per {scope}; next possible at {next_at}.",
+        (
+            "Assez pour l’instant : {seen} sur {limit} par {scope} ; "
+            "prochaine fois possible {next_at}."
+        ),
+    ),
+    Reason.CONTENT_ERROR: (
+        "The offer’s text could not be made: {problem}.",
+        "Le texte de l’offre n’a pas pu être composé : {problem}.",
+    ),
+}
+
+_NEVER = {"en": "never", "fr": "jamais"}
+_ALWAYS = {"en": "always", "fr": "toujours"}
+_UNKNOWN = {"en": "unknown", "fr": "inconnu"}
+_SCOPES_FR = {
+    "device": "appareil",
+    "person": "personne",
+    "place": "lieu",
+    "tag": "étiquette",
+    "campaign": "campagne",
+    "brand": "marque",
+}
+
+
+def label(reason: str) -> str:
+    """A reason as a short label: `cap_reached` → `Cap reached`."""
+    return reason.replace("_", " ").capitalize()
+
+
+def message(reason: str, trace: Mapping[str, Any], language: str = "en") -> str:
+    """A decision's reason as a sentence, with the values that it saw."""
+    language = language if language in LANGUAGES else "en"
+    try:
+        template = _WORDS[Reason(reason)][LANGUAGES.index(language)]
+    except (ValueError, KeyError):
+        return label(reason)
+    return template.format_map(_Values(trace, language))
+
+
+class _Values(dict[str, str]):
+    """The trace as words; what a trace does not say is unknown, never an error."""
+
+    def __init__(self, trace: Mapping[str, Any], language: str) -> None:
+        super().__init__({key: _word(key, value, language) for key, value in trace.items()})
+        self.language = language
+
+    def __missing__(self, key: str) -> str:
+        if key == "next_at":
+            return _NEVER[self.language]
+        if key in {"starts_at", "ends_at"}:
+            return _ALWAYS[self.language]
+        return _UNKNOWN[self.language]
+
+
+def _word(key: str, value: Any, language: str) -> str:
+    if value is None:
+        return (_NEVER if key == "next_at" else _UNKNOWN)[language]
+    if key.endswith("_at") or key == "at":
+        if isinstance(value, int):
+            return datetime.fromtimestamp(value / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+        return str(value)
+    if key == "scope" and language == "fr":
+        return _SCOPES_FR.get(str(value), str(value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return str(value)

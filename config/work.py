@@ -20,8 +20,9 @@ Loop = Callable[[threading.Event], None]
 
 LOOPS: Mapping[str, str] = {
     "evaluate": "campaigns.evaluation:run",
-    "deliver": "notifications.outbox:run",
+    "deliver": "notifications.delivering:run",
     "clock": "devices.clock:run",
+    "imports": "geofences.imports:run",
 }
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0

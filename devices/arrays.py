@@ -6,7 +6,7 @@ numpy in one go. Formats: PostgreSQL documentation, "COPY, Binary Format" and `a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class _ColumnDumperBase(Dumper):
     def dump(self, obj: Column) -> bytes:
         return obj.wire
 
-    def get_key(self, obj: Column, format: Any) -> Any:  # noqa: A002 - psycopg's name
+    def get_key(self, obj: Column, format: Any) -> Any:  # noqa: A002, ARG002 - psycopg's name
         return (self.cls, obj.array_oid)
 
     def upgrade(self, obj: Column, format: Any) -> Dumper:  # noqa: A002, ARG002 - psycopg's name
@@ -69,9 +69,17 @@ def register(connection: psycopg.Connection[Any]) -> None:
     connection.adapters.register_dumper(Column, _ColumnDumperBase)
 
 
+def query(cursor: psycopg.Cursor[Any], sql: str, params: Sequence[Any]) -> list[bytes | None]:
+    """The one row of a query, each value as PostgreSQL's binary, undecoded."""
+    cursor.execute(sql, params, prepare=True, binary=True)
+    result = cursor.pgresult
+    assert result is not None
+    return [result.get_value(0, column) for column in range(result.nfields)]
+
+
 def timestamps(ms: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Epoch milliseconds as the int64 that a binary timestamptz is."""
-    return (ms - POSTGRES_EPOCH_MS) * 1000
+    """Epoch milliseconds as the int64 that a binary timestamptz is; NEVER is `-infinity`."""
+    return np.where(ms == NEVER, np.iinfo(np.int64).min, (ms - POSTGRES_EPOCH_MS) * 1000)
 
 
 def read_instants(wire: bytes | None) -> NDArray[np.int64]:

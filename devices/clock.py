@@ -1,4 +1,4 @@
-"""What happens though no fix arrives: dwells, silence, geofences that ended, moved or were disarmed.
+"""What happens though no fix arrives: dwells, silence, geofences that ended or moved.
 
 Shares ingest's locks and writers, so that a fix and the clock never both tell the same change.
 """
@@ -17,10 +17,10 @@ from django.db import connection, transaction
 from devices import retention
 from devices.gathering import now_ms
 from devices.presence import Change, PresenceState, TransitionReason, elapse, ended
-from devices.reading import beliefs_of, lock_states, open_cursor
+from devices.reading import beliefs_of, open_cursor, states_of
 from devices.sightings import Outcome, RulesBook, Told
 from devices.walks import Footprint
-from devices.writing import write_beliefs, write_presence_counts, write_transitions
+from devices.writing import write_outcome
 from geofences.armed import Armed, follower
 
 logger = logging.getLogger(__name__)
@@ -59,14 +59,13 @@ def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> int:
         due = np.unique(np.array([row[0] for row in cursor.fetchall()], dtype=np.int64))
         if not len(due):
             return 0
-        states = lock_states(cursor, due)
-        fleet = states.fleet
-        stored = beliefs_of(cursor, fleet.device_id)
+        states = states_of(cursor, due, lock=True)
+        stored = beliefs_of(cursor, states["device_id"])
         book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
         outcome = Outcome()
-        for place, device_id in enumerate(fleet.device_id.tolist()):
-            seen_ms = int(fleet.recorded_ms[place])
-            until_ms = seen_ms + now - int(fleet.received_ms[place])
+        for place, device_id in enumerate(states["device_id"].tolist()):
+            seen_ms = int(states["recorded_ms"][place])
+            until_ms = seen_ms + now - int(states["received_ms"][place])
             before = stored.get(device_id, {})
             armed_here = armed.index.ordinals(np.array(list(before), dtype=np.int64)) >= 0
             before = {
@@ -77,7 +76,7 @@ def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> int:
             outcome.before[device_id] = before
             outcome.after[device_id] = after = {}
             outcome.seen_ms[device_id] = seen_ms
-            outcome.heard_ms[device_id] = int(fleet.received_ms[place])
+            outcome.heard_ms[device_id] = int(states["received_ms"][place])
             for geofence_id, belief in sorted(before.items()):
                 kept, changes = elapse(
                     belief, until_ms=until_ms, seen_ms=seen_ms, rules=book(geofence_id)
@@ -85,12 +84,14 @@ def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> int:
                 if kept is not None:
                     after[geofence_id] = kept
                 outcome.told += [
-                    Told(device_id, int(fleet.brand_id[place]), Footprint(geofence_id, change, -1))
+                    Told(
+                        device_id,
+                        int(states["brand_id"][place]),
+                        Footprint(geofence_id, change, -1),
+                    )
                     for change in changes
                 ]
-        write_beliefs(cursor, outcome, fleet, book, touch=True)
-        write_presence_counts(cursor, outcome)
-        write_transitions(cursor, outcome.told, None, armed.index, now)
+        write_outcome(cursor, states, outcome, armed, now, touch=True)
     return len(due)
 
 
@@ -101,11 +102,11 @@ def end_unarmed(*, now: int, armed: Armed, limit: int = BATCH) -> int:
         over = {(device, fence): (why, at) for device, fence, why, at in cursor.fetchall()}
         if not over:
             return 0
-        states = lock_states(cursor, np.unique(np.array([d for d, _ in over], dtype=np.int64)))
-        fleet = states.fleet
-        stored = beliefs_of(cursor, fleet.device_id)
+        ids = np.unique(np.array([device_id for device_id, _ in over], dtype=np.int64))
+        states = states_of(cursor, ids, lock=True)
+        stored = beliefs_of(cursor, states["device_id"])
         outcome = Outcome()
-        for place, device_id in enumerate(fleet.device_id.tolist()):
+        for place, device_id in enumerate(states["device_id"].tolist()):
             before = stored.get(device_id, {})
             gone = sorted(each for each in before if (device_id, each) in over)
             outcome.before[device_id] = before
@@ -118,12 +119,13 @@ def end_unarmed(*, now: int, armed: Armed, limit: int = BATCH) -> int:
                     before[geofence_id], at_ms=at_ms, reason=TransitionReason(why)
                 )
                 outcome.told.append(
-                    Told(device_id, int(fleet.brand_id[place]), Footprint(geofence_id, change, -1))
+                    Told(
+                        device_id,
+                        int(states["brand_id"][place]),
+                        Footprint(geofence_id, change, -1),
+                    )
                 )
-        book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
-        write_beliefs(cursor, outcome, fleet, book)
-        write_presence_counts(cursor, outcome)
-        write_transitions(cursor, outcome.told, None, armed.index, now)
+        write_outcome(cursor, states, outcome, armed, now)
     return len(over)
 
 

@@ -5,29 +5,35 @@ A batch here is sorted by device, then by time of recording.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from devices.fixes import MAX_ACCURACY_M, MAX_SPEED_MPS, MIN_TELEPORT_M, FixVerdict
 from geofences.geometry import great_circle_m
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """Where n devices were last; NaN and arrays.NEVER where nothing is known."""
-
-    recorded_ms: NDArray[np.int64]
-    lat: NDArray[np.float64]
-    lng: NDArray[np.float64]
-    accuracy_m: NDArray[np.float64]
-    jump_lat: NDArray[np.float64]  # the last place too far to be believed
-    jump_lng: NDArray[np.float64]
+STATE_DTYPE = np.dtype(
+    [
+        ("device_id", "i8"),
+        ("version", "i8"),  # counts the writes of the row
+        ("brand_id", "i8"),
+        ("serial", "i4"),
+        ("consent", "?"),
+        ("presences", "i4"),
+        ("received_ms", "i8"),  # arrays.NEVER: not heard of
+        ("recorded_ms", "i8"),  # of the last used fix
+        ("lat", "f8"),  # NaN: unknown, here and below
+        ("lng", "f8"),
+        ("accuracy_m", "f8"),
+        ("speed_mps", "f8"),
+        ("jump_lat", "f8"),  # the last place that was too far to be believed
+        ("jump_lng", "f8"),
+    ]
+)
+"""Hot rows: what is known of the devices of a batch before it, ascending by device id."""
 
 
 def judge(
-    fixes: NDArray[np.void], device: NDArray[np.int64], last: Places
+    fixes: NDArray[np.void], device: NDArray[np.int64], last: NDArray[np.void]
 ) -> tuple[NDArray[np.int8], dict[int, tuple[float, float]]]:
     """A FixVerdict per fix, and per device (index into `last`) the place it may have jumped to.
 
@@ -42,14 +48,14 @@ def judge(
     repeated[1:] &= at[1:] == at[:-1]
     verdicts[fixes["accuracy_m"] > MAX_ACCURACY_M] = FixVerdict.INACCURATE
     verdicts[fixes["mock"]] = FixVerdict.MOCKED
-    verdicts[(at <= last.recorded_ms[device]) | repeated] = FixVerdict.LATE
+    verdicts[(at <= last["recorded_ms"][device]) | repeated] = FixVerdict.LATE
     return verdicts, _judge_jumps(fixes, device, last, verdicts)
 
 
 def _judge_jumps(
     fixes: NDArray[np.void],
     device: NDArray[np.int64],
-    last: Places,
+    last: NDArray[np.void],
     verdicts: NDArray[np.int8],
 ) -> dict[int, tuple[float, float]]:
     """Mark teleports in `verdicts`; only impossibly fast devices are looked at one by one."""
@@ -60,10 +66,10 @@ def _judge_jumps(
     follows = np.zeros(len(used), dtype=bool)
     follows[1:] = of[1:] == of[:-1]
     before = np.maximum(np.arange(len(used)) - 1, 0)
-    from_lat = np.where(follows, fix["lat"][before], last.lat[of])
-    from_lng = np.where(follows, fix["lng"][before], last.lng[of])
-    from_ms = np.where(follows, fix["recorded_ms"][before], last.recorded_ms[of])
-    from_accuracy = np.where(follows, fix["accuracy_m"][before], last.accuracy_m[of])
+    from_lat = np.where(follows, fix["lat"][before], last["lat"][of])
+    from_lng = np.where(follows, fix["lng"][before], last["lng"][of])
+    from_ms = np.where(follows, fix["recorded_ms"][before], last["recorded_ms"][of])
+    from_accuracy = np.where(follows, fix["accuracy_m"][before], last["accuracy_m"][of])
     far = _too_far(
         great_circle_m(from_lat, from_lng, fix["lat"], fix["lng"]),
         np.nan_to_num(from_accuracy) + np.nan_to_num(fix["accuracy_m"]),
@@ -93,17 +99,17 @@ def _walk_jumps(
     fixes: NDArray[np.void],
     rows: NDArray[np.int64],
     which: int,
-    last: Places,
+    last: NDArray[np.void],
     verdicts: NDArray[np.int8],
 ) -> tuple[float, float] | None:
     """One device in order: a jump is not believed until a second fix confirms the far place."""
     place = (
-        last.lat[which],
-        last.lng[which],
-        last.recorded_ms[which],
-        np.nan_to_num(last.accuracy_m[which]),
+        last["lat"][which],
+        last["lng"][which],
+        last["recorded_ms"][which],
+        np.nan_to_num(last["accuracy_m"][which]),
     )
-    jump = (last.jump_lat[which], last.jump_lng[which])
+    jump = (last["jump_lat"][which], last["jump_lng"][which])
     for row in rows:
         fix = fixes[row]
         lat, lng, accuracy_m = fix["lat"], fix["lng"], np.nan_to_num(fix["accuracy_m"])

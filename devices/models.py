@@ -95,6 +95,7 @@ class DeviceState(models.Model):
     device = models.OneToOneField(
         Device, on_delete=models.CASCADE, primary_key=True, related_name="state"
     )
+    version = models.BigIntegerField(default=0)  # counts the writes: ingest's memory relies on it
     brand_id = models.BigIntegerField()
     serial = models.IntegerField(default=1)  # tokens with another serial are revoked
     consent_location = models.BooleanField(default=False)

@@ -1,9 +1,7 @@
-"""What ingest and the clock read, under the lock of the devices' hot rows; it writes nothing."""
+"""What ingest and the clock read of devices, their history and their beliefs; it writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +9,14 @@ import psycopg
 from django.db import connection
 from numpy.typing import NDArray
 
-from devices.arrays import Column, read_column, read_instants, register
-from devices.judgement import Places
+from devices.arrays import Column, query, read_column, read_instants, register
+from devices.judgement import STATE_DTYPE
 from devices.presence import Belief, PresenceState
-from devices.sightings import Fleet
 
+_COLUMN_TYPES = {
+    name: "b1" if STATE_DTYPE[name].kind == "b" else STATE_DTYPE[name].str[1:]
+    for name in STATE_DTYPE.names or ()
+}
 _STORED = (PresenceState.ENTERING, PresenceState.INSIDE, PresenceState.LEAVING)
 
 
@@ -27,65 +28,37 @@ def open_cursor() -> psycopg.Cursor[Any]:
     return psycopg.Cursor(raw)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class States:
-    """The locked hot rows of a batch, ascending by device id."""
-
-    fleet: Fleet
-    serial: NDArray[np.int32]
-    consent: NDArray[np.bool_]
-    places: Places
-
-
-def _query(cursor: psycopg.Cursor[Any], sql: str, params: Sequence[Any]) -> list[bytes | None]:
-    """The one row of a query, each value as PostgreSQL's binary, undecoded."""
-    cursor.execute(sql, params, prepare=True, binary=True)
-    result = cursor.pgresult
-    assert result is not None
-    return [result.get_value(0, column) for column in range(result.nfields)]
-
-
-_LOCK = """
-    WITH locked AS MATERIALIZED (
-      SELECT * FROM devices_devicestate WHERE device_id = ANY(%s) ORDER BY device_id FOR UPDATE
+_STATES = """
+    WITH found AS MATERIALIZED (
+      SELECT * FROM devices_devicestate WHERE device_id = ANY(%s) ORDER BY device_id {lock}
     )
-    SELECT array_agg(device_id), array_agg(brand_id), array_agg(serial),
+    SELECT array_agg(device_id), array_agg(version), array_agg(brand_id), array_agg(serial),
            array_agg(consent_location), array_agg(presences),
            array_agg(coalesce(received_at, '-infinity')),
            array_agg(coalesce(recorded_at, '-infinity')),
            array_agg(coalesce(lat, 'NaN')), array_agg(coalesce(lng, 'NaN')),
-           array_agg(coalesce(accuracy_m, 'NaN')),
+           array_agg(coalesce(accuracy_m, 'NaN')), array_agg(coalesce(speed_mps, 'NaN')),
            array_agg(coalesce(jump_lat, 'NaN')), array_agg(coalesce(jump_lng, 'NaN'))
-      FROM locked
+      FROM found
 """
+_READ, _LOCK = _STATES.format(lock=""), _STATES.format(lock="FOR UPDATE")
 
 
-def lock_states(cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64]) -> States:
-    """Lock in id order: two batches that share devices wait for each other, never in a ring."""
-    wire = _query(cursor, _LOCK, (Column(device_ids),))
-    places = Places(
-        recorded_ms=read_instants(wire[6]),
-        lat=read_column(wire[7], "f8"),
-        lng=read_column(wire[8], "f8"),
-        accuracy_m=read_column(wire[9], "f8"),
-        jump_lat=read_column(wire[10], "f8"),
-        jump_lng=read_column(wire[11], "f8"),
-    )
-    fleet = Fleet(
-        device_id=read_column(wire[0], "i8"),
-        brand_id=read_column(wire[1], "i8"),
-        presences=read_column(wire[4], "i4"),
-        recorded_ms=places.recorded_ms,
-        received_ms=read_instants(wire[5]),
-        lat=places.lat,
-        lng=places.lng,
-    )
-    return States(
-        fleet=fleet,
-        serial=read_column(wire[2], "i4"),
-        consent=read_column(wire[3], "b1"),
-        places=places,
-    )
+def states_of(
+    cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64], *, lock: bool
+) -> NDArray[np.void]:
+    """The hot rows (STATE_DTYPE) of those devices that exist, ascending by id.
+
+    Locked in id order: two batches that share devices wait for each other, never in a ring.
+    """
+    wire = query(cursor, _LOCK if lock else _READ, (Column(device_ids),))
+    found = np.empty(len(read_column(wire[0], "i8")), dtype=STATE_DTYPE)
+    for name, column in zip(STATE_DTYPE.names or (), wire, strict=True):
+        if name.endswith("_ms"):
+            found[name] = read_instants(column)
+        else:
+            found[name] = read_column(column, _COLUMN_TYPES[name])
+    return found
 
 
 _KNOWN = """
@@ -107,9 +80,7 @@ def already_stored(
     repeated[np.unique(pairs, return_index=True)[1]] = False
     rows = np.flatnonzero(asked & ~repeated)
     if len(rows):
-        wire = _query(
-            cursor, _KNOWN, (Column(fixes["device_id"][rows]), Column(fixes["key"][rows]))
-        )
+        wire = query(cursor, _KNOWN, (Column(fixes["device_id"][rows]), Column(fixes["key"][rows])))
         known = set(
             zip(
                 read_column(wire[0], "i8").tolist(),
@@ -134,11 +105,11 @@ _PRESENCES = """
 def beliefs_of(
     cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64]
 ) -> dict[int, dict[int, Belief]]:
-    """Stored beliefs by device and geofence; the devices' hot rows must be locked."""
+    """Stored beliefs by device and geofence, as true as the hot rows read before them."""
     found: dict[int, dict[int, Belief]] = {}
     if not len(device_ids):
         return found
-    wire = _query(cursor, _PRESENCES, (Column(device_ids),))
+    wire = query(cursor, _PRESENCES, (Column(device_ids),))
     columns = (
         read_column(wire[0], "i8"),
         read_column(wire[1], "i8"),

@@ -5,7 +5,7 @@ It takes what is valid (`devices.api` sees to that) and knows nothing of request
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -64,7 +64,31 @@ def change(device_id: int, change: Mapping[str, Any], *, now: datetime) -> Devic
 
 def revoke(device_id: int) -> None:
     """No token issued so far is good from here on; the device may register again."""
-    DeviceState.objects.filter(device_id=device_id).update(serial=F("serial") + 1)
+    DeviceState.objects.filter(device_id=device_id).update(
+        serial=F("serial") + 1, version=F("version") + 1
+    )
+
+
+def retire_push_tokens(dead: Sequence[tuple[int, str]], *, now: datetime) -> None:
+    """Take tokens that the provider called dead from their devices; a newer token stays.
+
+    The device keeps everything else, and gets its pushes again with the next token it reports.
+    """
+    device_ids, tokens = zip(*sorted(dead), strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH held AS MATERIALIZED (
+                SELECT d.id FROM devices_device d
+                  JOIN unnest(%s::bigint[], %s::text[]) AS v (id, token)
+                    ON v.id = d.id AND v.token = d.push_token
+                 ORDER BY d.id FOR UPDATE OF d)
+            UPDATE devices_device d
+               SET push_token = NULL, push_token_gone_at = %s, updated_at = %s
+              FROM held WHERE d.id = held.id
+            """,
+            (list(device_ids), list(tokens), now, now),
+        )
 
 
 def erase(device_id: int) -> None:
@@ -140,7 +164,9 @@ def _agree(device: Device, consent: Mapping[str, Any], now: datetime) -> None:
     device.consent_marketing = consent.get("marketing", device.consent_marketing)
     device.consent_version = consent.get("version", device.consent_version)
     device.consent_at = now
-    DeviceState.objects.filter(device=device).update(consent_location=device.consent_location)
+    DeviceState.objects.filter(device=device).update(
+        consent_location=device.consent_location, version=F("version") + 1
+    )
     if before and not device.consent_location:
         ingest.leave_all(
             device.pk,

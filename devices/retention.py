@@ -51,7 +51,7 @@ def _make(day: date) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f'CREATE TABLE "{name}" (LIKE devices_fix INCLUDING DEFAULTS)')
         cursor.execute(
-            "WITH moved AS (DELETE FROM devices_fix_default"
+            "WITH moved AS (DELETE FROM devices_fix_default"  # noqa: S608 - made of a date
             " WHERE received_at >= %s AND received_at < %s RETURNING *)"
             f' INSERT INTO "{name}" SELECT * FROM moved',
             bounds,

@@ -42,19 +42,6 @@ class RulesBook:
         return rules
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
-    """The devices of a batch as they were before it, ascending by id; `fix_of` indexes these."""
-
-    device_id: NDArray[np.int64]
-    brand_id: NDArray[np.int64]
-    presences: NDArray[np.int32]
-    recorded_ms: NDArray[np.int64]  # of the last used fix, arrays.NEVER for none
-    received_ms: NDArray[np.int64]
-    lat: NDArray[np.float64]  # NaN: never seen
-    lng: NDArray[np.float64]
-
-
 class Told(msgspec.Struct, frozen=True):
     """A footprint with whose it is and which row of the batch told it (-1: time alone)."""
 
@@ -74,11 +61,21 @@ class Outcome:
     heard_ms: dict[int, int] = field(default_factory=dict)  # ours, when that fix came
     told: list[Told] = field(default_factory=list)
 
+    def without(self, lost: set[int]) -> Outcome:
+        """The same for the devices that are not lost."""
+        return Outcome(
+            before={key: value for key, value in self.before.items() if key not in lost},
+            after={key: value for key, value in self.after.items() if key not in lost},
+            seen_ms=self.seen_ms,
+            heard_ms=self.heard_ms,
+            told=[each for each in self.told if each.device_id not in lost],
+        )
+
 
 def follow(
     fixes: NDArray[np.void],
     device: NDArray[np.int64],
-    fleet: Fleet,
+    states: NDArray[np.void],
     stored: Beliefs,
     index: Index,
     book: RulesBook,
@@ -87,23 +84,23 @@ def follow(
 ) -> Outcome:
     """Match all used fixes at once, then walk every device that is or was anywhere.
 
-    `fixes` are by device and time, `device[i]` is the place of fix i's device in `fleet`. Stored
+    `fixes` are by device and time, `device[i]` is the place of fix i's device in `states`. Stored
     beliefs in geofences that are no longer armed are left alone: the clock ends those visits.
     """
     found = index.match(lat=fixes["lat"], lng=fixes["lng"], brand=fixes["brand_id"])
     outcome = Outcome()
-    somewhere = np.zeros(len(fleet.device_id), dtype=bool)
-    somewhere[device] = fleet.presences[device] > 0
+    somewhere = np.zeros(len(states["device_id"]), dtype=bool)
+    somewhere[device] = states["presences"][device] > 0
     somewhere[device[found.fix]] = True
     walkers = np.flatnonzero(somewhere)
     if not len(walkers):
         return outcome
-    candidates = _candidates(walkers, device, fleet, stored, index, found)
+    candidates = _candidates(walkers, device, states, stored, index, found)
     judged = _judge(fixes, device, walkers, candidates, index, found)
-    initial = _armed_around(device, fleet, stored, index, found)
+    initial = _armed_around(device, states, stored, index, found)
     armed_ids = set(index.geofence_id[candidates.ordinal].tolist())
     for which, first, stops in judged.walks():
-        device_id, brand_id = int(fleet.device_id[which]), int(fleet.brand_id[which])
+        device_id, brand_id = int(states["device_id"][which]), int(states["brand_id"][which])
         before = {
             geofence_id: belief
             for geofence_id, belief in stored.get(device_id, {}).items()
@@ -114,7 +111,7 @@ def follow(
             stops,
             before,
             rules_of=book,
-            seen_ms=int(fleet.recorded_ms[which]),
+            seen_ms=int(states["recorded_ms"][which]),
             initial=initial.get(which, frozenset()),
         )
         outcome.before[device_id], outcome.after[device_id] = before, after
@@ -137,7 +134,7 @@ class _Candidates:
 def _candidates(
     walkers: NDArray[np.int64],
     device: NDArray[np.int64],
-    fleet: Fleet,
+    states: NDArray[np.void],
     stored: Beliefs,
     index: Index,
     found: Sightings,
@@ -146,7 +143,7 @@ def _candidates(
     believed = [
         (which, geofence_id)
         for which, device_id in zip(
-            walkers.tolist(), fleet.device_id[walkers].tolist(), strict=True
+            walkers.tolist(), states["device_id"][walkers].tolist(), strict=True
         )
         for geofence_id in stored.get(device_id, ())
     ]
@@ -243,24 +240,59 @@ def _counting(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _armed_around(
     device: NDArray[np.int64],
-    fleet: Fleet,
+    states: NDArray[np.void],
     stored: Beliefs,
     index: Index,
     found: Sightings,
 ) -> dict[int, frozenset[int]]:
     """Geofences armed since a device was last heard of, around the place where it then was."""
     which = device[found.fix]
-    newer = index.settings["armed_ms"][found.ordinal] > fleet.received_ms[which]
-    rows = np.flatnonzero(newer & ~np.isnan(fleet.lat[which]))
+    newer = index.settings["armed_ms"][found.ordinal] > states["received_ms"][which]
+    rows = np.flatnonzero(newer & ~np.isnan(states["lat"][which]))
     around: dict[int, set[int]] = {}
     if len(rows):
         was_m = index.distance_m(
             ordinal=found.ordinal[rows],
-            lat=fleet.lat[which[rows]],
-            lng=fleet.lng[which[rows]],
+            lat=states["lat"][which[rows]],
+            lng=states["lng"][which[rows]],
         )
         for row in rows[was_m >= 0].tolist():
             geofence_id = int(index.geofence_id[found.ordinal[row]])
-            if geofence_id not in stored.get(int(fleet.device_id[which[row]]), {}):
+            if geofence_id not in stored.get(int(states["device_id"][which[row]]), {}):
                 around.setdefault(int(which[row]), set()).add(geofence_id)
     return {key: frozenset(value) for key, value in around.items()}
+
+
+def advanced(
+    states: NDArray[np.void],
+    fixes: NDArray[np.void],
+    device: NDArray[np.int64],
+    outcome: Outcome,
+    jumps: Mapping[int, tuple[float, float]],
+    *,
+    now_ms: int,
+) -> NDArray[np.void]:
+    """The hot rows after a batch: last used fix, presences, places that may have been jumped to.
+
+    `jumps` by place in `states`. The version stays: it says what the rows were made from.
+    """
+    after = states.copy()
+    last = np.flatnonzero(np.append(device[1:] != device[:-1], True)) if len(device) else device
+    which = device[last]
+    for name in ("recorded_ms", "lat", "lng", "accuracy_m", "speed_mps"):
+        after[name][which] = fixes[name][last]
+    after["received_ms"][which] = now_ms
+    after["jump_lat"][which] = after["jump_lng"][which] = np.nan
+    for place, (lat, lng) in jumps.items():
+        after["jump_lat"][place], after["jump_lng"][place] = lat, lng
+    count_presences(after, outcome)
+    return after
+
+
+def count_presences(states: NDArray[np.void], outcome: Outcome) -> None:
+    """Add to the hot rows, in place, by how many presences each device now has more."""
+    walked = np.array(list(outcome.after), dtype=np.int64)
+    grown = [len(after) - len(outcome.before[each]) for each, after in outcome.after.items()]
+    states["presences"][np.searchsorted(states["device_id"], walked)] += np.array(
+        grown, dtype=np.int32
+    )

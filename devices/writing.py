@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import psycopg
+from django.conf import settings
 from numpy.typing import NDArray
 
-from devices.arrays import Column, copy_stream, timestamps
+from devices.arrays import Column, copy_stream, query, read_column, timestamps
 from devices.presence import Rules, due_ms
-from devices.sightings import Fleet, Outcome, Told
+from devices.sightings import Outcome, RulesBook, Told, count_presences
+from geofences.armed import Armed
 from geofences.matching import Index
 
-_MOVE = """
-    UPDATE devices_devicestate s
-       SET recorded_at = u.recorded_at, received_at = %s, lat = u.lat, lng = u.lng,
-           accuracy_m = nullif(u.accuracy_m, 'NaN'), speed_mps = nullif(u.speed_mps, 'NaN'),
-           presences = u.presences, jump_lat = NULL, jump_lng = NULL
-      FROM unnest(%s, %s, %s, %s, %s, %s, %s)
-        AS u(device_id, recorded_at, lat, lng, accuracy_m, speed_mps, presences)
-     WHERE s.device_id = u.device_id
-"""
-_JUMP = """
-    UPDATE devices_devicestate s SET jump_lat = u.lat, jump_lng = u.lng
-      FROM unnest(%s::int8[], %s::float8[], %s::float8[]) AS u(device_id, lat, lng)
-     WHERE s.device_id = u.device_id
+# The version says that nobody wrote since the caller read; the order of the ids, that two writers
+# wait for each other and never in a ring.
+_STATES = """
+    WITH written AS (
+      UPDATE devices_devicestate s
+         SET version = s.version + 1, presences = u.presences,
+             received_at = nullif(u.received_at, '-infinity'),
+             recorded_at = nullif(u.recorded_at, '-infinity'),
+             lat = nullif(u.lat, 'NaN'), lng = nullif(u.lng, 'NaN'),
+             accuracy_m = nullif(u.accuracy_m, 'NaN'), speed_mps = nullif(u.speed_mps, 'NaN'),
+             jump_lat = nullif(u.jump_lat, 'NaN'), jump_lng = nullif(u.jump_lng, 'NaN')
+        FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+          AS u(device_id, version, presences, received_at, recorded_at, lat, lng, accuracy_m,
+               speed_mps, jump_lat, jump_lng)
+       WHERE s.device_id = u.device_id AND s.version = u.version
+      RETURNING s.device_id
+    )
+    SELECT array_agg(device_id) FROM written
 """
 _COPY_FIXES = """
     COPY devices_fix (device_id, key, received_at, recorded_at, lat, lng, accuracy_m, speed_mps,
@@ -99,68 +106,25 @@ def write_history(
             copy.write(block)
 
 
-def write_places(
-    cursor: psycopg.Cursor[Any],
-    fixes: NDArray[np.void],
-    device: NDArray[np.int64],
-    fleet: Fleet,
-    outcome: Outcome,
-    now_ms: int,
-) -> None:
-    """The last used fix of each device, and how many presences it now has."""
-    if not len(fixes):
-        return
-    last = np.flatnonzero(np.append(device[1:] != device[:-1], True))
-    rows, which = fixes[last], device[last]
-    presences = fleet.presences.copy()
-    walked, grown = _growth(outcome)
-    presences[np.searchsorted(fleet.device_id, walked)] += grown
-    cursor.execute(
-        _MOVE,
-        (
-            _datetime(now_ms),
-            Column(fleet.device_id[which]),
-            Column(rows["recorded_ms"], instants=True),
-            Column(rows["lat"]),
-            Column(rows["lng"]),
-            Column(rows["accuracy_m"]),
-            Column(rows["speed_mps"].astype("f8")),
-            Column(presences[which]),
-        ),
-        prepare=True,
-    )
-
-
-def _growth(outcome: Outcome) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Devices that walked, and by how many presences each has more."""
-    grown = [len(after) - len(outcome.before[each]) for each, after in outcome.after.items()]
-    return np.array(list(outcome.after), dtype=np.int64), np.array(grown, dtype=np.int32)
-
-
-def write_presence_counts(cursor: psycopg.Cursor[Any], outcome: Outcome) -> None:
-    """For changes that no fix caused: `write_places` counts with the place."""
-    walked, grown = _growth(outcome)
-    cursor.execute(
-        "UPDATE devices_devicestate s SET presences = s.presences + u.grown"
-        " FROM unnest(%s, %s) AS u(device_id, grown)"
-        " WHERE s.device_id = u.device_id AND u.grown <> 0",
-        (Column(walked), Column(grown)),
-    )
-
-
-def write_jumps(
-    cursor: psycopg.Cursor[Any], fleet: Fleet, jumps: Mapping[int, tuple[float, float]]
-) -> None:
-    """Remember the far places that one more fix would confirm; `jumps` by place in the fleet."""
-    if jumps:
-        cursor.execute(
-            _JUMP,
-            (
-                Column(fleet.device_id[list(jumps)]),
-                Column(np.array([lat for lat, _ in jumps.values()])),
-                Column(np.array([lng for _, lng in jumps.values()])),
-            ),
+def write_states(cursor: psycopg.Cursor[Any], states: NDArray[np.void]) -> NDArray[np.int64]:
+    """Write hot rows over those of the version they carry. Answers the ids for which it held."""
+    columns = [
+        Column(states[name], instants=name.endswith("_ms"))
+        for name in (
+            "device_id",
+            "version",
+            "presences",
+            "received_ms",
+            "recorded_ms",
+            "lat",
+            "lng",
+            "accuracy_m",
+            "speed_mps",
+            "jump_lat",
+            "jump_lng",
         )
+    ]
+    return read_column(query(cursor, _STATES, columns)[0], "i8")
 
 
 def _datetime(ms: int) -> datetime:
@@ -170,7 +134,7 @@ def _datetime(ms: int) -> datetime:
 def write_beliefs(
     cursor: psycopg.Cursor[Any],
     outcome: Outcome,
-    fleet: Fleet,
+    states: NDArray[np.void],
     rules_of: Callable[[int], Rules],
     *,
     touch: bool = False,
@@ -201,7 +165,7 @@ def write_beliefs(
         (
             Column(devices),
             _ints(g for _, g, _ in kept),
-            Column(fleet.brand_id[np.searchsorted(fleet.device_id, devices)]),
+            Column(states["brand_id"][np.searchsorted(states["device_id"], devices)]),
             [b.state.value for _, _, b in kept],
             _ints(b.visit_id for _, _, b in kept),
             _instants(b.entered_ms for _, _, b in kept),
@@ -267,8 +231,18 @@ def write_transitions(
         cursor.execute("SELECT pg_notify('nearcast_transitions', '')")
 
 
-def forget_all(cursor: psycopg.Cursor[Any], device_ids: Sequence[int]) -> None:
-    """Believe these devices to be nowhere."""
-    ids = list(device_ids)
-    cursor.execute("DELETE FROM devices_presence WHERE device_id = ANY(%s)", (ids,))
-    cursor.execute("UPDATE devices_devicestate SET presences = 0 WHERE device_id = ANY(%s)", (ids,))
+def write_outcome(
+    cursor: psycopg.Cursor[Any],
+    states: NDArray[np.void],
+    outcome: Outcome,
+    armed: Armed,
+    now_ms: int,
+    *,
+    touch: bool = False,
+) -> None:
+    """Write changes that no fix caused; the hot rows of `states` must be locked."""
+    count_presences(states, outcome)
+    write_states(cursor, states)
+    book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
+    write_beliefs(cursor, outcome, states, book, touch=touch)
+    write_transitions(cursor, outcome.told, None, armed.index, now_ms)

@@ -1,0 +1,54 @@
+"""Hot rows as this process wrote them last, so that a busy device costs no read.
+
+Only a hint: every write names the version it started from, and the database says whether that
+still holds. What does not is read again under a lock.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices.judgement import STATE_DTYPE
+
+
+class Memory:
+    """A bounded map of device id to hot row; one ingest thread uses it, others may clear it."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._place: dict[int, int] = {}
+        self._rows = np.zeros(1024, dtype=STATE_DTYPE)
+        self._lock = threading.Lock()
+
+    def recall(self, device_ids: NDArray[np.int64]) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        """The rows held of these devices, and the ids of those that are not held."""
+        with self._lock:
+            get = self._place.get
+            places = np.array([get(each, -1) for each in device_ids.tolist()], dtype=np.int64)
+            held = places >= 0
+            return self._rows[places[held]], device_ids[~held]
+
+    def remember(self, rows: NDArray[np.void]) -> None:
+        """Hold rows that were just committed; when full, start anew (the next batch reads)."""
+        with self._lock:
+            if len(self._place) + len(rows) > self._capacity:
+                self._place.clear()
+            if len(rows) > self._capacity:
+                return
+            place, ids = self._place, rows["device_id"].tolist()
+            for each in ids:
+                if each not in place:
+                    place[each] = len(place)
+            if len(place) > len(self._rows):
+                grown = np.zeros(min(2 * len(place), self._capacity), dtype=STATE_DTYPE)
+                grown[: len(self._rows)] = self._rows[: len(grown)]
+                self._rows = grown
+            self._rows[[place[each] for each in ids]] = rows
+
+    def forget(self) -> None:
+        """Hold nothing (tests; a database that was restored under us)."""
+        with self._lock:
+            self._place.clear()

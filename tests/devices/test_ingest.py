@@ -1,0 +1,411 @@
+"""Ingest on real rows: what is kept, changed and refused, and in how many queries."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from brands.models import Brand
+from devices.clock import end_unarmed, run_due
+from devices.fixes import FixVerdict, RejectCode, assemble
+from devices.ingest import ACCEPTED, ingest, leave_all
+from devices.models import Device, DeviceState, Fix, Presence, Transition
+from devices.presence import TransitionReason
+from geofences import armed
+from geofences.models import Arming, Geofence
+from geofences.writing import retire, save
+from tests.factories import make_brand, make_circle, make_device
+from tests.places import (
+    ACROSS_THE_STREET,
+    ACROSS_TOWN,
+    AT_THE_DOOR,
+    AT_THE_EDGE,
+    DOWN_THE_ROAD,
+    Place,
+)
+
+pytestmark = pytest.mark.django_db
+
+# Ahead of the clock that arms the geofences: what is armed was armed before these fixes came.
+NOW_MS = time.time_ns() // 1_000_000 + 3_600_000
+MINUTE = 60_000
+NAN = float("nan")
+
+
+def fix(device: Device, place: Place, at_ms: int, **fields: Any) -> tuple[Any, ...]:
+    """A row of FIX_DTYPE."""
+    row = {
+        "device_id": device.pk,
+        "brand_id": device.brand_id,
+        "serial": 1,
+        "recorded_ms": at_ms,
+        "key": 0,
+        "named": False,
+        "lat": place.lat,
+        "lng": place.lng,
+        "accuracy_m": NAN,
+        "speed_mps": NAN,
+        "heading_deg": NAN,
+        "altitude_m": NAN,
+        "battery": NAN,
+        "mock": False,
+    }
+    return tuple((row | fields).values())
+
+
+def take(*rows: tuple[Any, ...], now_ms: int = NOW_MS + 10 * MINUTE) -> list[str]:
+    """Ingest against the rows as they are; answers reject codes, empty for accepted."""
+    verdicts = ingest(assemble(list(rows)), now_ms=now_ms, armed=armed.load())
+    codes = list(RejectCode)
+    return ["" if each == ACCEPTED else codes[each].value for each in verdicts]
+
+
+def told(device: Device) -> list[tuple[str, str]]:
+    rows = Transition.objects.filter(device_id=device.pk).order_by("id")
+    return [(each.kind, each.reason) for each in rows]
+
+
+@pytest.fixture
+def brand() -> Brand:
+    return make_brand()
+
+
+@pytest.fixture
+def device(brand: Brand) -> Device:
+    return make_device(brand)
+
+
+def test_it_keeps_every_accepted_fix_and_the_last_place(device: Device) -> None:
+    assert take(
+        fix(device, DOWN_THE_ROAD, NOW_MS, accuracy_m=12.5, battery=0.5),
+        fix(device, AT_THE_DOOR, NOW_MS + MINUTE, speed_mps=1.5),
+    ) == ["", ""]
+    first, second = Fix.objects.filter(device_id=device.pk).order_by("recorded_at")
+    assert (first.accuracy_m, first.battery, first.speed_mps) == (12.5, 0.5, None)
+    assert (second.lat, second.lng, second.speed_mps) == (*AT_THE_DOOR, 1.5)
+    state = DeviceState.objects.get(device=device)
+    assert (state.lat, state.lng) == AT_THE_DOOR
+    assert state.recorded_at is not None
+    assert state.recorded_at.timestamp() * 1000 == NOW_MS + MINUTE
+
+
+def test_it_tells_a_visit_from_entry_to_exit(brand: Brand, device: Device) -> None:
+    shop = make_circle(brand)
+    take(fix(device, DOWN_THE_ROAD, NOW_MS))
+    take(fix(device, AT_THE_DOOR, NOW_MS + MINUTE))
+    assert Presence.objects.get(device_id=device.pk).geofence_id == shop.pk
+    assert DeviceState.objects.get(device=device).presences == 1
+    take(fix(device, DOWN_THE_ROAD, NOW_MS + 2 * MINUTE))
+    assert told(device) == [("entered", ""), ("exited", "")]
+    assert not Presence.objects.exists()
+    assert DeviceState.objects.get(device=device).presences == 0
+    entered, exited = Transition.objects.order_by("id")
+    assert entered.visit_id == exited.visit_id
+    assert (entered.lat, entered.lng) == AT_THE_DOOR
+
+
+def test_it_tells_the_same_whether_fixes_come_one_by_one_or_together(brand: Brand) -> None:
+    make_circle(brand, dwell_s=90)
+    places = [
+        DOWN_THE_ROAD,
+        AT_THE_DOOR,
+        AT_THE_DOOR,
+        ACROSS_THE_STREET,
+        DOWN_THE_ROAD,
+        AT_THE_DOOR,
+    ]
+    one, many = make_device(brand), make_device(brand)
+    for number, place in enumerate(places):
+        take(fix(one, place, NOW_MS + number * MINUTE))
+    shuffled = [fix(many, place, NOW_MS + number * MINUTE) for number, place in enumerate(places)][
+        ::-1
+    ]
+    take(*shuffled)
+    expected = [("entered", ""), ("dwelled", ""), ("exited", ""), ("entered", "")]
+    assert told(one) == told(many) == expected
+    times = [
+        list(
+            Transition.objects.filter(device_id=each.pk)
+            .order_by("id")
+            .values_list("kind", "occurred_at", "entered_at", "dwell_s")
+        )
+        for each in (one, many)
+    ]
+    assert times[0] == times[1]
+
+
+def test_it_does_not_let_an_unsure_fix_change_anything(brand: Brand, device: Device) -> None:
+    make_circle(brand)
+    take(fix(device, AT_THE_EDGE, NOW_MS, accuracy_m=50))  # inside by 5 m, unsure by 22 m
+    assert told(device) == []
+    take(fix(device, AT_THE_DOOR, NOW_MS + MINUTE, accuracy_m=50))
+    take(fix(device, ACROSS_THE_STREET, NOW_MS + 2 * MINUTE, accuracy_m=50))
+    assert told(device) == [("entered", "")]
+
+
+def test_it_changes_nothing_on_a_replay(brand: Brand, device: Device) -> None:
+    make_circle(brand)
+    rows = [
+        fix(device, DOWN_THE_ROAD, NOW_MS),
+        fix(device, AT_THE_DOOR, NOW_MS + MINUTE),
+        fix(device, DOWN_THE_ROAD, NOW_MS + 2 * MINUTE),
+    ]
+    take(*rows)
+    before = list(Transition.objects.values())
+    assert take(*rows, *rows) == [""] * 6
+    assert list(Transition.objects.values()) == before
+    assert Fix.objects.count() == 3
+
+
+def test_it_knows_a_repeat_by_its_id_whatever_its_time(device: Device) -> None:
+    take(fix(device, DOWN_THE_ROAD, NOW_MS, key=77, named=True))
+    assert take(fix(device, AT_THE_DOOR, NOW_MS + MINUTE, key=77, named=True)) == [""]
+    assert Fix.objects.count() == 1
+    assert DeviceState.objects.get(device=device).lat == DOWN_THE_ROAD.lat
+
+
+def test_it_keeps_a_late_fix_as_history_only(brand: Brand, device: Device) -> None:
+    make_circle(brand)
+    take(fix(device, DOWN_THE_ROAD, NOW_MS + MINUTE))
+    assert take(fix(device, AT_THE_DOOR, NOW_MS)) == [""]
+    assert told(device) == []
+    late = Fix.objects.get(lat=AT_THE_DOOR.lat)
+    assert late.verdict == FixVerdict.LATE
+
+
+def test_it_records_what_it_cannot_believe(brand: Brand, device: Device) -> None:
+    make_circle(brand)
+    take(fix(device, DOWN_THE_ROAD, NOW_MS))
+    far = Place(10.0, 10.0)
+    take(fix(device, AT_THE_DOOR, NOW_MS + 1000, mock=True))
+    take(fix(device, AT_THE_DOOR, NOW_MS + 2000, accuracy_m=9000))
+    take(fix(device, far, NOW_MS + 3000))
+    assert told(device) == []
+    assert sorted(Fix.objects.values_list("verdict", flat=True)) == [
+        FixVerdict.USED,
+        FixVerdict.MOCKED,
+        FixVerdict.TELEPORT,
+        FixVerdict.INACCURATE,
+    ]
+    state = DeviceState.objects.get(device=device)
+    assert (state.lat, state.jump_lat) == (DOWN_THE_ROAD.lat, far.lat)
+    take(fix(device, far, NOW_MS + 4000))
+    state.refresh_from_db()
+    assert (state.lat, state.jump_lat) == (far.lat, None)
+
+
+def test_it_refuses_strangers_revoked_tokens_and_the_unwilling(
+    brand: Brand, device: Device
+) -> None:
+    unwilling = make_device(brand, consent_location=False)
+    stranger = Device(pk=10**12, brand=brand)
+    other_brand = make_brand()
+    assert take(
+        fix(device, AT_THE_DOOR, NOW_MS),
+        fix(device, AT_THE_DOOR, NOW_MS + 1, serial=2),
+        fix(device, AT_THE_DOOR, NOW_MS + 2, brand_id=other_brand.pk),
+        fix(unwilling, AT_THE_DOOR, NOW_MS),
+        fix(stranger, AT_THE_DOOR, NOW_MS),
+    ) == ["", "unknown_device", "unknown_device", "consent_withdrawn", "unknown_device"]
+    assert Fix.objects.count() == 1
+
+
+def test_it_matches_only_the_brands_own_geofences(brand: Brand, device: Device) -> None:
+    make_circle(make_brand())
+    take(fix(device, AT_THE_DOOR, NOW_MS))
+    assert told(device) == []
+
+
+def test_it_marks_an_entry_that_the_arming_caused(brand: Brand, device: Device) -> None:
+    take(fix(device, AT_THE_DOOR, NOW_MS), now_ms=NOW_MS - 120 * MINUTE)
+    make_circle(brand)
+    take(fix(device, AT_THE_DOOR, NOW_MS + MINUTE))
+    assert told(device) == [("entered", "initial")]
+
+
+def test_it_enters_plainly_on_a_first_fix(brand: Brand, device: Device) -> None:
+    make_circle(brand)
+    take(fix(device, AT_THE_DOOR, NOW_MS))
+    assert told(device) == [("entered", "")]
+
+
+def test_it_leaves_for_evaluation_only_what_a_campaign_waits_for(
+    brand: Brand, device: Device
+) -> None:
+    make_circle(brand)
+    wanted = make_circle(brand, track_visits=False)
+    Arming.objects.create(brand=brand, campaign_id=1, geofence=wanted)
+    Geofence.objects.filter(pk=wanted.pk).update(name="armed")  # any write runs the trigger
+    take(fix(device, AT_THE_DOOR, NOW_MS))
+    open_ones = Transition.objects.filter(processed_at__isnull=True)
+    assert [each.geofence_id for each in open_ones] == [wanted.pk]
+    assert Transition.objects.count() == 2
+
+
+def test_the_clock_fires_a_dwell_though_the_phone_is_silent(brand: Brand, device: Device) -> None:
+    make_circle(brand, dwell_s=300)
+    take(fix(device, AT_THE_DOOR, NOW_MS), now_ms=NOW_MS)
+    assert run_due(now=NOW_MS + 5 * MINUTE - 1, armed=armed.load()) == 0
+    for _ in range(2):  # the second look finds nothing more
+        run_due(now=NOW_MS + 5 * MINUTE, armed=armed.load())
+    assert told(device) == [("entered", ""), ("dwelled", "")]
+    take(fix(device, AT_THE_DOOR, NOW_MS + 6 * MINUTE))
+    assert told(device) == [("entered", ""), ("dwelled", "")]
+
+
+def test_the_clock_gives_a_silent_device_up(brand: Brand, device: Device, settings: Any) -> None:
+    settings.SILENCE_S = 600
+    make_circle(brand)
+    take(fix(device, AT_THE_DOOR, NOW_MS), now_ms=NOW_MS)
+    run_due(now=NOW_MS + 11 * MINUTE, armed=armed.load())
+    assert told(device) == [("entered", ""), ("exited", "silence")]
+    assert DeviceState.objects.get(device=device).presences == 0
+
+
+def test_the_clock_is_patient_with_a_phone_that_sends_its_past(
+    brand: Brand, device: Device, settings: Any
+) -> None:
+    settings.SILENCE_S = 600
+    make_circle(brand)
+    hours_later = NOW_MS + 300 * MINUTE
+    take(fix(device, AT_THE_DOOR, NOW_MS), now_ms=hours_later)
+    run_due(now=hours_later + MINUTE, armed=armed.load())
+    assert told(device) == [("entered", "")]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("retire", TransitionReason.GEOFENCE_ENDED),
+        ("disarm", TransitionReason.DISARMED),
+        ("move", TransitionReason.GEOFENCE_MOVED),
+    ],
+)
+def test_the_clock_ends_visits_of_geofences_that_are_no_more_what_they_were(
+    brand: Brand, device: Device, change: str, reason: TransitionReason
+) -> None:
+    shop = make_circle(brand)
+    take(fix(device, AT_THE_DOOR, NOW_MS))
+    if change == "retire":
+        retire([shop.pk])
+    elif change == "disarm":
+        shop.track_visits = False
+        save([shop])
+    else:
+        shop.radius_m = 500.0
+        save([shop])
+    assert end_unarmed(now=NOW_MS + 20 * MINUTE, armed=armed.load()) == 1
+    assert told(device) == [("entered", ""), ("exited", reason.value)]
+    assert DeviceState.objects.get(device=device).presences == 0
+
+
+def test_it_ends_all_visits_when_consent_is_withdrawn(brand: Brand, device: Device) -> None:
+    make_circle(brand)
+    take(fix(device, AT_THE_DOOR, NOW_MS))
+    for _ in range(2):
+        leave_all(
+            device.pk,
+            reason=TransitionReason.CONSENT_WITHDRAWN,
+            armed=armed.load(),
+            now_ms=NOW_MS + MINUTE,
+        )
+    assert told(device) == [("entered", ""), ("exited", "consent_withdrawn")]
+
+
+def test_it_takes_as_many_queries_for_a_thousand_devices_as_for_one(brand: Brand) -> None:
+    make_circle(brand)
+    devices = [make_device(brand) for _ in range(30)]
+    snapshot = armed.load()
+    counts = []
+    for batch in (devices[:1], devices[1:]):
+        rows = assemble([fix(each, AT_THE_DOOR, NOW_MS + len(batch)) for each in batch])
+        with (
+            CaptureQueriesContext(
+                connection,
+            ),
+            _counting() as statements,
+        ):
+            ingest(rows, now_ms=NOW_MS + MINUTE, armed=snapshot)
+        counts.append(len(statements))
+    assert counts[0] == counts[1] <= 7
+
+
+class _counting:  # noqa: N801 - reads as a with-statement
+    """Statements that went past Django's logger, on the raw connection."""
+
+    def __enter__(self) -> list[str]:
+        import psycopg
+
+        self.seen: list[str] = []
+        self._execute, self._copy = psycopg.Cursor.execute, psycopg.Cursor.copy
+
+        def execute(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+            self.seen.append(str(query))
+            return self._execute(cursor, query, *args, **kwargs)
+
+        def copy(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+            self.seen.append(str(query))
+            return self._copy(cursor, query, *args, **kwargs)
+
+        psycopg.Cursor.execute, psycopg.Cursor.copy = execute, copy  # type: ignore[method-assign]
+        return self.seen
+
+    def __exit__(self, *_: object) -> None:
+        import psycopg
+
+        psycopg.Cursor.execute, psycopg.Cursor.copy = self._execute, self._copy  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def two_racers() -> Iterator[list[threading.Thread]]:
+    threads: list[threading.Thread] = []
+    yield threads
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_batches_that_share_devices_in_opposite_order_both_finish(
+    two_racers: list[threading.Thread],
+) -> None:
+    brand = make_brand()
+    make_circle(brand)
+    devices = [make_device(brand) for _ in range(40)]
+    snapshot, answers = armed.load(), []
+
+    def race(order: list[Device], offset: int) -> None:
+        try:
+            for turn in range(5):
+                place = AT_THE_DOOR if turn % 2 else ACROSS_TOWN
+                rows = [fix(each, place, NOW_MS + turn * MINUTE + offset) for each in order]
+                answers.append(
+                    (
+                        ingest(assemble(rows), now_ms=NOW_MS + 20 * MINUTE, armed=snapshot)
+                        == ACCEPTED
+                    ).all()
+                )
+        finally:
+            connection.close()
+
+    for order, offset in ((devices, 0), (devices[::-1], 1)):
+        two_racers.append(threading.Thread(target=race, args=(order, offset)))
+        two_racers[-1].start()
+    for thread in two_racers:
+        thread.join()
+    assert answers == [True] * 10
+    stories = {tuple(told(each)) for each in devices}
+    assert all(
+        [kind for kind, _ in story] == (["entered", "exited"] * 9)[: len(story)]
+        for story in stories
+    )
+    assert Presence.objects.count() == sum(len(story) % 2 for story in map(told, devices))
+    assert np.sum(list(DeviceState.objects.values_list("presences", flat=True))) == (
+        Presence.objects.count()
+    )

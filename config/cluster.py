@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from config import proc
 from config.postgres import (
     PostgresError,
     give_to_server,
@@ -45,6 +46,7 @@ PORT = 5432
 # sockaddr_un.sun_path holds 108 bytes on Linux (104 on macOS), the closing zero included.
 LONGEST_SOCKET_PATH = 103
 START_TIMEOUT_S = 120
+KILLED_WITHIN_S = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,11 @@ class Cluster:
         if len(os.fsencode(longest)) <= LONGEST_SOCKET_PATH:
             return self.home
         return Path("/run" if os.geteuid() == 0 else "/tmp") / f"nearcast-{digest(self.home)}"  # noqa: S108  its owner is checked
+
+    @property
+    def socket_lock(self) -> Path:
+        """The file beside the socket that names the server's process."""
+        return self.socket_folder / f".s.PGSQL.{PORT}.lock"
 
     @property
     def url(self) -> str:
@@ -196,15 +203,24 @@ def is_running(cluster: Cluster) -> bool:
     return probe.returncode in (0, 1)
 
 
-def forget_foreign_pid(cluster: Cluster) -> None:
-    """Drop a pid file that a copied folder brought along: it names the original's server."""
+def forget_old_pid(cluster: Cluster) -> None:
+    """Drop a pid file that would keep the server from starting, where that is safe."""
     pid_file = cluster.data / "postmaster.pid"
     try:
-        of_data = pid_file.read_text().splitlines()[1]
-    except (FileNotFoundError, IndexError):
+        pid, of_data = pid_file.read_text().splitlines()[:2]
+    except (FileNotFoundError, ValueError):
         return
     if Path(of_data).resolve() != cluster.data.resolve():
+        pid_file.unlink()  # a copied folder brought it along: it names the original's server
+        return
+    if proc.wait_for_end([int(pid)], within_s=KILLED_WITHIN_S):
+        return  # somebody else has that number by now, PostgreSQL sees to it
+    # A killed server keeps its number until init buries it, which some containers' init never does.
+    # Its children must be gone too: they are the ones who would write to the same files.
+    left = proc.wait_for_end(proc.working_in(cluster.data), within_s=START_TIMEOUT_S)
+    if proc.is_there(int(pid)) and not left:
         pid_file.unlink()
+        cluster.socket_lock.unlink(missing_ok=True)
 
 
 def sql(cluster: Cluster, statement: str, *, database: str) -> str:
@@ -225,7 +241,7 @@ def start() -> tuple[Cluster, bool]:
         cluster = recorded() or make()
         if is_running(cluster):
             return cluster, True
-        forget_foreign_pid(cluster)
+        forget_old_pid(cluster)
         make_socket_folder(cluster)
         mark(cluster)
         try:

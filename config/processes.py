@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from config.proc import MARK
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
-# Every process of this checkout carries this variable, so that what a kill -9 of the supervisor
-# left behind is found again, and nothing else is.
-MARK = "NEARCAST_PROCESS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +25,6 @@ class Process:
     name: str
     command: Sequence[str]
     after: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 def web(*, host: str, port: int, workers: int) -> Process:
@@ -71,35 +69,36 @@ def quote(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%") + '"'
 
 
-def supervisor_configuration(processes: Sequence[Process], *, folder: Path, mark: str) -> str:
-    """Return the file that makes supervisord keep `processes` running, logging into `folder`."""
+def supervisor_configuration(processes: Sequence[Process], *, logs: str, mark: str) -> str:
+    """Return the file that makes supervisord keep `processes` running.
+
+    `logs` is a folder, relative to where supervisord is started: it knows no way to spell a
+    percent sign in the path of a log.
+    """
     sections = [
         "[supervisord]",
         "nodaemon = true",
-        f"logfile = {folder / 'supervisor.log'}".replace("%", "%%"),
+        f"logfile = {logs}/supervisor.log",
         "logfile_maxbytes = 1MB",
-        f"pidfile = {folder / 'supervisor.pid'}".replace("%", "%%"),
+        f"pidfile = {logs}/supervisor.pid",
         # Root is fine for a demonstration on one's own machine; named, or supervisor warns.
         *(["user = root"] if os.geteuid() == 0 else []),
     ]
     for process in processes:
         launch = [PYTHON, "-m", "config.launch", process.after, *process.command]
-        environment = {MARK: f"{mark}:{process.name}", **process.environment}
         sections += [
             "",
             f"[program:{process.name}]",
             f"command = {' '.join(quote(part) for part in launch)}",
-            f"directory = {ROOT}".replace("%", "%%"),
-            f"environment = {','.join(f'{k}={quote(v)}' for k, v in environment.items())}",
+            f'environment = {MARK}="{mark}:{process.name}"',
             "autorestart = true",
             "startsecs = 2",
             "startretries = 30",
             # Long enough for a worker to finish its batch, and for web to answer what it accepted.
             "stopwaitsecs = 8",
-            "stopasgroup = false",
             "killasgroup = true",
             "redirect_stderr = true",
-            f"stdout_logfile = {folder / (process.name + '.log')}".replace("%", "%%"),
+            f"stdout_logfile = {logs}/{process.name}.log",
             "stdout_logfile_maxbytes = 5MB",
             "stdout_logfile_backups = 1",
         ]

@@ -19,10 +19,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
-from config import cluster, launch
+from config import cluster, launch, proc
 from config.postgres import PostgresError
 from config.processes import (
-    MARK,
     PYTHON,
     ROOT,
     Process,
@@ -124,11 +123,13 @@ def start_supervisor(
     """Start the supervisor in a session of its own, so that Ctrl-C reaches only us."""
     LOGS.mkdir(exist_ok=True)
     configuration = LOGS / "supervisor.conf"
-    configuration.write_text(supervisor_configuration(processes, folder=LOGS, mark=mark()))
+    configuration.write_text(
+        supervisor_configuration(processes, logs=str(LOGS.relative_to(ROOT)), mark=mark())
+    )
     return subprocess.Popen(
         [PYTHON, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(configuration)],
         cwd=ROOT,
-        env={**environment, MARK: f"{mark()}:supervisor"},
+        env={**environment, proc.MARK: f"{mark()}:supervisor"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -176,8 +177,8 @@ def stop_supervisor(supervisor: subprocess.Popen[str]) -> None:
 
 def sweep() -> int:
     """End every process of this checkout that lost its supervisor; return how many there were."""
-    left = list(launch.marked(lambda value: value.startswith(f"{mark()}:")))
-    launch.end(left)
+    left = list(proc.marked(lambda value: value.startswith(f"{mark()}:")))
+    proc.end(left)
     return len(left)
 
 
@@ -296,7 +297,7 @@ def stop() -> None:
         pid = int(RUN_LOCK.read_text().split()[0])
         say(f"Stopping process {pid}")
         os.kill(pid, signal.SIGTERM)
-        launch.wait_for_end([pid], within_s=STOPPED_WITHIN_S * 2)
+        proc.wait_for_end([pid], within_s=STOPPED_WITHIN_S * 2)
         say("Stopped")
 
 

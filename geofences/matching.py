@@ -433,7 +433,9 @@ class Index:
         """Where these geofences stand in the columns; -1 where they are not armed."""
         ids = np.asarray(ids, np.int64)
         base, overlay = (layer.positions(ids) for layer in self._layers)
-        base[~self._alive[base]] = -1
+        held = base >= 0
+        held[held] = self._alive[base[held]]
+        base = np.where(held, base, -1)
         shift = len(self._base.geofence_id)
         return np.where(overlay >= 0, overlay + shift, base).astype(np.int32)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -294,7 +295,7 @@ def test_the_clock_ends_visits_of_geofences_that_are_no_more_what_they_were(
     shop = make_circle(brand)
     take(fix(device, AT_THE_DOOR, NOW_MS))
     if change == "retire":
-        retire([shop.pk])
+        retire([shop.pk], now=datetime.now(UTC))
     elif change == "disarm":
         shop.track_visits = False
         save([shop])

@@ -26,7 +26,7 @@ stop: ## Stop what `make run` started, from another terminal
 
 .PHONY: test
 test: ready-for-tests ## Run the tests; TESTS="tests/devices -k dwell" chooses
-	@$(with_database) $(python) -m pytest $(TESTS)
+	@$(with_database) bin/tests $(TESTS)
 
 .PHONY: check
 check: ready-for-tests ## What CI runs: style, types, contracts, migrations, API document, tests

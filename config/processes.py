@@ -39,11 +39,15 @@ def web(*, host: str, port: int, workers: int) -> Process:
     )
 
 
+# Which loops of config.work share a process: those that are busy at once have one each.
+LOOPS = {"evaluate": ["evaluate"], "deliver": ["deliver"], "clock": ["clock", "imports"]}
+
+
 def workers() -> list[Process]:
-    """Return the loops behind the doors, each alone so that none waits for another's turn."""
+    """Return the loops behind the doors."""
     return [
-        Process(name=name, command=[PYTHON, "manage.py", "work", name])
-        for name in ("evaluate", "deliver", "clock")
+        Process(name=name, command=[PYTHON, "manage.py", "work", *loops])
+        for name, loops in LOOPS.items()
     ]
 
 

@@ -196,7 +196,7 @@ def announce(addresses: Mapping[str, str]) -> None:
         ("Admin", "admin_url"),
         ("Live map", "live_url"),
         ("Socket", "ws_url"),
-        ("Pushes sent", "messages_url"),
+        ("Emulator", "emulator_url"),
         ("App key", "app_key"),
         ("Server key", "server_key"),
     ):
@@ -244,6 +244,7 @@ def plan(host: str, port: int) -> tuple[list[Process], dict[str, str]]:
         "base_url": base_url,
         "ws_url": base_url.replace("http", "ws", 1) + "/v1/stream",
         "admin_url": f"{base_url}/admin/",
+        "live_url": f"{base_url}/admin/live/",
     }
     if is_production():
         return processes, addresses
@@ -253,7 +254,8 @@ def plan(host: str, port: int) -> tuple[list[Process], dict[str, str]]:
         processes.insert(0, emulator(port=emulator_port))
         emulator_url = f"http://127.0.0.1:{emulator_port}"
     processes.append(crowd(base_url=base_url))
-    return processes, {**addresses, "emulator_url": emulator_url}
+    addresses["emulator_url"] = emulator_url
+    return processes, addresses
 
 
 def run() -> None:

@@ -16,9 +16,9 @@ from threading import Thread
 import pytest
 from supervisor.options import ServerOptions
 
-from config import proc
+from config import proc, work
 from config.proc import MARK
-from config.processes import Process, supervisor_configuration
+from config.processes import LOOPS, Process, supervisor_configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = "import signal; print('up', flush=True); signal.pause()"
@@ -138,3 +138,7 @@ def test_it_writes_what_supervisor_reads(tmp_path: Path, monkeypatch: pytest.Mon
     assert program.environment == {MARK: "1-2:odd"}
     assert Path(program.stdout_logfile).resolve() == tmp_path / "odd.log"
     assert program.autorestart
+
+
+def test_it_runs_every_loop_once() -> None:
+    assert sorted(loop for loops in LOOPS.values() for loop in loops) == sorted(work.LOOPS)

@@ -131,7 +131,7 @@ def test_it_takes_what_fcm_takes(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_, field, words",
+    ("request_", "field", "words"),
     [
         # not of the right types: refused by the front, before FCM
         ([], "", "TYPE_MESSAGE"),
@@ -245,7 +245,7 @@ def test_it_agrees_with_our_own_check_on_what_is_sent(
 
 @pytest.mark.shared_data
 @pytest.mark.parametrize(
-    "shape, name",
+    ("shape", "name"),
     [
         (shapes.REQUEST, "SendMessageRequest"),
         (shapes.MESSAGE, "Message"),
@@ -345,7 +345,7 @@ def test_it_gives_no_fcm_code_to_what_never_reached_fcm(post: Callable[..., Any]
 
 
 @pytest.mark.parametrize(
-    "content, status", [(b"{", 400), (b"null", 400), (b"\xff", 400), (b"x" * 70_000, 413)]
+    ("content", "status"), [(b"{", 400), (b"null", 400), (b"\xff", 400), (b"x" * 70_000, 413)]
 )
 def test_it_refuses_a_body_that_is_no_request(
     emulator: RunningEmulator, post: Callable[..., Any], content: bytes, status: int

@@ -212,7 +212,7 @@ async def test_it_says_everything_the_options_ask_for(emulator: RunningEmulator)
 
 
 @pytest.mark.parametrize(
-    "token, kind, code, retry_after_s, needs_operator",
+    ("token", "kind", "code", "retry_after_s", "needs_operator"),
     [
         ("unregistered-1", PushErrorKind.TOKEN_GONE, "UNREGISTERED", None, False),
         ("invalid-1", PushErrorKind.TOKEN_GONE, "INVALID_TOKEN", None, False),
@@ -466,7 +466,7 @@ NOT_A_TOKEN = "The registration token is not a valid FCM registration token"
 
 
 @pytest.mark.parametrize(
-    "failure, kind, needs_operator",
+    ("failure", "kind", "needs_operator"),
     [
         # FCM's own
         (messaging.UnregisteredError("gone"), "token_gone", False),
@@ -552,7 +552,7 @@ def test_it_has_a_verdict_for_every_exception_class_of_the_library() -> None:
 
 
 @pytest.mark.parametrize(
-    "header, expected_s",
+    ("header", "expected_s"),
     [
         ("90", 90),
         (format_datetime(datetime.now(UTC) + timedelta(seconds=120), usegmt=True), 120),

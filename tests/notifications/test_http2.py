@@ -188,7 +188,7 @@ async def test_it_says_that_a_request_beyond_a_goaway_was_not_processed() -> Non
 
 
 @pytest.mark.parametrize(
-    "code, unprocessed", [(ErrorCodes.REFUSED_STREAM, True), (ErrorCodes.INTERNAL_ERROR, False)]
+    ("code", "unprocessed"), [(ErrorCodes.REFUSED_STREAM, True), (ErrorCodes.INTERNAL_ERROR, False)]
 )
 async def test_it_tells_a_refused_stream_from_a_broken_one(
     code: ErrorCodes, unprocessed: bool

@@ -46,7 +46,7 @@ def test_it_takes_a_plain_push() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields, code",
+    ("fields", "code"),
     [
         ({"body": "x" * MAX_PAYLOAD_BYTES}, "PAYLOAD_TOO_BIG"),
         # two bytes a letter

@@ -41,7 +41,7 @@ def retry(seconds: float) -> Retry:
 
 
 @pytest.mark.parametrize(
-    "outcome, attempts, life_s, jitter, expected",
+    ("outcome", "attempts", "life_s", "jitter", "expected"),
     [
         # taken: done, however many tries it took and however late
         (OK, 1, 3600, 0.0, Sent()),

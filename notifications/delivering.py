@@ -1,0 +1,434 @@
+"""Sends what is due: claim, look again, send, record. It writes only through `outbox`.
+
+Rows and sockets wait on different threads: this one talks to the database, the courier's to the
+provider. So several batches are in the air at once, and a slow answer holds up its own batch only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+import uvloop
+from django.conf import settings
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection
+from django.utils import timezone
+
+from devices import registration
+from notifications import outbox
+from notifications.firebase import sender_for
+from notifications.gates import Facts, Gate, Gates, Go, Hold, InboxOnly, Refused, Stop, look_again
+from notifications.models import DeliveryState
+from notifications.outbox import Claimed, Result, Tried
+from notifications.push import MAX_TTL_S, Content, Outcome, Push, PushErrorKind, Sender
+from notifications.retries import MAX_ATTEMPTS, Dead, DeadReason, Retry, Sent, next_attempt
+
+logger = logging.getLogger(__name__)
+
+BATCH = 100
+BATCHES_IN_THE_AIR = 6
+# Longer than the worst case: 600 rows over 100 lanes, ten seconds for each before it is given up.
+LEASE_S = 90.0
+LOOK_S = 1.0  # a retry or a held offer that came due is noticed within this; new ones at once
+STOP_WITHIN_S = 5.0
+GATE_FAILED_DELAY_S = 60.0
+
+_gates: list[Gate] = []
+
+_DEVICES = """
+    SELECT id, push_token, consent_location, consent_marketing
+      FROM devices_device WHERE id = ANY(%s)
+"""
+# Leaving is not yet left.
+_INSIDE = """
+    SELECT p.device_id, p.geofence_id FROM devices_presence p
+      JOIN unnest(%s::bigint[], %s::bigint[]) AS asked (device_id, geofence_id)
+        USING (device_id, geofence_id)
+     WHERE p.state IN ('inside', 'leaving')
+"""
+
+
+class Post(Protocol):
+    """Takes pushes to a provider, somewhere else."""
+
+    def send(self, pushes: Sequence[Push]) -> Future[list[Outcome]]: ...
+
+
+class Courier:
+    """Runs one `Sender` on a thread and an event loop of its own."""
+
+    def __init__(self, make_sender: Callable[[], Sender]) -> None:
+        self._make_sender = make_sender
+        self._ready: Future[tuple[Sender, asyncio.AbstractEventLoop]] = Future()
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+
+    def __enter__(self) -> Courier:
+        self._thread.start()
+        self._ready.result()
+        return self
+
+    def send(self, pushes: Sequence[Push]) -> Future[list[Outcome]]:
+        sender, loop = self._ready.result()
+        return asyncio.run_coroutine_threadsafe(_send(sender, pushes), loop)
+
+    def __exit__(self, *_raised: object) -> None:
+        loop = self._ready.result()[1]
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            loop = runner.get_loop()
+            try:
+                sender = self._make_sender()
+            except BaseException as error:  # noqa: BLE001 - raised where the courier was called
+                self._ready.set_exception(error)
+                return
+            self._ready.set_result((sender, loop))
+            loop.run_forever()
+            runner.run(sender.close())
+
+
+async def _send(sender: Sender, pushes: Sequence[Push]) -> list[Outcome]:
+    return await sender.send(pushes)
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What a batch comes to before anything is sent."""
+
+    settled: list[Result] = field(default_factory=list)
+    going: list[Claimed] = field(default_factory=list)
+    pushes: list[Push] = field(default_factory=list)  # as `going`, in its order
+
+
+def add_gate(gate: Gate) -> None:
+    """Let an app above look at each batch before it is sent; called once, when the app is ready."""
+    _gates.append(gate)
+
+
+# -- gather -----------------------------------------------------------------------------------
+
+
+def gather(batch: Sequence[Claimed]) -> dict[int, Facts]:
+    """Read what is true now of the batch's devices: two queries, whatever its size."""
+    asked = [(one.device_id, geofence_id) for one in batch if (geofence_id := _place(one))]
+    inside: dict[int, set[int]] = {}
+    with connection.cursor() as cursor:
+        if asked:
+            cursor.execute(_INSIDE, [list(column) for column in zip(*asked, strict=True)])
+            for device_id, geofence_id in cursor.fetchall():
+                inside.setdefault(device_id, set()).add(geofence_id)
+        cursor.execute(_DEVICES, (list({one.device_id for one in batch}),))
+        return {
+            device_id: Facts(
+                push_token=push_token,
+                consent_location=location,
+                consent_marketing=marketing,
+                inside=frozenset(inside.get(device_id, ())),
+            )
+            for device_id, push_token, location, marketing in cursor.fetchall()
+        }
+
+
+def _place(one: Claimed) -> int | None:
+    """Return the geofence that an offer must still be in; a malformed row is parked later."""
+    try:
+        return msgspec.json.decode(one.gates, type=Gates).only_while_inside
+    except msgspec.DecodeError:
+        return None
+
+
+def ask_above(batch: Sequence[Claimed], *, now: datetime) -> dict[int, Hold | Stop]:
+    """Ask the apps above; where several object to a delivery, the first one's word counts."""
+    found: dict[int, Hold | Stop] = {}
+    for gate in _gates:
+        try:
+            found = {**gate(batch, now=now), **found}
+        # A gate that fails holds its batch: better late than against a rule.
+        except Exception:
+            logger.exception("a gate failed; its batch waits")
+            until = now + timedelta(seconds=GATE_FAILED_DELAY_S)
+            return {one.id: Hold(until=until, reason="gate_failed") for one in batch}
+    return found
+
+
+# -- decide -----------------------------------------------------------------------------------
+
+
+def decide(
+    batch: Sequence[Claimed],
+    facts: Mapping[int, Facts],
+    held_above: Mapping[int, Hold | Stop],
+    *,
+    now: datetime,
+) -> Plan:
+    """Sort a batch into what goes out and what does not."""
+    plan = Plan()
+    for one in batch:
+        try:
+            _decide_one(one, facts.get(one.device_id), held_above.get(one.id), plan, now)
+        # A row that breaks our code is parked with what it said, and stops no other.
+        except Exception as error:
+            logger.exception("parked delivery %s", one.id)
+            plan.settled.append(_parked(one, f"{type(error).__name__}: {error}"))
+    return plan
+
+
+def _decide_one(
+    one: Claimed, facts: Facts | None, above: Hold | Stop | None, plan: Plan, now: datetime
+) -> None:
+    if one.attempt_count > MAX_ATTEMPTS:
+        plan.settled.append(_parked(one, f"claimed {one.attempt_count} times without an answer"))
+        return
+    verdict = look_again(
+        msgspec.json.decode(one.gates, type=Gates),
+        facts,
+        by_location=one.moment_kind == "transition",
+        transactional=one.transactional,
+        expires_at=one.expires_at,
+        now=now,
+    )
+    if above and not isinstance(verdict, Stop):
+        verdict = above
+    match verdict:
+        case Go(token=token):
+            plan.pushes.append(_push(one, token, now))
+            plan.going.append(one)
+        case InboxOnly():
+            sent = DeliveryState.SENT
+            plan.settled.append(
+                Result(
+                    claimed=one, state=sent, reason="no_push_token", sent_at=now, channel="inbox"
+                )
+            )
+        case Hold(until=until, reason=reason):
+            pending = DeliveryState.PENDING
+            plan.settled.append(Result(claimed=one, state=pending, reason=reason, due_at=until))
+        case Stop(reason=reason):
+            expired = reason == Refused.EXPIRED
+            state = DeliveryState.EXPIRED if expired else DeliveryState.SUPPRESSED
+            plan.settled.append(Result(claimed=one, state=state, reason=reason))
+
+
+def _push(one: Claimed, token: str, now: datetime) -> Push:
+    """Build the push; the same delivery always has the same collapse key, so a repeat replaces."""
+    content = msgspec.json.decode(one.content, type=Content)
+    life_s = min(int((one.expires_at - now).total_seconds()), MAX_TTL_S)
+    asked_s = content.push.ttl_s
+    return Push(
+        delivery_id=one.id,
+        token=token,
+        title=content.title,
+        body=content.body,
+        image_url=content.image_url,
+        deep_link=content.deep_link,
+        data=content.data,
+        options=content.push,
+        ttl_s=life_s if asked_s is None else max(0, min(asked_s, life_s)),
+        collapse_key=content.push.collapse_key or f"nc{one.id}",
+    )
+
+
+def _parked(one: Claimed, why: str) -> Result:
+    return Result(claimed=one, state=DeliveryState.PARKED, reason=why)
+
+
+def result_of(one: Claimed, outcome: Outcome, *, now: datetime) -> Result:
+    """Return what an attempt makes of a delivery."""
+    error = outcome.error
+    tried = Tried(
+        at=now,
+        outcome=error.kind.value if error else "sent",
+        error=f"{error.code}: {error.detail}" if error else "",
+        message_id=outcome.message_id,
+        latency_ms=outcome.latency_ms,
+    )
+    following = next_attempt(
+        outcome=outcome,
+        attempts=one.attempt_count,
+        now=now,
+        expires_at=one.expires_at,
+        jitter=random.random(),  # noqa: S311 - it spreads retries, it keeps no secret
+    )
+    match following:
+        case Sent():
+            return Result(claimed=one, state=DeliveryState.SENT, sent_at=now, tried=tried)
+        case Retry(at=at):
+            why = error.code if error else ""
+            return Result(
+                claimed=one, state=DeliveryState.PENDING, reason=why, due_at=at, tried=tried
+            )
+        case Dead(reason=reason):
+            expired = reason is DeadReason.EXPIRED
+            state = DeliveryState.EXPIRED if expired else DeliveryState.FAILED
+            code = f": {error.code}" if error else ""
+            return Result(claimed=one, state=state, reason=f"{reason}{code}", tried=tried)
+
+
+# -- apply ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class Flight:
+    """A batch in the air: nothing of it is in a transaction."""
+
+    plan: Plan
+    answer: Future[list[Outcome]]
+
+
+def depart(post: Post, *, now: datetime, limit: int = BATCH) -> tuple[int, Flight | None]:
+    """Claim, look again and hand to the courier; how many were claimed, and what is in the air."""
+    batch = outbox.claim(limit=limit, lease_s=LEASE_S, now=now)
+    if not batch:
+        return 0, None
+    plan = decide(batch, gather(batch), ask_above(batch, now=now), now=now)
+    write(plan.settled)
+    flight = Flight(plan=plan, answer=post.send(plan.pushes)) if plan.pushes else None
+    return len(batch), flight
+
+
+def land(flight: Flight, *, now: datetime) -> None:
+    """Record what came of a batch; a token that is gone is taken from the device that had it."""
+    try:
+        outcomes = flight.answer.result()
+    # What came of it is not known: the leases run out, and it is sent again (the honest gap).
+    except Exception:
+        logger.exception("a batch was lost on its way")
+        return
+    pairs = list(zip(flight.plan.going, outcomes, strict=True))
+    write([result_of(one, outcome, now=now) for one, outcome in pairs])
+    gone = [
+        (one.device_id, push.token)
+        for (one, outcome), push in zip(pairs, flight.plan.pushes, strict=True)
+        if outcome.error and outcome.error.kind is PushErrorKind.TOKEN_GONE
+    ]
+    if gone:
+        registration.retire_push_tokens(gone, now=now)
+
+
+def write(results: Sequence[Result]) -> None:
+    """Record a batch, and where the database refuses it, row by row, parking the one at fault."""
+    try:
+        outbox.record(results)
+    except (DataError, IntegrityError):
+        logger.exception("a batch of results was refused; trying its rows one at a time")
+        for result in results:
+            try:
+                outbox.record([result])
+            except (DataError, IntegrityError) as error:
+                logger.exception("parked delivery %s", result.claimed.id)
+                outbox.record([_parked(result.claimed, f"unrecordable: {error}")])
+
+
+def deliver_once(post: Post, *, now: datetime, limit: int = BATCH) -> int:
+    """Send one batch from claim to record; answers how many deliveries it settled."""
+    started_s = time.monotonic()
+    claimed, flight = depart(post, now=now, limit=limit)
+    if flight:
+        flight.answer.exception()  # waits
+        land(flight, now=now + timedelta(seconds=time.monotonic() - started_s))
+    return claimed
+
+
+# -- loop -------------------------------------------------------------------------------------
+
+
+def run(stop: threading.Event) -> None:
+    """Deliver until `stop`: at once when something is owed, every second what came due."""
+    make_sender = partial(
+        sender_for,
+        emulator_url=settings.FCM_EMULATOR_URL,
+        credentials_path=settings.FIREBASE_CREDENTIALS,
+    )
+    with Courier(make_sender) as courier, contextlib.closing(Airport(courier)) as airport:
+        airport.run(stop)
+
+
+class Airport:
+    """Keeps batches in the air and records those that landed, on one thread and one connection."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._flights: list[Flight] = []
+        self._bell, self._ring = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ring.setblocking(False)
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                self._listen(stop)
+            except (OperationalError, InterfaceError):
+                # What landed meanwhile stays in the list and is recorded with the next connection.
+                logger.exception("delivering lost the database; trying again")
+                connection.close()
+                stop.wait(1.0)
+        self._finish()
+        connection.close()
+
+    def _listen(self, stop: threading.Event) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("LISTEN nearcast_deliveries")
+        while not stop.is_set():
+            self._land()
+            more = False
+            if len(self._flights) < BATCHES_IN_THE_AIR:
+                claimed, flight = depart(self._post, now=timezone.now())
+                if flight:
+                    self._flights.append(flight)
+                    flight.answer.add_done_callback(self._rang)
+                more = claimed == BATCH
+            if not more or len(self._flights) >= BATCHES_IN_THE_AIR:
+                self._wait()
+
+    def _land(self) -> None:
+        for flight in [one for one in self._flights if one.answer.done()]:
+            land(flight, now=timezone.now())
+            self._flights.remove(flight)
+
+    def _wait(self) -> None:
+        """Sleep until something is owed, a batch has landed, or it is time to look anyway."""
+        raw: Any = connection.connection
+        if any(True for _ in raw.notifies(timeout=0)):
+            return  # it came with the answer to another statement: the socket is silent by now
+        # Half a second at most: `stop` has no bell of its own.
+        ready, _, _ = select.select([raw.fileno(), self._bell], [], [], min(LOOK_S, 0.5))
+        if self._bell in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._bell.recv(4_096)
+        if raw.fileno() in ready:
+            for _ in raw.notifies(timeout=0):
+                pass
+
+    def _rang(self, _answer: Future[list[Outcome]]) -> None:
+        with contextlib.suppress(OSError):  # the bell is ringing already, or gone
+            self._ring.send(b"!")
+
+    def _finish(self) -> None:
+        """Record what still lands; what does not is sent again when its lease runs out."""
+        until = time.monotonic() + STOP_WITHIN_S
+        for flight in self._flights:
+            with contextlib.suppress(TimeoutError):
+                flight.answer.exception(max(0.0, until - time.monotonic()))
+        try:
+            self._land()
+        except (OperationalError, InterfaceError):
+            logger.exception("stopped without the database; leases will run out")
+
+    def close(self) -> None:
+        self._bell.close()
+        self._ring.close()

@@ -1,0 +1,186 @@
+"""What may have changed between deciding on an offer and sending it. Decides only.
+
+The snapshot in `Delivery.gates` says what to look at again; the facts are read by the worker. What
+needs a campaign (is it still live, is the cap still free) comes in from above as `Gate`s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import Literal, Protocol
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+DAY_MINUTES = 1_440
+# Quiet hours last less than a day; the clock's own changes add an hour or two.
+LONGEST_QUIET_MINUTES = DAY_MINUTES + 180
+
+
+class QuietHours(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"start": "from"}
+):
+    """From one reading of the device's wall clock to another; across midnight where they cross."""
+
+    start: str  # 22:00
+    to: str  # 07:00, or 24:00
+    policy: Literal["hold", "drop"] = "drop"
+
+
+class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The shape of `Delivery.gates`."""
+
+    only_while_inside: int | None = None  # a geofence
+    quiet_hours: QuietHours | None = None
+    timezone: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is true of a device now."""
+
+    push_token: str | None
+    consent_location: bool
+    consent_marketing: bool
+    inside: frozenset[int] = frozenset()  # of the geofences that were asked about
+
+
+class Refused(StrEnum):
+    """Why an offer is not sent after all."""
+
+    EXPIRED = "expired"
+    DEVICE_GONE = "device_gone"
+    NO_LOCATION_CONSENT = "no_location_consent"
+    NO_MARKETING_CONSENT = "no_marketing_consent"
+    LEFT_THE_GEOFENCE = "left_the_geofence"
+    QUIET_HOURS = "quiet_hours"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go:
+    """Send it to this token."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxOnly:
+    """There is no token: the inbox and an open socket are how this device gets it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Not now, but then."""
+
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Not any more. `reason` is a `Refused`, or a word from the gate of an app above."""
+
+    reason: str
+
+
+Verdict = Go | InboxOnly | Hold | Stop
+
+
+class Subject(Protocol):
+    """What a gate may know of a delivery."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def brand_id(self) -> int: ...
+    @property
+    def device_id(self) -> int: ...
+    @property
+    def campaign_id(self) -> int: ...
+
+
+class Gate(Protocol):
+    """A look by an app above; returns what it stops or holds, by delivery id, and nothing else.
+
+    It gets a whole batch, so that it asks the database once.
+    """
+
+    def __call__(
+        self, deliveries: Sequence[Subject], /, *, now: datetime
+    ) -> Mapping[int, Hold | Stop]: ...
+
+
+def look_again(
+    gates: Gates,
+    facts: Facts | None,
+    *,
+    by_location: bool,
+    transactional: bool,
+    expires_at: datetime,
+    now: datetime,
+) -> Verdict:
+    """Return what to do with an offer that is due; the first reason that applies wins.
+
+    `by_location`: what set it off was a transition, so it rests on consent to location.
+    """
+    if now >= expires_at:
+        return Stop(reason=Refused.EXPIRED)
+    if facts is None:
+        return Stop(reason=Refused.DEVICE_GONE)
+    if by_location and not facts.consent_location:
+        return Stop(reason=Refused.NO_LOCATION_CONSENT)
+    if not transactional and not facts.consent_marketing:
+        return Stop(reason=Refused.NO_MARKETING_CONSENT)
+    if gates.only_while_inside is not None and gates.only_while_inside not in facts.inside:
+        return Stop(reason=Refused.LEFT_THE_GEOFENCE)
+    if gates.quiet_hours:
+        until = quiet_until(gates.quiet_hours, zone(gates.timezone), now)
+        if until and gates.quiet_hours.policy == "hold" and until < expires_at:
+            return Hold(until=until, reason=Refused.QUIET_HOURS)
+        if until:
+            return Stop(reason=Refused.QUIET_HOURS)
+    return Go(token=facts.push_token) if facts.push_token else InboxOnly()
+
+
+def quiet_until(quiet: QuietHours, tz: ZoneInfo, now: datetime) -> datetime | None:
+    """Return when the quiet time that holds now ends, or None where none holds.
+
+    Minute by minute on the wall clock: an hour that the clock skips never comes, one that it
+    repeats counts twice, and no arithmetic has to know of it.
+    """
+    start, end = minutes(quiet.start), minutes(quiet.to)
+    at = now
+    for _ in range(LONGEST_QUIET_MINUTES):
+        wall = at.astimezone(tz)
+        if not _holds(start, end, wall.hour * 60 + wall.minute):
+            return None if at == now else at
+        at = at.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    return at  # quiet all day: look again tomorrow
+
+
+def _holds(start: int, end: int, minute: int) -> bool:
+    return start <= minute < end if start < end else minute >= start or minute < end
+
+
+def minutes(clock: str) -> int:
+    """Return `21:30` as 1290. Raises ValueError for what is no time of the day."""
+    hours, colon, rest = clock.partition(":")
+    if not (colon and len(rest) == 2 and hours.isdecimal() and rest.isdecimal()):
+        raise ValueError(f"{clock!r} is not a time such as 08:30")
+    found = int(hours) * 60 + int(rest)
+    if int(rest) > 59 or found > DAY_MINUTES:
+        raise ValueError(f"{clock!r} is not a time of the day")
+    return found
+
+
+@lru_cache(maxsize=1024)
+def zone(name: str) -> ZoneInfo:
+    """Return the zone by this name, else UTC: a phone may report anything."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return ZoneInfo("UTC")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
+from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import Model, Q, QuerySet
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import (
@@ -105,7 +106,8 @@ def access_of(request: Request) -> Access:
         if isinstance(request.auth, KeyIdentity):
             known = Access(rights=NOBODY, key_brand_id=request.auth.brand_id)
         else:
-            known = Access(rights=rights_of(request.user))
+            user: User | AnonymousUser | None = request.user  # None where nobody was authenticated
+            known = Access(rights=NOBODY if user is None else rights_of(user))
         request._brand_access = known  # type: ignore[attr-defined]
     return known
 

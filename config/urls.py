@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 
-from config import live
+from config import health, live
 
 urlpatterns = [
     path("admin/live/", admin.site.admin_view(live.page), name="live"),
     path("admin/", admin.site.urls),
+    path("v1/", include("devices.urls")),
+    path("v1/", include("notifications.urls")),
+    path("v1/", include("geofences.urls")),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("metrics", health.figures, name="metrics"),
     path("v1/schema/", SpectacularAPIView.as_view(), name="schema"),
 ]
 # Sockets of the staff's pages; config.asgi signs people in and checks where the page came from.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import h3.api.basic_int as h3
@@ -173,3 +173,15 @@ def _around(shape: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
         return shape
     copies = [shapely.transform(shape, lambda xy, by=by: xy + (by, 0)) for by in (-360, 0, 360)]
     return shapely.unary_union(copies)
+
+
+def rings(packed: bytes) -> Iterator[tuple[int, list[list[float]]]]:
+    """Each stored cell with its closed outline to draw, longitude first.
+
+    Longitudes of a cell across the antimeridian go on beyond 180.
+    """
+    for cell in np.frombuffer(packed, "<u8").tolist():
+        corners = [[lng, lat] for lat, lng in h3.cell_to_boundary(cell)]
+        east = max(lng for lng, _ in corners)
+        ring = [[lng + 360 if east - lng > 180 else lng, lat] for lng, lat in corners]
+        yield cell, [*ring, ring[0]]

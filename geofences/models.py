@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from math import cos, radians
 
 from django.conf import settings
 from django.contrib.gis.db import models
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db.models import Q
+from django.db.models.expressions import RawSQL
 from django.utils.timezone import now
+
+from geofences.geometry import MAX_RADIUS_M
 
 FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
 """Stands for "no end": PostgreSQL's `infinity` does not fit a Python datetime."""
@@ -28,6 +33,32 @@ class GeofenceQuerySet(models.QuerySet["Geofence"]):
             .filter(Q(starts_at__isnull=True) | Q(starts_at__lte=now))
             .filter(Q(ends_at__isnull=True) | Q(ends_at__gt=now))
         )
+
+    def overlapping(
+        self, *, west: float, south: float, east: float, north: float
+    ) -> GeofenceQuerySet:
+        """Those whose bounds, or whose circle, share a point with a box of degrees.
+
+        `west > east` is a box across the antimeridian, as in GeoJSON.
+        """
+        if west > east:
+            left = self.overlapping(west=west, south=south, east=180, north=north)
+            right = self.overlapping(west=-180, south=south, east=east, north=north)
+            return left | right
+        box = [west, south, east, north]
+        # A circle is stored by its centre: first all within reach of the index, then exactly.
+        reach_lat = MAX_RADIUS_M / 110_574  # metres in the shortest degree of latitude
+        reach_lng = min(180, reach_lat / max(0.01, cos(radians(max(abs(south), abs(north))))))
+        near = [west - reach_lng, south - reach_lat, east + reach_lng, north + reach_lat]
+        touches = RawSQL(
+            "radius_m IS NULL AND geometry && ST_MakeEnvelope(%s, %s, %s, %s, 4326)"
+            " OR radius_m IS NOT NULL AND geometry && ST_MakeEnvelope(%s, %s, %s, %s, 4326)"
+            " AND ST_DWithin(geometry::geography,"
+            " ST_Segmentize(ST_MakeEnvelope(%s, %s, %s, %s, 4326), 1)::geography, radius_m)",
+            [*box, *near, *box],
+            output_field=models.BooleanField(),
+        )
+        return self.filter(touches)
 
 
 class Geofence(models.Model):
@@ -47,7 +78,9 @@ class Geofence(models.Model):
         null=True, blank=True, help_text="Report a dwell after this many seconds inside."
     )
     exit_buffer_m = models.FloatField(
-        default=20.0, help_text="A device leaves only when it is this far outside the edge."
+        default=20.0,
+        validators=[MinValueValidator(0), MaxValueValidator(10_000)],
+        help_text="A device leaves only when it is this far outside the edge.",
     )
     confirm_fixes = models.PositiveSmallIntegerField(
         default=1, help_text="This many fixes in a row must agree before a visit starts or ends."
@@ -82,6 +115,16 @@ class Geofence(models.Model):
             models.CheckConstraint(
                 condition=Q(radius_m__isnull=True) | Q(radius_m__gt=0, radius_m__lte=100_000),
                 name="circle_radius_within_100_km",
+            ),
+            models.CheckConstraint(
+                condition=Q(exit_buffer_m__gte=0, exit_buffer_m__lte=10_000),
+                name="exit_buffer_within_10_km",
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_at__isnull=True)
+                | Q(starts_at__isnull=True)
+                | Q(ends_at__gt=models.F("starts_at")),
+                name="geofence_ends_after_it_starts",
             ),
         )
         indexes = (

@@ -101,7 +101,7 @@ def test_it_writes_nothing_when_one_shape_cannot_be() -> None:
 
 
 @pytest.mark.parametrize(
-    "place, radius_m",
+    ("place", "radius_m"),
     [
         (Point(SHOP.lng, SHOP.lat, srid=4326), None),
         (GEOSGeometry(SQUARE, srid=4326), 100.0),

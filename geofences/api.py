@@ -1,0 +1,443 @@
+"""`/v1/geofences`: GeoJSON in and out, by brand. Rows are written by `geofences.writing` alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import shapely
+from django.conf import settings
+from django.contrib.gis.geos import GEOSGeometry
+from django.core.exceptions import ValidationError as InvalidValue
+from django.db import IntegrityError
+from django.db.models import Q
+from django.utils.timezone import now
+from django_filters import rest_framework as filters
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from rest_framework import serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.exceptions import APIException, ParseError, ValidationError
+from rest_framework.filters import OrderingFilter
+from rest_framework.pagination import CursorPagination
+from rest_framework.parsers import JSONParser
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework_gis.fields import GeometryField
+from rest_framework_gis.serializers import GeoFeatureModelSerializer
+
+from brands.access import BrandScoped
+from geofences import cells, exports, writing
+from geofences.geometry import GeometryError, GeometryReason
+from geofences.models import Geofence, GeofenceCover, GeofenceQuerySet, Verdict
+from geofences.upserts import Judged, Wanted, upsert
+
+CELL_BYTES = 8  # a cell is a uint64
+
+
+# -- bodies -----------------------------------------------------------------------------------
+class TooLarge(APIException):
+    status_code = 413
+    default_code = "too_large"
+    default_detail = (
+        f"At most {settings.MAX_BODY_BYTES // 2**20} MiB and {settings.MAX_ITEMS:,} features in"
+        " one request; larger files go through the import."
+    )
+
+
+class GeoJsonParser(JSONParser):
+    """JSON; a body that is too large or nested too deeply is the caller's fault, not ours."""
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        request = (parser_context or {})["request"]
+        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_BYTES:
+            raise TooLarge
+        try:
+            return super().parse(stream, media_type, parser_context)
+        except RecursionError:
+            raise ParseError("The JSON is nested too deeply.") from None
+
+
+class GeoJsonNameParser(GeoJsonParser):
+    media_type = "application/geo+json"
+
+
+class _ExportRenderer(BaseRenderer):
+    """Lets `?format=` and `Accept` ask for a file; the view answers it without a renderer."""
+
+    charset = None
+
+    def render(self, data: Any, *_: Any, **__: Any) -> bytes:
+        return json.dumps(data).encode()  # an error of the view
+
+
+class GeoJsonRenderer(_ExportRenderer):
+    media_type = exports.MEDIA_TYPES[exports.Format.GEOJSON]
+    format = exports.Format.GEOJSON.value
+
+
+class GeoPackageRenderer(_ExportRenderer):
+    media_type = exports.MEDIA_TYPES[exports.Format.GPKG]
+    format = exports.Format.GPKG.value
+
+
+# -- features ---------------------------------------------------------------------------------
+@extend_schema_field(OpenApiTypes.OBJECT)
+class PlaceField(GeometryField):
+    """A GeoJSON geometry, longitude first, WGS84."""
+
+    def to_representation(self, value: Any) -> Any:
+        return json.loads(shapely.to_geojson(shapely.from_wkb(bytes(value.wkb))))
+
+    def to_internal_value(self, value: Any) -> GEOSGeometry:
+        if not isinstance(value, dict):
+            raise InvalidValue("A GeoJSON geometry is an object with type and coordinates.")
+        try:
+            place = shapely.from_geojson(json.dumps(value))
+        except (shapely.GEOSException, ValueError, RecursionError) as error:
+            raise InvalidValue(f"This is no GeoJSON geometry: {error}") from None
+        return GEOSGeometry(memoryview(shapely.to_wkb(place)), srid=4326)
+
+
+class GeofenceSerializer(GeoFeatureModelSerializer):
+    """A geofence as a GeoJSON Feature."""
+
+    geometry = PlaceField()
+    external_id = serializers.CharField(max_length=128, required=False, allow_null=True)
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=64), required=False, max_length=100
+    )
+    metadata = serializers.DictField(required=False)
+    resolution = serializers.IntegerField(
+        source="cover.resolution", read_only=True, help_text="H3 resolution of its cover."
+    )
+    cells = serializers.SerializerMethodField(help_text="Cells of its cover.")
+    boundary_cells = serializers.SerializerMethodField(help_text="Those that its edge crosses.")
+
+    class Meta:
+        model = Geofence
+        geo_field = "geometry"
+        id_field = "id"
+        fields = (
+            *("id", "external_id", "name", "tags", "radius_m", "metadata", "track_visits"),
+            *("dwell_s", "exit_buffer_m", "confirm_fixes", "confirm_s", "starts_at", "ends_at"),
+            *("armed_until", "resolution", "cells", "boundary_cells", "created_at", "updated_at"),
+        )
+        read_only_fields = ("armed_until", "created_at", "updated_at")
+        list_serializer_class = serializers.ListSerializer  # a page is a list, not a collection
+
+    def get_cells(self, geofence: Geofence) -> int:
+        cover = geofence.cover
+        return (len(cover.interior) + len(cover.boundary)) // CELL_BYTES
+
+    def get_boundary_cells(self, geofence: Geofence) -> int:
+        return len(geofence.cover.boundary) // CELL_BYTES
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Accept a Feature; what is no object is told so."""
+        if not isinstance(data, dict) or data.get("type", "Feature") != "Feature":
+            raise ValidationError({"type": ["A geofence is a GeoJSON Feature."]})
+        properties = data.get("properties") or {}
+        if not isinstance(properties, dict):
+            raise ValidationError({"properties": ["Properties are an object."]})
+        flat = dict(properties)
+        flat.pop("geometry", None)
+        if "geometry" in data:
+            flat["geometry"] = data["geometry"]
+        return super(GeoFeatureModelSerializer, self).to_internal_value(flat)
+
+    def validate_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what PostgreSQL's jsonb cannot hold."""
+        try:
+            text = json.dumps(metadata, allow_nan=False)
+        except (ValueError, RecursionError):
+            raise ValidationError("Numbers must be finite.") from None
+        if "\\u0000" in text:
+            raise ValidationError("Text must not contain the character NUL.")
+        return metadata
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Check the times against each other."""
+        stored = self.instance
+        starts_at = attrs.get("starts_at", stored.starts_at if stored else None)
+        ends_at = attrs.get("ends_at", stored.ends_at if stored else None)
+        if starts_at and ends_at and ends_at <= starts_at:
+            raise ValidationError({"ends_at": ["It ends before it starts."]})
+        return attrs
+
+
+class BoxFilter(filters.CharFilter):
+    """`west,south,east,north` in degrees; west > east crosses the antimeridian."""
+
+    def filter(self, rows: GeofenceQuerySet, value: str) -> GeofenceQuerySet:
+        if not value:
+            return rows
+        try:
+            west, south, east, north = (float(part) for part in value.split(","))
+        except ValueError:
+            raise ValidationError({"bbox": ["Four numbers: west,south,east,north."]}) from None
+        if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
+            raise ValidationError({"bbox": ["Degrees: west,south,east,north, south first."]})
+        return rows.overlapping(west=west, south=south, east=east, north=north)
+
+
+class GeofenceFilters(filters.FilterSet):
+    tag = filters.CharFilter(method="with_tag", help_text="One tag it has.")
+    bbox = BoxFilter(help_text=BoxFilter.__doc__)
+    armed = filters.BooleanFilter(
+        method="that_are_armed", help_text="Whether a live campaign or visit tracking needs it now."
+    )
+    search = filters.CharFilter(method="found", help_text="Part of its name, or its external id.")
+    external_id = filters.CharFilter(help_text="Exactly this external id.")
+
+    class Meta:
+        model = Geofence
+        fields = ()
+
+    def with_tag(self, rows: GeofenceQuerySet, _: str, tag: str) -> GeofenceQuerySet:
+        return rows.filter(tags__contains=[tag])
+
+    def that_are_armed(self, rows: GeofenceQuerySet, _: str, wanted: bool) -> GeofenceQuerySet:
+        armed = rows.armed(now())
+        return armed if wanted else rows.exclude(pk__in=armed.order_by().values("pk"))
+
+    def found(self, rows: GeofenceQuerySet, _: str, text: str) -> GeofenceQuerySet:
+        return rows.filter(Q(name__icontains=text) | Q(external_id=text))
+
+
+class Pages(CursorPagination):
+    """CONTRACT's lists: `{"next": cursor or null, "results": […]}`."""
+
+    page_size = 100
+    max_page_size = 1000
+    page_size_query_param = "limit"
+    ordering = "id"
+
+    def get_paginated_response(self, data: Any) -> Response:
+        address = self.get_next_link()
+        cursor = parse_qs(urlsplit(address).query)["cursor"][0] if address else None
+        return Response({"next": cursor, "results": data})
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "required": ["next", "results"],
+            "properties": {"next": {"type": "string", "nullable": True}, "results": schema},
+        }
+
+
+# -- paths ------------------------------------------------------------------------------------
+class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):  # type: ignore[misc]
+    """Geofences of the caller's brands, as GeoJSON."""
+
+    queryset = Geofence.objects.present().select_related("cover")
+    serializer_class = GeofenceSerializer
+    parser_classes = (GeoJsonParser, GeoJsonNameParser)
+    pagination_class = Pages
+    filter_backends = (filters.DjangoFilterBackend, OrderingFilter)
+    filterset_class = GeofenceFilters
+    ordering_fields = ("id", "name", "created_at", "updated_at")
+    lookup_value_regex = "[0-9]{1,18}"
+
+    def get_renderers(self) -> list[BaseRenderer]:
+        """Only the list is given as a file."""
+        files = (GeoJsonRenderer(), GeoPackageRenderer()) if self.action == "list" else ()
+        return [JSONRenderer(), *files]
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter(
+                "format",
+                enum=["json", "geojson", "gpkg"],
+                description="`geojson` and `gpkg`: everything that fits the filters as one file.",
+            )
+        ]
+    )
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        """A page of features, or all of them as a file."""
+        form = getattr(request.accepted_renderer, "format", "json")
+        if form == "json":
+            return super().list(request, *args, **kwargs)
+        rows: Any = self.filter_queryset(self.get_queryset()).select_related(None)
+        return exports.answer(request._request, rows, exports.Format(form), name="geofences")
+
+    @extend_schema(
+        description=(
+            "A Feature: 201 with the stored one, or 200 where its external_id was there already "
+            "and it was changed to what was sent. A FeatureCollection: 200 with a verdict for "
+            "each feature; a refused one stops no other."
+        )
+    )
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
+        body = request.data
+        if isinstance(body, dict) and body.get("type") == "FeatureCollection":
+            return self._create_many(body)
+        brand = self.brand_for_writing()
+        serializer = self.get_serializer(data=body)
+        serializer.is_valid(raise_exception=True)
+        judged = upsert(brand.pk, [_wanted(0, serializer.validated_data)])[0]
+        if judged.geofence is None:
+            raise ValidationError(_fields(judged))
+        feature = self._feature(judged.geofence)
+        facts = {name: feature["properties"][name] for name in FACTS}
+        return Response(feature | facts, status=201 if judged.verdict is Verdict.CREATED else 200)
+
+    def _create_many(self, body: dict[str, Any]) -> Response:
+        features = body.get("features")
+        if not isinstance(features, list):
+            raise ValidationError({"features": ["A FeatureCollection has a list of features."]})
+        if len(features) > settings.MAX_ITEMS:
+            raise TooLarge
+        brand = self.brand_for_writing()
+        answers: list[dict[str, Any]] = []
+        wanted = []
+        for index, feature in enumerate(features):
+            serializer = self.get_serializer(data=feature)
+            if serializer.is_valid():
+                wanted.append(_wanted(index, serializer.validated_data))
+            else:
+                answers.append(
+                    {
+                        "index": index,
+                        "verdict": Verdict.REFUSED,
+                        "code": "invalid",
+                        "message": "The feature is not valid; see fields.",
+                        "fields": serializer.errors,
+                    }
+                )
+        judged = upsert(brand.pk, wanted)
+        facts = _facts([each.geofence.pk for each in judged if each.geofence is not None])
+        answers += [_answer(each, facts) for each in judged]
+        answers.sort(key=lambda answer: answer["index"])
+        counts = {verdict.value: 0 for verdict in Verdict}
+        for answer in answers:
+            counts[answer["verdict"]] += 1
+        return Response({"counts": counts, "results": answers})
+
+    def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
+        """Replace it whole (PUT), or only what is sent (PATCH)."""
+        geofence: Geofence = self.get_object()
+        partial = bool(kwargs.get("partial"))
+        serializer = self.get_serializer(geofence, data=request.data, partial=partial)
+        serializer.is_valid(raise_exception=True)
+        given = dict(serializer.validated_data)
+        if not partial:
+            given = _defaults() | given
+        if isinstance(given.get("geometry"), GEOSGeometry) and "radius_m" not in given:
+            given["radius_m"] = geofence.radius_m if _is_point(given["geometry"]) else None
+        for name, value in given.items():
+            setattr(geofence, name, value)
+        taken = Geofence.objects.filter(brand_id=geofence.brand_id).exclude(pk=geofence.pk)
+        if geofence.external_id and taken.filter(external_id=geofence.external_id).exists():
+            raise ValidationError({"external_id": ["Another geofence has this external id."]})
+        try:
+            writing.save([geofence])
+        except GeometryError as error:
+            raise ValidationError(_geometry_fields(error.reason, str(error))) from None
+        except IntegrityError:  # somebody else took the external id just now
+            raise ValidationError(
+                {"external_id": ["Another geofence has this external id."]}
+            ) from None
+        return Response(self._feature(geofence))
+
+    def perform_destroy(self, geofence: Geofence) -> None:
+        writing.retire([geofence.pk], now=now())
+
+    @extend_schema(
+        responses=OpenApiTypes.OBJECT,
+        description=(
+            "The H3 cells of its cover as a FeatureCollection; `kind` is `interior` or `boundary`."
+        ),
+    )
+    @action(detail=True, pagination_class=None, filterset_class=None)
+    def cells(self, request: Request, pk: str | None = None) -> Response:  # noqa: ARG002
+        geofence = self.get_object()
+        return Response(cells_as_geojson(geofence.cover))
+
+    def _feature(self, geofence: Geofence) -> dict[str, Any]:
+        """As it is stored now, with what the trigger computed."""
+        stored = Geofence.objects.select_related("cover").get(pk=geofence.pk)
+        return dict(self.get_serializer(stored).data)
+
+
+FACTS = ("resolution", "cells", "boundary_cells")
+
+
+def _wanted(index: int, given: dict[str, Any]) -> Wanted:
+    """What a valid feature asks for; properties that were not sent keep what is stored."""
+    place = given["geometry"]
+    fields = {name: given[name] for name in given if name not in {"geometry", "external_id"}}
+    return Wanted(
+        number=index,
+        external_id=given.get("external_id") or None,
+        geometry=shapely.from_wkb(bytes(place.wkb)),
+        fields=({"radius_m": None} if not _is_point(place) else {}) | fields,
+    )
+
+
+def _is_point(place: GEOSGeometry) -> bool:
+    return place.geom_type == "Point"
+
+
+def _defaults() -> dict[str, Any]:
+    """What a PUT leaves out goes back to what a new geofence has."""
+    names = {*GeofenceSerializer.Meta.fields} - {
+        *("id", "created_at", "updated_at", "armed_until"),
+        *("external_id", "geometry", *FACTS),
+    }
+    fields = (field for field in Geofence._meta.concrete_fields if field.name in names)
+    return {field.name: field.get_default() for field in fields}
+
+
+def _fields(judged: Judged) -> dict[str, list[str]]:
+    return _geometry_fields(judged.reason, judged.remark)
+
+
+def _geometry_fields(reason: str, message: str) -> dict[str, list[str]]:
+    if reason == GeometryReason.BAD_RADIUS:
+        return {"radius_m": [message]}
+    is_geometry = reason in {known.value for known in GeometryReason}
+    return {"geometry" if is_geometry else "non_field_errors": [message]}
+
+
+def _facts(ids: list[int]) -> dict[int, dict[str, int]]:
+    covers = GeofenceCover.objects.filter(pk__in=ids).values_list(
+        "pk", "resolution", "interior", "boundary"
+    )
+    return {
+        pk: {
+            "resolution": resolution,
+            "cells": (len(interior) + len(boundary)) // CELL_BYTES,
+            "boundary_cells": len(boundary) // CELL_BYTES,
+        }
+        for pk, resolution, interior, boundary in covers
+    }
+
+
+def _answer(judged: Judged, facts: dict[int, dict[str, int]]) -> dict[str, Any]:
+    answer: dict[str, Any] = {"index": judged.number, "verdict": judged.verdict}
+    if judged.geofence is None:
+        return answer | {
+            "code": judged.reason,
+            "message": judged.remark,
+            "fields": _fields(judged),
+        }
+    pk = judged.geofence.pk
+    answer |= {"id": pk, "external_id": judged.geofence.external_id, **facts[pk]}
+    return answer | ({"message": judged.remark} if judged.remark else {})
+
+
+def cells_as_geojson(cover: GeofenceCover) -> dict[str, Any]:
+    """The cells of a cover, as hexagons to draw."""
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"cell": f"{cell:x}", "kind": kind},
+        }
+        for kind, packed in (("interior", cover.interior), ("boundary", cover.boundary))
+        for cell, ring in cells.rings(bytes(packed))
+    ]
+    return {"type": "FeatureCollection", "resolution": cover.resolution, "features": features}

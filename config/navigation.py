@@ -88,6 +88,11 @@ def stylesheet(_request: HttpRequest) -> str:
     return static("nearcast/admin.css")
 
 
+def icon(_request: HttpRequest) -> str:
+    """Return the address of the browser tab's icon."""
+    return static("nearcast/icon.svg")
+
+
 def brand_name(request: HttpRequest) -> str:
     """Return the name of the brand worked in, under the site's own."""
     brand = current_brand(request) if request.user.is_authenticated else None

@@ -89,7 +89,11 @@ def _fit(places: Sequence[Place], marks: Sequence[Mark]) -> _View | None:
     )
     if anchor is None:
         return None
-    near = [_offset_m(mark.lng, mark.lat, *anchor) for mark in marks]
+    near: list[tuple[float, float]] = []
+    for mark in marks:
+        x, y = _offset_m(mark.lng, mark.lat, *anchor)
+        around_m = 0.0 if mark.kind == "trail" else min(mark.accuracy_m or 0.0, 500.0)
+        near += [(x - around_m, y - around_m), (x + around_m, y + around_m)]
     far: list[tuple[float, float]] = []
     for place in places:
         reach_m = place.radius_m or 0.0

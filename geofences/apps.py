@@ -6,3 +6,4 @@ from django.apps import AppConfig
 class GeofencesConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     name = "geofences"
+    verbose_name = "Campaigning"

@@ -32,6 +32,23 @@ def when(at: datetime | None) -> str | SafeString:
 
 
 @register.filter
+def clock(at: datetime) -> SafeString:
+    """The time of day in the brand's zone; the whole of it, in UTC, on hover."""
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        at.astimezone(UTC).isoformat(),
+        f"{at.astimezone(UTC):%d %b %Y %H:%M:%S.%f}"[:-3] + " UTC",
+        f"{localtime(at):%H:%M:%S}",
+    )
+
+
+@register.simple_tag
+def as_list(one: object) -> list[object]:
+    """A list of one, for templates that show lists."""
+    return [one]
+
+
+@register.filter
 def day(at: datetime) -> str:
     """The date in the brand's zone, as a heading."""
     here = localtime(at).date()

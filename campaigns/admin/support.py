@@ -1,0 +1,392 @@
+"""The support desk: why did this phone get, or not get, this offer? One page answers it.
+
+Devices, deliveries and decisions with everything that led to them; it changes nothing beyond the
+named actions of `notifications.admin` and `devices.admin`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.utils.timezone import now
+
+from brands.admin import BigListAdmin, Page
+from brands.desk import current_brand
+from brands.models import Brand
+from campaigns import lookup, story, whynot, words
+from campaigns.models import Campaign, Decision, Verdict
+from campaigns.rules import SENDS, Reason
+from devices.admin import DeviceAdmin, place_of, trail_of
+from devices.models import Device, Event, Transition
+from devices.sketch import Mark, sketch
+from geofences.models import Geofence
+from notifications.admin import DeliveryAdmin
+from notifications.models import Delivery, DeliveryState
+
+INPUT = {"class": "nc-input"}
+SPANS = {
+    "hour": ("Last hour", timedelta(hours=1)),
+    "day": ("Last 24 hours", timedelta(days=1)),
+    "week": ("Last 7 days", timedelta(days=7)),
+    "month": ("Last 30 days", timedelta(days=30)),
+}
+MOST_CAMPAIGNS = 500  # in a list to choose from
+
+
+class SpanField(forms.ChoiceField):
+    """How far back to look."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            required=False,
+            label="When",
+            choices=[("", "Any time"), *((key, title) for key, (title, _) in SPANS.items())],
+            widget=forms.Select(INPUT),
+        )
+
+    def clean(self, value: str) -> datetime | None:
+        chosen = super().clean(value)
+        return now() - SPANS[chosen][1] if chosen else None
+
+
+class UntilField(forms.DateTimeField):
+    """Looks at what was before an instant, in the brand's zone."""
+
+    widget = forms.DateTimeInput(
+        INPUT | {"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"
+    )
+
+    def __init__(self) -> None:
+        super().__init__(required=False, label="Before")
+
+
+class CampaignFilters(forms.Form):
+    """Filters of a list that belongs to campaigns."""
+
+    campaign = forms.TypedChoiceField(
+        required=False, coerce=int, empty_value=None, widget=forms.Select(INPUT)
+    )
+
+    def of_brand(self, brand: Brand) -> None:
+        """Offer the brand's campaigns."""
+        mine = Campaign.objects.filter(brand=brand).values_list("pk", "name")[:MOST_CAMPAIGNS]
+        self.fields["campaign"].choices = [("", "All"), *mine]  # type: ignore[attr-defined]
+
+
+class DeviceFilter(forms.Form):
+    """Asks whose rows are wanted."""
+
+    q = forms.CharField(
+        required=False,
+        label="Device, external id or number",
+        widget=forms.TextInput(INPUT | {"placeholder": "e.g. customer-42"}),
+    )
+
+
+class DeliveryFilters(CampaignFilters, DeviceFilter):
+    """What deliveries are looked for by."""
+
+    state = forms.ChoiceField(
+        required=False,
+        choices=[("", "All"), *((s.value, s.value.title()) for s in DeliveryState)],
+        widget=forms.Select(INPUT),
+    )
+    when = SpanField()
+    until = UntilField()
+
+
+class DecisionFilters(CampaignFilters, DeviceFilter):
+    """What decisions are looked for by."""
+
+    verdict = forms.ChoiceField(
+        required=False,
+        choices=[("", "All"), (Verdict.SEND.value, "Offer"), (Verdict.REFUSE.value, "No offer")],
+        widget=forms.Select(INPUT),
+    )
+    reason = forms.ChoiceField(
+        required=False,
+        choices=[("", "All"), *((r.value, words.label(r)) for r in Reason)],
+        widget=forms.Select(INPUT),
+    )
+    when = SpanField()
+    until = UntilField()
+
+
+class TimelineFilters(CampaignFilters):
+    """What of a device's history to show."""
+
+    kind = forms.ChoiceField(
+        required=False,
+        label="Show",
+        choices=[
+            ("", "Everything"),
+            ("transition", "Visits"),
+            ("event", "Events"),
+            ("decision", "Decisions"),
+            ("delivery", "Deliveries"),
+        ],
+        widget=forms.Select(INPUT),
+    )
+    verdict = forms.ChoiceField(
+        required=False,
+        choices=[("", "All"), (Verdict.SEND.value, "Offer"), (Verdict.REFUSE.value, "No offer")],
+        widget=forms.Select(INPUT),
+    )
+    until = UntilField()
+
+
+def _equal(asked: dict[str, Any], *columns: str) -> dict[str, str]:
+    return {column: asked[column] for column in columns if asked.get(column)}
+
+
+@admin.register(Delivery)
+class DeliveryDesk(DeliveryAdmin):
+    """Deliveries, each with its whole story."""
+
+    filter_form = DeliveryFilters
+
+    def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
+        query = (asked.get("q") or "").strip()
+        found: lookup.Found[Delivery] = lookup.find(
+            Delivery,
+            brand_id=brand.pk,
+            campaign_id=asked.get("campaign"),
+            device_ids=lookup.devices_named(brand.pk, query) if query else None,
+            since=asked.get("when"),
+            until=asked.get("until"),
+            equal=_equal(asked, "state"),
+            older=lookup.Place.read(older) if older else None,
+            limit=self.per_page,
+        )
+        rows = found.rows
+        if query.isdecimal() and len(query) < 19 and not older:
+            named = Delivery.objects.filter(pk=int(query), brand_id=brand.pk)
+            rows = [*named, *(row for row in rows if row.pk != int(query))]
+        for row in rows:
+            row.tone = story.STATE_TONES.get(DeliveryState(row.state), "")  # type: ignore[attr-defined]
+        return Page(rows=rows, older=str(found.older) if found.older else None)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        if object_id is None:
+            raise PermissionDenied
+        delivery = self.object_or_redirect(request, object_id)
+        if isinstance(delivery, HttpResponseRedirect):
+            return delivery
+        if not self.has_view_permission(request, delivery):
+            raise PermissionDenied
+        told = story.of_one_delivery(delivery)
+        return TemplateResponse(
+            request,
+            "admin/campaigns/delivery/page.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": delivery,
+                "title": f"Delivery {delivery.pk}",
+                "delivery": delivery,
+                "tone": story.STATE_TONES.get(DeliveryState(delivery.state), ""),
+                "state_words": story.STATE_WORDS[DeliveryState(delivery.state)],
+                "device": Device.objects.filter(pk=delivery.device_id).first(),
+                "brand": current_brand(request),
+                "story": told,
+                "map": _map_of(told, delivery),
+                "actions": self.actions_of(request, delivery),
+            },
+        )
+
+
+def _map_of(told: story.DeliveryStory, delivery: Delivery) -> str:
+    """The geofence, the trail around the visit, and where each transition was told."""
+    times = [row.occurred_at for row in told.visit] or [delivery.created_at]
+    marks = trail_of(
+        delivery.device_id,
+        since=min(times) - timedelta(minutes=30),
+        until=max(times) + timedelta(minutes=30),
+    )
+    marks += [
+        Mark(
+            lat=row.lat,
+            lng=row.lng,
+            accuracy_m=row.accuracy_m,
+            label=f"{row.kind.capitalize()}, {row.occurred_at:%H:%M:%S} UTC",
+            kind=row.kind,
+        )
+        for row in told.visit
+        if row.lat is not None and row.lng is not None
+    ]
+    return sketch([place_of(told.geofence)] if told.geofence else [], marks)
+
+
+@admin.register(Decision)
+class DecisionDesk(BigListAdmin):
+    """Every verdict, in words, with the values that were seen."""
+
+    filter_form = DecisionFilters
+    row_template = "admin/campaigns/decision/row.html"
+    headings = ("Verdict", "Why", "Campaign", "Device", "When")
+    intro = (
+        "Every campaign considered at a moment leaves a decision, the ones that stay silent too."
+    )
+    empty_text = "A decision appears here when a device enters, stays in or leaves a geofence."
+
+    def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
+        query = (asked.get("q") or "").strip()
+        found: lookup.Found[Decision] = lookup.find(
+            Decision,
+            brand_id=brand.pk,
+            campaign_id=asked.get("campaign"),
+            device_ids=lookup.devices_named(brand.pk, query) if query else None,
+            since=asked.get("when"),
+            until=asked.get("until"),
+            equal=_equal(asked, "verdict", "reason"),
+            older=lookup.Place.read(older) if older else None,
+            limit=self.per_page,
+        )
+        names = story.names_of(brand.pk, found.rows)
+        rows = [
+            {
+                "decision": row,
+                "campaign": names.campaign(row.campaign_id),
+                "place": names.place(row.geofence_id) if row.geofence_id else "",
+                "label": words.label(row.reason),
+                "message": words.message(row.reason, row.trace),
+                "sends": row.reason in SENDS,
+            }
+            for row in found.rows
+        ]
+        return Page(rows=rows, older=str(found.older) if found.older else None)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        if object_id is None:
+            raise PermissionDenied
+        row = self.object_or_redirect(request, object_id)
+        if isinstance(row, HttpResponseRedirect):
+            return row
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        names = story.names_of(row.brand_id, [row])
+        moment = _moment_of(row, names)
+        place = Geofence.objects.filter(pk=row.geofence_id, brand_id=row.brand_id).first()
+        return TemplateResponse(
+            request,
+            "admin/campaigns/decision/page.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": row,
+                "title": f"Decision {row.pk}",
+                "decision": row,
+                "sends": row.reason in SENDS,
+                "message": words.message(row.reason, row.trace),
+                "message_fr": words.message(row.reason, row.trace, "fr"),
+                "facts": story.facts_of(row.trace),
+                "campaign": names.campaign(row.campaign_id),
+                "device": Device.objects.filter(pk=row.device_id).first(),
+                "place": place,
+                "moment": moment,
+                "delivery": Delivery.objects.filter(
+                    device_id=row.device_id, decision_id=row.pk, brand_id=row.brand_id
+                ).first(),
+            },
+        )
+
+
+def _moment_of(row: Decision, names: story.Names) -> story.Entry | None:
+    if row.moment_kind == "transition":
+        transition = Transition.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()
+        return story.of_transition(transition, names) if transition else None
+    event = Event.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()
+    return story.of_event(event) if event else None
+
+
+@admin.register(Device)
+class DeviceDesk(DeviceAdmin):
+    """A device with its whole history, and the answer to "why, or why not?"."""
+
+    page_template = "admin/campaigns/device/page.html"
+    timeline_entries = 40
+
+    def page(self, request: HttpRequest, device: Device) -> dict[str, Any]:
+        form = TimelineFilters(request.GET or None)
+        form.of_brand(device.brand)
+        asked = form.cleaned_data if form.is_bound and form.is_valid() else {}
+        try:
+            older = story.Spot.read(request.GET["older"]) if request.GET.get("older") else None
+        except ValueError:
+            older = None
+        entries, next_spot = story.of_device(
+            device,
+            story.Wanted(
+                kinds=frozenset({asked["kind"]}) if asked.get("kind") else frozenset(),
+                campaign_id=asked.get("campaign"),
+                verdict=asked.get("verdict") or "",
+                until=asked.get("until"),
+                older=older,
+            ),
+            limit=self.timeline_entries,
+        )
+        query = request.GET.copy()
+        query.pop("older", None)
+        filtered = bool(query)
+        if next_spot:
+            query["older"] = str(next_spot)
+        return super().page(request, device) | {
+            "form": form,
+            "entries": entries,
+            "filtered": filtered,
+            "older_url": f"?{query.urlencode()}" if next_spot else None,
+            "why": self._why(request, device),
+            "campaigns": list(
+                Campaign.objects.filter(brand=device.brand).values("pk", "name", "state")[
+                    :MOST_CAMPAIGNS
+                ]
+            ),
+        }
+
+    def _why(self, request: HttpRequest, device: Device) -> dict[str, Any] | None:
+        """Answer "why, or why not" for the campaign asked about."""
+        asked = request.GET.get("why", "")
+        if not asked.isdecimal() or len(asked) > 18:
+            return None
+        campaign = (
+            Campaign.objects.filter(pk=int(asked), brand=device.brand)
+            .select_related("live_version")
+            .first()
+        )
+        if campaign is None:
+            return None
+        decisions = Decision.objects.filter(
+            device_id=device.pk, campaign_id=campaign.pk, brand_id=device.brand_id
+        ).order_by("-decided_at", "-id")
+        rows = list(decisions[:10])
+        names = story.names_of(device.brand_id, rows)
+        return {
+            "campaign": campaign,
+            "decisions": [
+                {
+                    "entry": story.of_decision(row, names),
+                    "sends": row.verdict == Verdict.SEND,
+                    "place": names.place(row.geofence_id) if row.geofence_id else "",
+                }
+                for row in rows
+            ],
+            "causes": [] if rows else whynot.causes(device, campaign, now=now()),
+        }

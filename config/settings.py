@@ -174,6 +174,8 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 MEDIA_ROOT = env(
     "NEARCAST_MEDIA_ROOT", str(BASE_DIR / ".nearcast" / "media")
 )  # uploads; not served
+# What the workers of one server count, shared through files there.
+METRICS_ROOT = env("NEARCAST_METRICS_ROOT", str(BASE_DIR / ".nearcast" / "metrics"))
 STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
 # GDAL before 3.9 may follow references in a spatial reference: GeoDjango's GDAL here only ever sees
 # EPSG codes of our own columns; files people upload are read by geopandas' own, newer GDAL.
@@ -182,6 +184,7 @@ WHITENOISE_USE_FINDERS = not PRODUCTION
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES * 4  # GeoJSON collections; files stream to disk
 
 LOGIN_URL = reverse_lazy("admin:login")
+LOGIN_REDIRECT_URL = reverse_lazy("admin:index")
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -214,6 +217,11 @@ SPECTACULAR_SETTINGS = {
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVERS": [{"url": "/"}],
+    "OAS_VERSION": "3.1.1",  # JSON Schema as msgspec writes it for the fast doors
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "config.schema.add_doors",
+    ],
 }
 LOGGING = {
     "version": 1,
@@ -230,6 +238,7 @@ UNFOLD = {
     "SITE_DROPDOWN": "config.navigation.brand_menu",
     "SITE_SYMBOL": "near_me",
     "SITE_URL": None,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "config.navigation.icon"}],
     "SHOW_VIEW_ON_SITE": False,
     "BORDER_RADIUS": "8px",
     "STYLES": ["config.navigation.stylesheet"],

@@ -20,6 +20,7 @@ from django.conf import settings
 
 from brands.keys import CHANNEL as KEYS
 from brands.keys import keys
+from config import metrics
 from config.urls import websocket_urlpatterns
 from devices.auth import TokenMemory
 from devices.doors.door import Receive, Scope, Send
@@ -34,6 +35,7 @@ from notifications.offers import CHANNEL as OFFERS
 from notifications.offers import current_offers, take_feedback
 
 STREAM = "/v1/stream"
+COUNT_EVERY_S = 1.0
 
 
 class Web:
@@ -97,6 +99,7 @@ class Web:
             ),
             record_feedback=lambda device, body: take_feedback(device, body, now=datetime.now(UTC)),
         )
+        metrics.drop_stale()
         self._fixes.start()
         self._events.start()
         self._follower = threading.Thread(
@@ -109,7 +112,12 @@ class Web:
         )
         self._tasks = [
             asyncio.create_task(each)
-            for each in (listener.run(), self._doors.patience.watch(), self._stream.watch())
+            for each in (
+                listener.run(),
+                self._doors.patience.watch(),
+                self._stream.watch(),
+                self._keep_count(),
+            )
         ]
 
     async def stop(self) -> None:
@@ -122,8 +130,20 @@ class Web:
                 await task
         await self._fixes.stop()
         await self._events.stop()
+        self._count()
         self._ending.set()
         self._threads.shutdown()
+
+    async def _keep_count(self) -> None:
+        while True:
+            await asyncio.sleep(COUNT_EVERY_S)
+            self._count()
+
+    def _count(self) -> None:
+        metrics.count_items(self._doors.tally)
+        metrics.sockets_open.set(len(self._stream))
+        if follower.is_loaded:
+            metrics.geofences_armed.set(len(follower.current().index))
 
     def _key_changed(self, payload: str) -> None:
         kind, _, which = payload.partition(":")

@@ -1,4 +1,6 @@
-"""Registers the app `devices` with Django; it does nothing else."""
+"""Registers the app `devices` with Django and its tables with `devices.holdings`."""
+
+from __future__ import annotations
 
 from django.apps import AppConfig
 
@@ -6,3 +8,10 @@ from django.apps import AppConfig
 class DevicesConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
     name = "devices"
+    verbose_name = "Support"
+
+    def ready(self) -> None:
+        """Say what this app holds about a device."""
+        from devices.holdings import OWN, hold
+
+        hold(*OWN)

@@ -139,6 +139,11 @@ class Follower:
                     self._armed = load()
         return self._armed
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is a snapshot to match against already."""
+        return self._armed is not None
+
     def refresh(self) -> Armed:
         """Look at the rows now; for the follower's thread, and for tests."""
         with self._loading:

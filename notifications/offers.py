@@ -5,16 +5,18 @@ The rows are the log: a socket or an inbox shows what they say, as often as it i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from django.db import connection
 
 from devices.doors.decoding import ItemReader, Rejection
 from devices.fixes import MAX_AGE_MS, MAX_AHEAD_MS, to_epoch_ms
+from notifications import outbox
 from notifications.models import FeedbackEvent
+from notifications.outbox import NewFeedback
 
 CHANNEL = "nearcast_offers"  # payload: device ids, comma-separated
 MAX_SHOWN = 100  # of one device, the newest
@@ -43,25 +45,15 @@ class FeedbackIn(msgspec.Struct):
     occurred_at: datetime | int | float | None = None
 
 
-class FeedbackRow(NamedTuple):
-    """Feedback of a device, checked as far as it can be without rows."""
-
-    device_id: int
-    delivery_id: int
-    event: FeedbackEvent
-    occurred_at: datetime
-
-
-# Once the gates were passed at send time: sent, tried at least once, or given up by the provider
-# (then the socket and the inbox are all the person has).
+# All but what is held back until later.
 _SHOWN = """
     SELECT * FROM (
       SELECT d.device_id, d.id, d.campaign_id, d.campaign_name, d.content, d.created_at,
              d.expires_at, row_number() OVER (PARTITION BY d.device_id ORDER BY d.id DESC) AS nth
         FROM notifications_delivery d
        WHERE d.device_id = ANY(%(devices)s) AND d.expires_at > %(now)s
-         AND (d.state IN ('sent', 'failed')
-              OR (d.state IN ('pending', 'sending') AND d.attempt_count > 0))
+         AND d.state IN ('pending', 'sending', 'sent')
+         AND NOT (d.state = 'pending' AND d.attempt_count = 0 AND d.due_at > %(now)s)
          AND NOT EXISTS (SELECT FROM notifications_feedback f
                           WHERE f.delivery_id = d.id AND f.event = ANY(%(over)s))
     ) shown WHERE nth <= %(limit)s ORDER BY id
@@ -101,35 +93,6 @@ def current_offers(
     return offers
 
 
-_RECORD = """
-    WITH said AS (
-      SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::timestamptz[])
-        WITH ORDINALITY AS u(device_id, delivery_id, event, occurred_at, place)
-    ), known AS (
-      SELECT said.* FROM said JOIN notifications_delivery d
-          ON d.id = said.delivery_id AND d.device_id = said.device_id
-    ), written AS (
-      INSERT INTO notifications_feedback (delivery_id, event, occurred_at, received_at)
-      SELECT delivery_id, event, occurred_at, %s FROM known ORDER BY delivery_id, event
-      ON CONFLICT ON CONSTRAINT one_feedback_per_event DO NOTHING
-    )
-    SELECT place FROM known
-"""
-
-
-def record_feedback(rows: Iterable[FeedbackRow], *, now: datetime) -> list[bool]:
-    """Write feedback once each; per row whether the delivery is that device's."""
-    said = list(rows)
-    if not said:
-        return []
-    columns = [list(column) for column in zip(*said, strict=True)]
-    columns[2] = [str(event) for event in columns[2]]
-    with connection.cursor() as cursor:
-        cursor.execute(_RECORD, [*columns, now])
-        known = {row[0] for row in cursor.fetchall()}
-    return [place in known for place in range(1, len(said) + 1)]
-
-
 _reader = ItemReader(
     FeedbackIn, envelope="feedback", time_field="occurred_at", max_items=MAX_FEEDBACK
 )
@@ -138,29 +101,27 @@ _reader = ItemReader(
 def take_feedback(device_id: int, body: bytes, *, now: datetime) -> tuple[int, list[Rejection]]:
     """Record what a device says (one item, or a list): how many count, and why others do not."""
     items, places, rejected = _reader.read(body)
-    at = range(len(items)) if places is None else places
-    rows = [
-        (place, feedback_row(device_id, item, now=now))
-        for place, item in zip(at, items, strict=True)
-    ]
-    known = record_feedback([row for _, row in rows], now=now)
+    at = list(range(len(items))) if places is None else places
+    known = outbox.record_feedback(
+        [new_feedback(device_id, item, now=now) for item in items], now=now
+    )
     rejected += [
         Rejection(place, "unknown_delivery", "No such delivery of this device.")
-        for (place, _), is_known in zip(rows, known, strict=True)
+        for place, is_known in zip(at, known, strict=True)
         if not is_known
     ]
     return sum(known), sorted(rejected, key=lambda rejection: rejection.index)
 
 
-def feedback_row(device_id: int, item: FeedbackIn, *, now: datetime) -> FeedbackRow:
-    """The row of one item; a time the app cannot have meant is taken as now."""
+def new_feedback(device_id: int, item: FeedbackIn, *, now: datetime) -> NewFeedback:
+    """What to record of one item; a time the app cannot have meant is taken as now."""
     now_ms = int(now.timestamp() * 1000)
     at_ms = now_ms if item.occurred_at is None else to_epoch_ms(item.occurred_at)
     if not now_ms - MAX_AGE_MS <= at_ms <= now_ms + MAX_AHEAD_MS:
         at_ms = now_ms
-    return FeedbackRow(
-        device_id=device_id,
+    return NewFeedback(
         delivery_id=item.delivery_id if 0 < item.delivery_id < 2**63 else 0,
+        device_id=device_id,
         event=item.event,
         occurred_at=datetime.fromtimestamp(at_ms / 1000, UTC),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -64,6 +65,7 @@ class Shared(NamedTuple):
     max_body_bytes: int
     patience: Patience
     threads: ThreadPoolExecutor  # for large bodies and for what asks the database
+    tally: Counter[tuple[str, str]]  # items by kind and verdict, for whoever keeps figures
 
 
 class Headers(NamedTuple):
@@ -93,6 +95,7 @@ def _headers(scope: Scope) -> Headers:
 class Door(ABC, Generic[Identity]):
     """One path: an ASGI application for one kind of item from one kind of sender."""
 
+    kind = "fix"
     messages = MESSAGES
     asks_database = False  # `prepare` does: then it always runs on a thread
 
@@ -198,6 +201,7 @@ class Door(ABC, Generic[Identity]):
         """How many were accepted, once durable, and what was not; None where nobody is known."""
         rows, places, rejected = prepared
         if not rows:
+            self._count(0, rejected)
             return 0, rejected
         verdicts = (await self._gatherer.submit(rows)).tolist()
         accepted = verdicts.count(_ACCEPTED)
@@ -213,8 +217,15 @@ class Door(ABC, Generic[Identity]):
                 for place, verdict in enumerate(verdicts)
                 if verdict != _ACCEPTED
             ]
+        self._count(accepted, rejected)
         rejected.sort(key=_by_index)
         return accepted, rejected
+
+    def _count(self, accepted: int, rejected: list[Rejection]) -> None:
+        tally = self._shared.tally
+        tally[self.kind, "accepted"] += accepted
+        for rejection in rejected:
+            tally[self.kind, rejection.code] += 1
 
     async def _submit(self, prepared: Prepared) -> Answer:
         outcome = await self.hand_on(prepared)

@@ -90,6 +90,7 @@ class GatewayLocationsDoor(GatewayDoor):
 class GatewayEventsDoor(GatewayDoor):
     """`POST /v1/gateway/events`: of a device, or of a person whoever's device it is."""
 
+    kind = "event"
     messages = events.MESSAGES
 
     def prepare(self, identity: KeyIdentity, body: bytes, lines: bool) -> Prepared:

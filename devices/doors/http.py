@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -69,6 +70,7 @@ class LocationsDoor(DeviceDoor):
 class EventsDoor(DeviceDoor):
     """`POST /v1/events`."""
 
+    kind = "event"
     messages = events.MESSAGES
 
     def prepare(self, identity: DeviceIdentity, body: bytes, lines: bool) -> Prepared:
@@ -107,7 +109,8 @@ class HttpDoors:
         threads: ThreadPoolExecutor,
     ) -> None:
         self.patience = Patience(BODY_PATIENCE_S)
-        shared = Shared(settings.MAX_BODY_BYTES, self.patience, threads)
+        self.tally: Counter[tuple[str, str]] = Counter()
+        shared = Shared(settings.MAX_BODY_BYTES, self.patience, threads, self.tally)
         self.locations = LocationsDoor(
             fixes, locations_reader(FixIn), shared, tokens=tokens, rate=rate
         )

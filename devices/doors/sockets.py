@@ -215,9 +215,9 @@ class StreamDoor:
         if frame.type == "ping":
             return PONG
         if frame.type == "feedback":
-            items = frame.feedback if frame.feedback is not None else msgspec.Raw(data)
+            said = bytes(msgspec.Raw(data) if frame.feedback is None else frame.feedback)
             accepted, rejected = await self._on_thread(
-                self._record_feedback, identity.device_id, bytes(items)
+                self._record_feedback, identity.device_id, said
             )
             return _ack(seq, accepted, rejected)
         door = self._doors.get(frame.type)
@@ -265,6 +265,10 @@ class StreamDoor:
         self._goodbyes.discard(task)
         if not task.cancelled():
             task.exception()  # a connection that broke before the goodbye is gone all the same
+
+    def __len__(self) -> int:
+        """How many sockets are open."""
+        return sum(map(len, self._sockets.values()))
 
     def revoked(self, device_id: int, serial: int) -> None:
         """Close the device's sockets but for those of this serial (0: of none)."""

@@ -1,0 +1,19 @@
+"""What campaigns hold about a device: for its export and its erasure."""
+
+from __future__ import annotations
+
+from devices.holdings import Holding
+
+HOLDINGS = (
+    Holding(
+        name="decisions",
+        rows="""
+            SELECT d.id, d.device_id, d.verdict, d.reason, d.trace, d.decided_at, d.geofence_id,
+                   jsonb_build_object('id', d.campaign_id, 'name', c.name) AS campaign,
+                   jsonb_build_object('kind', d.moment_kind, 'id', d.moment_id) AS moment
+              FROM campaigns_decision d LEFT JOIN campaigns_campaign c ON c.id = d.campaign_id
+             WHERE d.device_id = %(device_id)s ORDER BY d.id
+        """,
+        erase=("DELETE FROM campaigns_decision WHERE device_id = %(device_id)s",),
+    ),
+)

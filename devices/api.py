@@ -1,0 +1,407 @@
+"""Device paths off the fast road: registration, a device's own row, what to monitor, profiles.
+
+The doors take fixes and events; these come a few times a day per phone, so DRF may serve them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+from django.conf import settings
+from django.http import HttpResponse
+from django.utils.timezone import now
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema, inline_serializer
+from rest_framework import serializers
+from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.parsers import BaseParser, JSONParser
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from brands.access import PublishableKeyAuthentication, ServerKeyAuthentication
+from brands.keys import KeyIdentity
+from devices import holdings, profiles, registration
+from devices.auth import DeviceIdentity, DeviceTokenAuthentication
+from devices.doors.decoding import ItemReader, Refused, Rejection
+from devices.fields import Attributes, Locale, Text, Timezone, Truth
+from devices.models import Device, DeviceState, Platform
+from devices.nearby import bounding_circle
+from devices.profiles import ProfileIn
+from geofences.armed import follower
+from geofences.models import Geofence
+
+MAX_OWN_BODY_BYTES = 64 * 1024  # a registration with a full attribute bag stays below
+MAX_NEARBY = 100  # Android monitors that many geofences for an app, iOS 20
+DEFAULT_NEARBY = 20
+
+
+# -- shapes ------------------------------------------------------------------------------------
+
+
+class ConsentIn(serializers.Serializer[Any]):
+    location = Truth()
+    marketing = Truth()
+    version = Text(max_length=32)
+
+
+class ConsentChangeIn(ConsentIn):
+    location = Truth(required=False)
+    marketing = Truth(required=False)
+    version = Text(max_length=32, required=False)
+
+
+class _Told(serializers.Serializer[Any]):
+    """What a device may say of itself; what is absent stays as it was."""
+
+    external_id = Text(max_length=128, required=False, allow_null=True)
+    push_token = Text(max_length=4096, required=False, allow_null=True)
+    locale = Locale(max_length=35, required=False, allow_blank=True)
+    timezone = Timezone(max_length=64, required=False, allow_blank=True)
+    app_version = Text(max_length=32, required=False, allow_blank=True)
+    attributes = Attributes(required=False)
+
+
+class ChangeIn(_Told):
+    consent = ConsentChangeIn(required=False)
+
+
+class RegistrationIn(_Told):
+    installation_id = Text(max_length=128)
+    platform = serializers.ChoiceField(choices=Platform.choices)
+    consent = ConsentIn()
+
+
+class RegisteredOut(serializers.Serializer[Any]):
+    device_id = serializers.IntegerField()
+    token = serializers.CharField()
+
+
+class ConsentOut(serializers.Serializer[Any]):
+    location = serializers.BooleanField()
+    marketing = serializers.BooleanField()
+    version = serializers.CharField()
+    at = serializers.DateTimeField(allow_null=True)
+
+
+class DeviceOut(serializers.Serializer[Any]):
+    device_id = serializers.IntegerField()
+    installation_id = serializers.CharField()
+    platform = serializers.ChoiceField(choices=Platform.choices)
+    external_id = serializers.CharField(allow_null=True)
+    push_token = serializers.CharField(allow_null=True)
+    locale = serializers.CharField()
+    timezone = serializers.CharField()
+    app_version = serializers.CharField()
+    attributes = serializers.DictField()
+    consent = ConsentOut()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class NearbyIn(serializers.Serializer[Any]):
+    lat = serializers.FloatField(min_value=-90, max_value=90)
+    lng = serializers.FloatField(min_value=-180, max_value=180)
+    limit = serializers.IntegerField(min_value=1, max_value=MAX_NEARBY, default=DEFAULT_NEARBY)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        wrong = [name for name in ("lat", "lng") if not np.isfinite(attrs[name])]
+        if wrong:
+            raise ValidationError({name: ["A valid number is required."] for name in wrong})
+        return attrs
+
+
+class CircleOut(serializers.Serializer[Any]):
+    lat = serializers.FloatField()
+    lng = serializers.FloatField()
+    radius_m = serializers.FloatField()
+
+
+class NearbyGeofenceOut(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    external_id = serializers.CharField(allow_null=True)
+    name = serializers.CharField()
+    shape = serializers.ChoiceField(choices=["circle", "polygon"])
+    distance_m = serializers.FloatField(help_text="To its edge; 0 inside.")
+    circle = CircleOut(help_text="What the phone's own region monitoring takes; holds it all.")
+
+
+class NearbyOut(serializers.Serializer[Any]):
+    geofences = NearbyGeofenceOut(many=True)
+    refresh_radius_m = serializers.FloatField(
+        help_text="How far the device may move before asking again."
+    )
+
+
+REJECTED = inline_serializer(
+    "Rejected",
+    {
+        "index": serializers.IntegerField(),
+        "code": serializers.CharField(),
+        "message": serializers.CharField(),
+    },
+    many=True,
+)
+TAKEN = inline_serializer("Taken", {"accepted": serializers.IntegerField(), "rejected": REJECTED})
+
+
+def device_out(device: Device) -> dict[str, Any]:
+    """A device as its app sees it."""
+    return {
+        "device_id": device.pk,
+        "installation_id": device.installation_id,
+        "platform": device.platform,
+        "external_id": device.external_id,
+        "push_token": device.push_token,
+        "locale": device.locale,
+        "timezone": device.timezone,
+        "app_version": device.app_version,
+        "attributes": device.attributes,
+        "consent": {
+            "location": device.consent_location,
+            "marketing": device.consent_marketing,
+            "version": device.consent_version,
+            "at": device.consent_at,
+        },
+        "created_at": device.created_at,
+        "updated_at": device.updated_at,
+    }
+
+
+# -- bodies ------------------------------------------------------------------------------------
+
+
+class BodyTooLarge(APIException):
+    status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    default_code = "too_large"
+    default_detail = "The body is too large."
+
+
+class OwnBody(JSONParser):
+    """JSON of a device about itself: small."""
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
+        body = stream.read(MAX_OWN_BODY_BYTES + 1)
+        if len(body) > MAX_OWN_BODY_BYTES:
+            raise BodyTooLarge
+        try:
+            return super().parse(BytesIO(body), media_type, parser_context)
+        except RecursionError:
+            raise ValidationError({"non_field_errors": ["Nested too deep."]}) from None
+
+
+class WholeBody(BaseParser):
+    """The bytes of a body, for readers that are faster than DRF's."""
+
+    media_type = "application/json"
+
+    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:  # noqa: ARG002 - DRF's signature
+        body: bytes = stream.read(settings.MAX_BODY_BYTES + 1)
+        if len(body) > settings.MAX_BODY_BYTES:
+            raise BodyTooLarge
+        return body
+
+
+class LinesBody(WholeBody):
+    media_type = "application/x-ndjson"
+
+
+# -- devices -----------------------------------------------------------------------------------
+
+
+class DevicesView(APIView):
+    """Where an app makes itself known."""
+
+    authentication_classes = (PublishableKeyAuthentication,)
+    permission_classes = (IsAuthenticated,)
+    parser_classes = (OwnBody,)
+
+    @extend_schema(
+        operation_id="register_device",
+        request=RegistrationIn,
+        responses={200: RegisteredOut, 201: RegisteredOut},
+    )
+    def post(self, request: Request) -> Response:
+        """Register an installation: 201, or 200 with a new token where it is known already."""
+        given = valid(RegistrationIn, request)
+        registered = registration.register(
+            brand_id=cast(KeyIdentity, request.auth).brand_id,
+            installation_id=given.pop("installation_id"),
+            change=given,
+            now=now(),
+        )
+        return Response(
+            {"device_id": registered.device_id, "token": registered.token},
+            status=HTTPStatus.CREATED if registered.created else HTTPStatus.OK,
+        )
+
+
+class OwnView(APIView):
+    """A path of one device."""
+
+    authentication_classes = (DeviceTokenAuthentication,)
+    permission_classes = (IsAuthenticated,)
+    parser_classes = (OwnBody,)
+
+    def own(self) -> DeviceIdentity:
+        return cast(DeviceIdentity, self.request.auth)
+
+
+class OwnDeviceView(OwnView):
+    @extend_schema(operation_id="read_device", responses=DeviceOut)
+    def get(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
+        """What is held about this device itself."""
+        device = Device.objects.filter(pk=self.own().device_id).first()
+        if device is None:
+            raise NotFound
+        return Response(DeviceOut(device_out(device)).data)
+
+    @extend_schema(operation_id="change_device", request=ChangeIn, responses=DeviceOut)
+    def patch(self, request: Request) -> Response:
+        """Change what the body names; attributes are merged, null takes one away."""
+        change = valid(ChangeIn, request)
+        device = registration.change(self.own().device_id, change, now=now())
+        if device is None:
+            raise NotFound
+        return Response(DeviceOut(device_out(device)).data)
+
+    @extend_schema(operation_id="erase_device", request=None, responses={204: None})
+    def delete(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
+        """Erase the device and every row that names it."""
+        registration.erase(self.own().device_id)
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+
+class ExportView(OwnView):
+    @extend_schema(operation_id="export_device", responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request) -> HttpResponse:  # noqa: ARG002 - DRF's signature
+        """Everything held about this device."""
+        device = Device.objects.filter(pk=self.own().device_id).first()
+        if device is None:
+            raise NotFound
+        own = msgspec.json.encode(DeviceOut(device_out(device)).data).decode()
+        parts = [f'"device":{own}']
+        parts += [f'"{name}":[{",".join(rows)}]' for name, rows in holdings.exported(device.pk)]
+        return HttpResponse(
+            "{" + ",\n".join(parts) + "}",
+            content_type="application/json",
+            headers={"content-disposition": f'attachment; filename="device-{device.pk}.json"'},
+        )
+
+
+class NearbyView(OwnView):
+    @extend_schema(operation_id="nearby_geofences", parameters=[NearbyIn], responses=NearbyOut)
+    def get(self, request: Request) -> Response:
+        """The armed geofences worth monitoring on the device, best first."""
+        identity = self.own()
+        if not DeviceState.objects.filter(
+            device_id=identity.device_id, consent_location=True
+        ).exists():
+            raise ConsentMissing
+        asked = NearbyIn(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        given = asked.validated_data
+        index = follower.current().index
+        found = index.nearby(
+            lat=given["lat"], lng=given["lng"], brand=identity.brand_id, limit=given["limit"]
+        )
+        ids = index.geofence_id[found.ordinal].tolist()
+        rows = Geofence.objects.filter(brand_id=identity.brand_id).in_bulk(ids)
+        listed = [
+            _nearby_out(rows[geofence_id], -signed_m)
+            for geofence_id, signed_m in zip(ids, found.distance_m.tolist(), strict=True)
+            if geofence_id in rows
+        ]
+        return Response({"geofences": listed, "refresh_radius_m": found.refresh_radius_m})
+
+
+class ConsentMissing(APIException):
+    status_code = HTTPStatus.FORBIDDEN
+    default_code = "consent_withdrawn"
+    default_detail = "The person has not agreed to the use of their location."
+
+
+def _nearby_out(geofence: Geofence, outside_m: float) -> dict[str, Any]:
+    lat, lng, radius_m = bounding_circle(geofence)
+    return {
+        "id": geofence.pk,
+        "external_id": geofence.external_id,
+        "name": geofence.name,
+        "shape": "circle" if geofence.is_circle else "polygon",
+        "distance_m": round(max(0.0, outside_m), 1),
+        "circle": {"lat": lat, "lng": lng, "radius_m": round(radius_m, 1)},
+    }
+
+
+# -- the back office ---------------------------------------------------------------------------
+
+_profiles = ItemReader(ProfileIn, envelope="profiles", time_field="", max_items=settings.MAX_ITEMS)
+
+
+class ProfilesView(APIView):
+    """What a brand's CRM knows of people."""
+
+    authentication_classes = (ServerKeyAuthentication,)
+    permission_classes = (IsAuthenticated,)
+    parser_classes = (WholeBody, LinesBody)
+
+    @extend_schema(
+        operation_id="upsert_profiles",
+        request=inline_serializer(
+            "Profiles",
+            {
+                "profiles": inline_serializer(
+                    "Profile",
+                    {
+                        "external_id": serializers.CharField(max_length=128),
+                        "attributes": serializers.DictField(),
+                    },
+                    many=True,
+                )
+            },
+        ),
+        responses=TAKEN,
+    )
+    def put(self, request: Request) -> Response:
+        """Merge attributes by external id, up to 10,000 people a call; null takes one away."""
+        lines = str(request.content_type).startswith(LinesBody.media_type)
+        try:
+            items, places, rejected = _profiles.read(cast(bytes, request.data or b""), lines=lines)
+        except Refused as refused:
+            raise refusal_of(refused) from refused
+        good = []
+        for at, item in enumerate(items):
+            why = profiles.problem_of(item)
+            if why is None:
+                good.append(item)
+            else:
+                rejected.append(Rejection(at if places is None else places[at], "invalid", why))
+        brand_id = cast(KeyIdentity, request.auth).brand_id
+        profiles.upsert(brand_id, good, source="crm", now=now())
+        rejected.sort(key=lambda rejection: rejection.index)
+        return Response(
+            {"accepted": len(good), "rejected": [msgspec.to_builtins(each) for each in rejected]}
+        )
+
+
+def refusal_of(refused: Refused) -> APIException:
+    """A door's refusal as DRF raises it."""
+    if refused.fields:
+        return ValidationError(refused.fields)
+    error = APIException(refused.message, code=refused.code)
+    error.status_code = refused.status
+    return error
+
+
+def valid(shape: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
+    """The body in this shape, unknown names dropped; 422 with the fields where it is not."""
+    given = shape(data=request.data)
+    given.is_valid(raise_exception=True)
+    checked: Mapping[str, Any] = given.validated_data
+    return dict(checked)

@@ -21,6 +21,18 @@ class Verdict(StrEnum):
     REFUSE = "refuse"
 
 
+class CampaignAction(StrEnum):
+    """What staff or a back office did to a campaign."""
+
+    CREATED = "created"
+    EDITED = "edited"
+    PUBLISHED = "published"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    ENDED = "ended"
+    ROLLED_BACK = "rolled_back"
+
+
 class Segment(models.Model):
     """A named audience: a condition tree (see campaigns.audience), used by reference."""
 
@@ -41,7 +53,7 @@ class Segment(models.Model):
 
 
 class Campaign(models.Model):
-    """Who gets what, where and when. `draft` is what the marketer edits; what is live is a version."""
+    """Who gets what, where and when: `draft` is edited, what is live is a version."""
 
     brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="campaigns")
     name = models.CharField(max_length=200)
@@ -87,6 +99,23 @@ class CampaignVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} v{self.number}"
+
+
+class CampaignLog(models.Model):
+    """Who did what to a campaign, and when."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="log")
+    # None: the brand's back office, by its server key.
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True)
+    action = models.CharField(max_length=12, choices=[(a.value, a.value) for a in CampaignAction])
+    version = models.IntegerField(null=True)
+    at = models.DateTimeField(default=now)
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return f"{self.action} at {self.at}"
 
 
 class Decision(models.Model):

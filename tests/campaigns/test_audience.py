@@ -141,7 +141,7 @@ def test_it_uses_segments_by_name_and_nested() -> None:
 
 
 def test_it_refuses_segments_that_go_in_a_circle() -> None:
-    segments = {"a": {"not": {"segment": "b"}}, "b": {"segment": "a"}}
+    segments: dict[str, Any] = {"a": {"not": {"segment": "b"}}, "b": {"segment": "a"}}
     with pytest.raises(AudienceError, match="a → b → a"):
         compile_tree({"segment": "a"}, segments=segments)
 

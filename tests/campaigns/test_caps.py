@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -16,8 +17,9 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
 
-def a_cap(limit: int, window_ms: int | None = HOUR_MS, **fields: object) -> Cap:
-    return Cap(**{"limit": limit, "scope": CapScope.DEVICE, "window_ms": window_ms} | fields)  # type: ignore[arg-type]
+def a_cap(limit: int, window_ms: int | None = HOUR_MS, **fields: Any) -> Cap:
+    values: dict[str, Any] = {"limit": limit, "scope": CapScope.DEVICE, "window_ms": window_ms}
+    return Cap(**values | fields)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_it_counts_for_ever_where_no_window_is_given() -> None:
     ],
 )
 def test_it_counts_what_belongs_together(
-    scope: CapScope, of_brand: bool, other: dict[str, object], counts_together: bool
+    scope: CapScope, of_brand: bool, other: dict[str, Any], counts_together: bool
 ) -> None:
     cap = Cap(
         limit=1,

@@ -16,32 +16,28 @@ NOON_MS = round(datetime(2026, 6, 10, 9, 0, tzinfo=UTC).timestamp() * 1000)
 
 
 def a_subject(**fields: Any) -> Subject:
-    return Subject(
-        **{
-            "device_id": 1,
-            "person": "device:1",
-            "platform": "android",
-            "locale": "fi-FI",
-            "timezone": "Europe/Helsinki",
-            "app_version": "2.3.0",
-            "now_ms": NOON_MS,
-        }
-        | fields
-    )
+    values: dict[str, Any] = {
+        "device_id": 1,
+        "person": "device:1",
+        "platform": "android",
+        "locale": "fi-FI",
+        "timezone": "Europe/Helsinki",
+        "app_version": "2.3.0",
+        "now_ms": NOON_MS,
+    }
+    return Subject(**values | fields)
 
 
 def a_campaign(**fields: Any) -> rules.Campaign:
-    return rules.Campaign(
-        **{
-            "id": 7,
-            "version": 1,
-            "name": "Coffee",
-            "brand_id": 1,
-            "on": TriggerOn.ENTERED,
-            "audience": compile_tree({}),
-        }
-        | fields
-    )
+    values: dict[str, Any] = {
+        "id": 7,
+        "version": 1,
+        "name": "Coffee",
+        "brand_id": 1,
+        "on": TriggerOn.ENTERED,
+        "audience": compile_tree({}),
+    }
+    return rules.Campaign(**values | fields)
 
 
 def a_moment(**fields: Any) -> rules.Moment:
@@ -67,14 +63,12 @@ def a_history(*offers: caps.Offer, **winners: rules.Winner) -> rules.History:
 
 
 def an_offer(at_ms: int = NOON_MS - 60_000, **fields: Any) -> caps.Offer:
-    return caps.Offer(
-        **{
-            "at_ms": at_ms,
-            "device_id": 1,
-            "person": "device:1",
-            "campaign_id": 7,
-            "geofence_id": 5,
-            "tags": (),
-        }
-        | fields
-    )
+    values: dict[str, Any] = {
+        "at_ms": at_ms,
+        "device_id": 1,
+        "person": "device:1",
+        "campaign_id": 7,
+        "geofence_id": 5,
+        "tags": (),
+    }
+    return caps.Offer(**values | fields)

@@ -1,0 +1,303 @@
+"""Every live campaign, compiled and immutable, by what may set it off. It judges nothing.
+
+`current` answers the newest one: a cheap query per batch sees every commit that matters, so an
+evaluator never decides by an older publication than the transitions it claims.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from django.db import connection
+
+from campaigns import caps as capping
+from campaigns import hours, rules
+from campaigns.audience import compile_tree
+from campaigns.behaviour import Need
+from campaigns.conditions import Tree
+from campaigns.definition import (
+    PLACE_TRIGGERS,
+    ContentText,
+    Definition,
+    Trigger,
+    TriggerOn,
+    brand_caps_of,
+    caps_of,
+    dayparts_of,
+    decode,
+    quiet_of,
+)
+
+logger = logging.getLogger(__name__)
+
+Mark = tuple[int, ...]
+
+# The place and the writing transaction of every row, as one sum per table: it changes with every
+# commit that touches a row, whatever the clock says, and needs no trigger.
+_SUM = "(SELECT coalesce(sum(hashtextextended(ctid::text, xmin::text::bigint)), 0) FROM {})"
+_MARK = "SELECT " + ", ".join(
+    _SUM.format(table) for table in ("campaigns_campaign", "campaigns_segment", "brands_brand")
+)
+_LIVE = """
+    SELECT c.id, c.brand_id, v.number, v.name, v.definition
+      FROM campaigns_campaign c JOIN campaigns_campaignversion v ON v.id = c.live_version_id
+     WHERE c.state = 'live'
+"""
+_BRANDS = "SELECT id, name, timezone, quiet_hours, caps FROM brands_brand"
+_SEGMENTS = "SELECT brand_id, slug, tree FROM campaigns_segment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrandRules:
+    """What a brand asks of all its campaigns."""
+
+    id: int
+    name: str
+    timezone: str = "UTC"
+    quiet_text: Mapping[str, Any] = field(default_factory=dict)
+    quiet: hours.Daypart | None = None
+    caps: tuple[capping.Cap, ...] = ()
+    segments: Mapping[str, Tree] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One live campaign: what the rules judge and what it says."""
+
+    campaign: rules.Campaign
+    trigger: Trigger
+    content: ContentText | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Catalogue:
+    """All live campaigns at one moment. `candidates` answers in the order they may speak."""
+
+    mark: Mark
+    brands: Mapping[int, BrandRules]
+    entries: Mapping[int, Entry]  # by campaign
+    _by: Mapping[tuple[object, ...], tuple[rules.Campaign, ...]] = field(default_factory=dict)
+    _found: dict[tuple[object, ...], tuple[rules.Campaign, ...]] = field(default_factory=dict)
+
+    def at_place(
+        self,
+        brand_id: int,
+        on: TriggerOn,
+        *,
+        geofence_id: int,
+        external_id: str | None,
+        tags: tuple[str, ...],
+        dwell_s: int,
+        own_dwell_s: int | None,
+    ) -> tuple[rules.Campaign, ...]:
+        """The campaigns that a transition concerns: its place, its kind, its dwell threshold."""
+        key = (brand_id, on, geofence_id, external_id, tags, dwell_s, own_dwell_s)
+        found = self._found.get(key)
+        if found is None:
+            names = [("id", geofence_id), ("external_id", external_id)]
+            names += [("tag", tag) for tag in tags]
+            unique = {
+                one.id: one
+                for kind, name in names
+                for one in self._by.get((brand_id, on, kind, name), ())
+                if on is not TriggerOn.DWELLED or dwell_s == (one.dwell_s or own_dwell_s)
+            }
+            found = self._found[key] = tuple(rules.ranked(list(unique.values())))
+        return found
+
+    def on_event(self, brand_id: int, name: str) -> tuple[rules.Campaign, ...]:
+        """The campaigns that wait for an event of this name."""
+        return self._by.get((brand_id, TriggerOn.EVENT, "event", name), ())
+
+
+EMPTY = Catalogue(mark=(), brands={}, entries={})
+
+
+def compiled(
+    definition: Definition, *, campaign_id: int, version: int, name: str, brand: BrandRules
+) -> rules.Campaign:
+    """What the rules run on. AudienceError where a segment is gone or goes in a circle."""
+    trigger = definition.trigger or Trigger(on=TriggerOn.EVENT)
+    return rules.Campaign(
+        id=campaign_id,
+        version=version,
+        name=name,
+        brand_id=brand.id,
+        on=trigger.on,
+        audience=compile_tree(definition.audience, segments=brand.segments),
+        dwell_s=trigger.dwell_s,
+        event=trigger.event or "",
+        where=tuple(trigger.where.items()),
+        starts_ms=_ms(definition.starts_at),
+        ends_ms=_ms(definition.ends_at),
+        dayparts=dayparts_of(definition.dayparts),
+        outside_dayparts=definition.outside_dayparts,
+        quiet=brand.quiet,
+        quiet_policy=definition.quiet_hours,
+        caps=(*caps_of(definition.caps), *brand.caps),
+        priority=definition.priority,
+        group=definition.group,
+        expires_after_ms=definition.expires_after_s * 1000,
+        max_age_ms=definition.max_age_s * 1000,
+        only_while_inside=definition.only_while_inside,
+        initial_state=definition.initial_state,
+        transactional=definition.transactional,
+        problem=brand.problem,
+    )
+
+
+def _ms(at: datetime | None) -> int | None:
+    return None if at is None else round(at.timestamp() * 1000)
+
+
+def entry_of(
+    raw: Mapping[str, Any], *, campaign_id: int, version: int, name: str, brand: BrandRules
+) -> Entry | None:
+    """A live version as an entry; a broken one with its problem, so that it refuses and says why.
+
+    None where not even the trigger can be read: nothing can ever set such a campaign off.
+    """
+    try:
+        definition = decode(raw, segments=list(brand.segments))
+        campaign = compiled(
+            definition, campaign_id=campaign_id, version=version, name=name, brand=brand
+        )
+        return Entry(
+            campaign=campaign,
+            trigger=definition.trigger or Trigger(on=TriggerOn.EVENT),
+            content=definition.content,
+        )
+    # One broken campaign must not take the others with it, whatever is wrong with it (promise 9).
+    except Exception as error:  # noqa: BLE001 - kept as the campaign's problem
+        problem = " ".join(str(error).split())[:300] or type(error).__name__
+        logger.warning("campaign %s version %s cannot be used: %s", campaign_id, version, problem)
+    try:
+        trigger = msgspec.convert(raw.get("trigger"), Trigger)
+    except (msgspec.ValidationError, AttributeError):
+        return None
+    broken = compiled(
+        Definition(trigger=trigger),
+        campaign_id=campaign_id,
+        version=version,
+        name=name,
+        brand=brand,
+    )
+    return Entry(campaign=replace(broken, problem=problem), trigger=trigger, content=None)
+
+
+def build(mark: Mark, brands: Mapping[int, BrandRules], entries: Iterable[Entry]) -> Catalogue:
+    """Sort campaigns by what may set them off."""
+    by: dict[tuple[object, ...], list[rules.Campaign]] = defaultdict(list)
+    kept = {entry.campaign.id: entry for entry in entries}
+    for entry in kept.values():
+        for key in _keys(entry):
+            by[key].append(entry.campaign)
+    return Catalogue(
+        mark=mark,
+        brands=brands,
+        entries=kept,
+        _by={key: tuple(rules.ranked(found)) for key, found in by.items()},
+    )
+
+
+def _keys(entry: Entry) -> Sequence[tuple[object, ...]]:
+    brand_id, trigger = entry.campaign.brand_id, entry.trigger
+    if trigger.on not in PLACE_TRIGGERS:
+        return [(brand_id, trigger.on, "event", trigger.event)]
+    names = [
+        ("id" if isinstance(place, int) else "external_id", place) for place in trigger.geofences
+    ] + [("tag", tag) for tag in trigger.tags]
+    return [(brand_id, trigger.on, kind, name) for kind, name in dict.fromkeys(names)]
+
+
+def needs(campaigns: Iterable[rules.Campaign]) -> frozenset[Need]:
+    """Every figure about behaviour that these campaigns' audiences ask for."""
+    return frozenset(need for one in campaigns for need in one.audience.needs)
+
+
+# -- rows -------------------------------------------------------------------------------------
+
+_lock = threading.Lock()
+_current = EMPTY
+
+
+def current() -> Catalogue:
+    """The live campaigns as committed now: one small query, and a load where something changed."""
+    global _current  # noqa: PLW0603 - one catalogue per process, swapped whole
+    mark = read_mark()
+    if mark == _current.mark:
+        return _current
+    with _lock:
+        if mark != _current.mark:
+            _current = load(mark, before=_current)
+        return _current
+
+
+def read_mark() -> Mark:
+    with connection.cursor() as cursor:
+        cursor.execute(_MARK)
+        return tuple(int(part) for part in cursor.fetchone())
+
+
+def load(mark: Mark, *, before: Catalogue = EMPTY) -> Catalogue:
+    """Read everything; versions that `before` compiled for an unchanged brand are taken over."""
+    brands = load_brands()
+    with connection.cursor() as cursor:
+        cursor.execute(_LIVE)
+        rows = cursor.fetchall()
+    entries = []
+    for campaign_id, brand_id, version, name, raw in rows:
+        old = before.entries.get(campaign_id)
+        if (
+            old is not None
+            and (old.campaign.version, old.campaign.name) == (version, name)
+            and before.brands.get(brand_id) == brands[brand_id]
+        ):
+            entries.append(old)
+            continue
+        entry = entry_of(
+            _json(raw), campaign_id=campaign_id, version=version, name=name, brand=brands[brand_id]
+        )
+        if entry is not None:
+            entries.append(entry)
+    return build(mark, brands, entries)
+
+
+def load_brands(brand_id: int | None = None) -> dict[int, BrandRules]:
+    """Every brand's rules, or one's; a brand with broken rules carries the problem."""
+    segments: dict[int, dict[str, Tree]] = defaultdict(dict)
+    with connection.cursor() as cursor:
+        cursor.execute(f"{_SEGMENTS} WHERE %s::bigint IS NULL OR brand_id = %s", [brand_id] * 2)
+        for owner, slug, tree in cursor.fetchall():
+            segments[owner][slug] = _json(tree)
+        cursor.execute(f"{_BRANDS} WHERE %s::bigint IS NULL OR id = %s", [brand_id] * 2)
+        rows = cursor.fetchall()
+    return {
+        owner: _brand(owner, name, zone, _json(quiet), _json(caps), segments.get(owner, {}))
+        for owner, name, zone, quiet, caps in rows
+    }
+
+
+def _brand(
+    brand_id: int, name: str, zone: str, quiet: Any, caps: Any, segments: Mapping[str, Tree]
+) -> BrandRules:
+    plain = BrandRules(id=brand_id, name=name, timezone=zone, segments=segments)
+    try:
+        return replace(
+            plain, quiet_text=quiet or {}, quiet=quiet_of(quiet), caps=brand_caps_of(caps or [])
+        )
+    except (msgspec.ValidationError, ValueError) as error:
+        # Without its quiet hours and caps a brand would say too much: it says nothing instead.
+        return replace(plain, problem=f"the brand's quiet hours or caps: {error}")
+
+
+def _json(value: Any) -> Any:
+    return msgspec.json.decode(value) if isinstance(value, str | bytes) else value

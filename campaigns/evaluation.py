@@ -1,0 +1,376 @@
+"""From what happened to decisions and deliveries: claim, gather, decide, apply, one commit.
+
+It owns no rule: campaigns.rules decides, campaigns.history keeps caps exact, and
+notifications.outbox writes what is owed. A batch that fails is done again one row at a time, so
+that the row at fault is parked with its reason and stops nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.utils import timezone
+
+from campaigns import catalogue as catalogues
+from campaigns import history, moments, rules
+from campaigns.catalogue import Catalogue
+from campaigns.content import ContentError, Scene, render
+from campaigns.moments import Batch, Happening
+from notifications.outbox import NewDelivery, enqueue
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+LOOK_S = 1.0  # a lost NOTIFY delays by no more than this
+CHANNELS = ("nearcast_transitions", "nearcast_events")
+
+_COLUMNS = """
+    brand_id, device_id, campaign_id, campaign_version, moment_kind, moment_id, geofence_id,
+    verdict, reason, trace, decided_at
+"""
+_COPY = f"COPY campaigns_decision ({_COLUMNS}) FROM STDIN"
+_COPY_WITH_ID = f"COPY campaigns_decision (id, {_COLUMNS}) FROM STDIN"
+_TAKE_IDS = """
+    SELECT nextval(pg_get_serial_sequence('campaigns_decision', 'id'))
+      FROM generate_series(1, %s)
+"""
+_DONE = {
+    "transition": "UPDATE devices_transition SET processed_at = %s WHERE id = ANY(%s)",
+    "event": "UPDATE devices_event SET processed_at = %s WHERE id = ANY(%s)",
+}
+_PARK = {
+    "transition": """UPDATE devices_transition SET processed_at = %s, parked_reason = %s
+                      WHERE id = %s AND processed_at IS NULL""",
+    "event": """UPDATE devices_event SET processed_at = %s, parked_reason = %s
+                 WHERE id = %s AND processed_at IS NULL""",
+}
+
+
+@dataclass(slots=True, kw_only=True)
+class Send:
+    """An offer that is to be made."""
+
+    happening: Happening
+    campaign: rules.Campaign
+    decision: rules.Decision
+    content: dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdicts:
+    """Everything a batch decided."""
+
+    sends: list[Send] = field(default_factory=list)
+    refusals: list[tuple[Happening, rules.Campaign, rules.Decision]] = field(default_factory=list)
+
+
+def evaluate_once(*, now: datetime, limit: int = BATCH) -> int:
+    """Judge up to `limit` transitions and as many events; answers how many were settled."""
+    try:
+        return _evaluate(now, limit)
+    except (OperationalError, InterfaceError):
+        raise  # the database, not a row
+    except Exception:
+        logger.exception("a batch failed; trying its rows one at a time")
+        return _one_at_a_time(now, limit)
+
+
+def _evaluate(now: datetime, limit: int) -> int:
+    with transaction.atomic():
+        batch = moments.claim(limit)
+        if not batch:
+            return 0
+        current = catalogues.current()
+        moments.gather(batch, current, _epoch_ms(now))
+        verdicts = judge(batch.happenings, current, now)
+        _apply(batch, verdicts, now)
+    return len(batch)
+
+
+def _one_at_a_time(now: datetime, limit: int) -> int:
+    """Settle rows singly; one that still fails is parked with what it said."""
+    settled = 0
+    for _ in range(limit):
+        held: Batch | None = None
+        try:
+            with transaction.atomic():
+                held = moments.claim(1)
+                if not held:
+                    break
+                current = catalogues.current()
+                moments.gather(held, current, _epoch_ms(now))
+                _apply(held, judge(held.happenings, current, now), now)
+            settled += len(held)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            if held is None:
+                raise
+            logger.exception(
+                "parked: transitions %s, events %s",
+                [row.id for row in held.transitions],
+                [row.id for row in held.events],
+            )
+            settled += _park(held, error, now)
+    return settled
+
+
+def _park(held: Batch, error: Exception, now: datetime) -> int:
+    why = " ".join(str(error).split())[:200] or type(error).__name__
+    with transaction.atomic(), connection.cursor() as cursor:
+        for kind, rows in (("transition", held.transitions), ("event", held.events)):
+            for row in rows:
+                cursor.execute(_PARK[kind], (now, why, row.id))
+    return len(held)
+
+
+# -- decide -----------------------------------------------------------------------------------
+
+
+def judge(happenings: Sequence[Happening], current: Catalogue, now: datetime) -> Verdicts:
+    """Every candidate's verdict on every moment: gates first, then, under locks, restraint."""
+    verdicts = Verdicts()
+    likely = _through_the_gates(happenings, verdicts)
+    offers = history.lock_and_read(likely, current, now)
+    for group in _in_turn(likely):
+        for happening, campaign in group:
+            _restrain(happening, campaign, offers, current, verdicts)
+    return verdicts
+
+
+def _through_the_gates(
+    happenings: Iterable[Happening], verdicts: Verdicts
+) -> list[tuple[Happening, rules.Campaign]]:
+    likely = []
+    refusals = verdicts.refusals
+    for happening in happenings:
+        moment = happening.moment
+        for campaign in happening.candidates:
+            try:
+                refusal = rules.gate(campaign, moment)
+            # A campaign that breaks the rules' own code refuses by itself and stops no other.
+            except Exception as error:
+                logger.exception("campaign %s broke on %s", campaign.id, moment.id)
+                refusal = rules.Refusal(rules.Reason.MALFORMED, {"problem": str(error)[:200]})
+            if refusal is None:
+                likely.append((happening, campaign))
+            else:
+                refusals.append((happening, campaign, rules.Decision(False, *refusal)))
+    return likely
+
+
+def _in_turn(
+    likely: Iterable[tuple[Happening, rules.Campaign]],
+) -> list[list[tuple[Happening, rules.Campaign]]]:
+    """By moment, earliest first; within one, in the order in which campaigns may speak."""
+    groups: dict[history.MomentKey, list[tuple[Happening, rules.Campaign]]] = defaultdict(list)
+    for pair in likely:
+        groups[history.moment_key(pair[0])].append(pair)
+    for group in groups.values():
+        group.sort(key=lambda pair: (-pair[1].priority, pair[1].id, pair[0].moment.id))
+    return sorted(
+        groups.values(), key=lambda group: (group[0][0].moment.occurred_ms, group[0][0].moment.id)
+    )
+
+
+def _restrain(
+    happening: Happening,
+    campaign: rules.Campaign,
+    offers: history.Offers,
+    current: Catalogue,
+    verdicts: Verdicts,
+) -> None:
+    moment = happening.moment
+    past = offers.of(happening)
+    decision = rules.restrain(campaign, moment, past)
+    if decision.send:
+        try:
+            content = _content(happening, campaign, current)
+        except ContentError as error:
+            decision = rules.Decision(
+                False,
+                rules.Reason.CONTENT_ERROR,
+                {"field": error.field, "problem": error.message},
+            )
+        else:
+            rules.won(campaign, moment, past, decision.due_ms)
+            verdicts.sends.append(
+                Send(happening=happening, campaign=campaign, decision=decision, content=content)
+            )
+            return
+    verdicts.refusals.append((happening, campaign, decision))
+
+
+def _content(happening: Happening, campaign: rules.Campaign, current: Catalogue) -> dict[str, Any]:
+    template = current.entries[campaign.id].content
+    if template is None:
+        raise ContentError("content", "there is none")
+    return render(template, scene_of(happening, campaign), locale=happening.moment.subject.locale)
+
+
+def scene_of(happening: Happening, campaign: rules.Campaign) -> Scene:
+    """What the offer's templates may speak of."""
+    moment, place, subject = happening.moment, happening.place, happening.moment.subject
+    return Scene(
+        device={
+            "platform": subject.platform,
+            "locale": subject.locale,
+            "timezone": subject.timezone,
+            "app_version": subject.app_version,
+            "external_id": subject.external_id,
+            "attributes": subject.attributes,
+        },
+        place={}
+        if place is None
+        else {
+            "id": place.id,
+            "external_id": place.external_id,
+            "name": place.name,
+            "tags": list(place.tags),
+            "metadata": place.metadata,
+        },
+        moment={
+            "on": moment.on.value,
+            "at": moment.local.text,
+            "dwell_s": moment.dwell_s,
+            "distance_m": None if place is None else moments.distance_m(place, happening.fix),
+        },
+        event={"name": moment.event, "properties": moment.properties},
+        brand={"name": happening.brand.name},
+        campaign={"name": campaign.name},
+    )
+
+
+# -- apply ------------------------------------------------------------------------------------
+
+
+def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
+    """Decisions, deliveries and the marks of what is done, in the caller's transaction."""
+    with connection.cursor() as cursor:
+        ids: list[int] = []
+        if verdicts.sends:
+            cursor.execute(_TAKE_IDS, (len(verdicts.sends),))
+            ids = [row[0] for row in cursor.fetchall()]
+            lines = [
+                f"{key}\t{_line(send.happening, send.campaign, send.decision, now)}"
+                for key, send in zip(ids, verdicts.sends, strict=True)
+            ]
+            with cursor.copy(_COPY_WITH_ID) as copy:
+                copy.write("".join(lines).encode())
+        if verdicts.refusals:
+            with cursor.copy(_COPY) as copy:
+                copy.write("".join(_line(*refused, now) for refused in verdicts.refusals).encode())
+        if verdicts.sends:
+            enqueue([_delivery(s, key) for s, key in zip(verdicts.sends, ids, strict=True)])
+        for kind, rows in (("transition", batch.transitions), ("event", batch.events)):
+            if rows:
+                cursor.execute(_DONE[kind], (now, [row.id for row in rows]))
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _line(
+    happening: Happening, campaign: rules.Campaign, decision: rules.Decision, now: datetime
+) -> str:
+    """One row in PostgreSQL's COPY text format."""
+    moment = happening.moment
+    verdict = "send" if decision.send else "refuse"
+    trace = _encode(decision.trace).decode().replace("\\", "\\\\")
+    place = "\\N" if moment.geofence_id is None else moment.geofence_id
+    return (
+        f"{campaign.brand_id}\t{moment.subject.device_id}\t{campaign.id}\t{campaign.version}\t"
+        f"{moment.kind}\t{moment.id}\t{place}\t{verdict}\t{decision.reason.value}\t{trace}\t"
+        f"{now.isoformat()}\n"
+    )
+
+
+def _delivery(send: Send, decision_id: int) -> NewDelivery:
+    campaign, moment, subject = send.campaign, send.happening.moment, send.happening.moment.subject
+    return NewDelivery(
+        brand_id=campaign.brand_id,
+        device_id=subject.device_id,
+        person=subject.person,
+        campaign_id=campaign.id,
+        campaign_name=campaign.name,
+        campaign_version=campaign.version,
+        decision_id=decision_id,
+        moment_kind=moment.kind,
+        moment_id=moment.id,
+        geofence_id=moment.geofence_id,
+        key=f"c{campaign.id}:{moment.kind}:{moment.id}",
+        transactional=campaign.transactional,
+        content=send.content,
+        gates=_gates(send),
+        priority=campaign.priority,
+        created_at=_instant(moment.now_ms),
+        due_at=_instant(send.decision.due_ms),
+        expires_at=_instant(send.decision.due_ms + campaign.expires_after_ms),
+    )
+
+
+def _gates(send: Send) -> dict[str, Any]:
+    """What the outbox looks at again when it sends."""
+    campaign, moment = send.campaign, send.happening.moment
+    gates: dict[str, Any] = {"timezone": moment.subject.timezone}
+    if campaign.only_while_inside and moment.geofence_id is not None:
+        gates["only_while_inside"] = moment.geofence_id
+    if campaign.quiet is not None and not campaign.transactional:
+        quiet = send.happening.brand.quiet_text
+        gates["quiet_hours"] = {
+            "from": quiet.get("from", "00:00"),
+            "to": quiet.get("to", "24:00"),
+            "policy": campaign.quiet_policy.value,
+        }
+    return gates
+
+
+def _epoch_ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, tz=UTC)
+
+
+# -- loop -------------------------------------------------------------------------------------
+
+
+def run(stop: threading.Event) -> None:
+    """Evaluate until `stop`: at once when something happened, and every second anyway."""
+    while not stop.is_set():
+        try:
+            _listen(stop)
+        except (OperationalError, InterfaceError):
+            logger.exception("evaluation lost the database; trying again")
+            connection.close()
+            stop.wait(1.0)
+    connection.close()
+
+
+def _listen(stop: threading.Event) -> None:
+    with connection.cursor() as cursor:
+        for channel in CHANNELS:
+            cursor.execute(f"LISTEN {channel}")
+    raw = connection.connection
+    while not stop.is_set():
+        while evaluate_once(now=timezone.now()) and not stop.is_set():
+            pass
+        until = time.monotonic() + LOOK_S
+        # Half-second naps: `stop` is noticed soon, and a NOTIFY ends the nap at once.
+        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            ready, _, _ = select.select([raw.fileno()], [], [], min(left, 0.5))
+            if ready:
+                for _ in raw.notifies(timeout=0):
+                    pass
+                break

@@ -1,0 +1,191 @@
+"""Locks what caps count by and reads the offers that count. It decides nothing, writes nothing.
+
+Every evaluator takes the same locks in the same order: persons by key, then campaigns, then
+brands by id. Whoever holds them reads every offer that was committed under them before, so a cap
+is exact whatever runs in parallel (promise 5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from django.db import connection
+
+from campaigns import caps as capping
+from campaigns import rules
+from campaigns.catalogue import Catalogue
+from campaigns.moments import Happening
+
+# An offer is held for quiet hours at most this long after it was made: how far back a row may
+# have been written whose due time still counts.
+LONGEST_HOLD = timedelta(days=9)
+MONTH = timedelta(days=32)
+# Deliveries that were not made give their place back.
+COUNTED = ("pending", "sending", "sent")
+
+_LOCK_PERSONS = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
+# NO KEY: a foreign key's check on the row need not wait.
+_LOCK_CAMPAIGNS = (
+    "SELECT id FROM campaigns_campaign WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+)
+_LOCK_BRANDS = "SELECT id FROM brands_brand WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+_AT = "(extract(epoch FROM coalesce(d.sent_at, d.due_at)) * 1000)::bigint"
+_OFFERS = f"""
+    SELECT d.brand_id, {_AT}, d.device_id, d.person, d.campaign_id, d.geofence_id,
+           coalesce(g.tags, '{{}}'), d.transactional, d.campaign_name, d.priority,
+           (extract(epoch FROM t.occurred_at) * 1000)::bigint
+      FROM unnest(%s::bigint[], %s::text[]) AS u(brand_id, person)
+      JOIN notifications_delivery d ON d.brand_id = u.brand_id AND d.person = u.person
+      LEFT JOIN geofences_geofence g ON g.id = d.geofence_id
+      LEFT JOIN devices_transition t ON d.moment_kind = 'transition' AND t.id = d.moment_id
+     WHERE d.created_at > %s AND d.state = ANY(%s)
+"""  # noqa: S608 - only names of our own columns are put in
+_SHARED_OF_CAMPAIGNS = f"""
+    SELECT u.campaign_id, d.at
+      FROM unnest(%s::bigint[], %s::timestamptz[], %s::bigint[]) AS u(campaign_id, since, most)
+      CROSS JOIN LATERAL (
+        SELECT {_AT} AS at FROM notifications_delivery d
+         WHERE d.campaign_id = u.campaign_id AND d.created_at > u.since AND d.state = ANY(%s)
+         ORDER BY d.created_at DESC LIMIT u.most) d
+"""  # noqa: S608 - only names of our own columns are put in
+_SHARED_OF_BRANDS = _SHARED_OF_CAMPAIGNS.replace("campaign_id", "brand_id")
+
+MomentKey = tuple[object, ...]
+
+
+class Offers:
+    """The offers that count, per brand, and who won which moment so far."""
+
+    def __init__(self) -> None:
+        self.counts: dict[int, capping.Counts] = {}
+        self.winners: dict[MomentKey, dict[str, rules.Winner]] = defaultdict(dict)
+
+    def of(self, happening: Happening) -> rules.History:
+        """What restraint looks at for one moment."""
+        return rules.History(
+            counts=self.counts[happening.brand.id], winners=self.winners[moment_key(happening)]
+        )
+
+
+def moment_key(happening: Happening) -> MomentKey:
+    """What one winner is chosen for: an event, or all that one fix of a device brought about."""
+    moment = happening.moment
+    if moment.kind == "transition":
+        return ("transition", moment.subject.device_id, moment.occurred_ms)
+    return (moment.kind, moment.subject.device_id, moment.id)
+
+
+def lock_and_read(
+    likely: Iterable[tuple[Happening, rules.Campaign]], catalogue: Catalogue, now: datetime
+) -> Offers:
+    """Take the locks for the offers that may be made, then read those that were.
+
+    At most six queries, none where nothing may be offered.
+    """
+    offers = Offers()
+    persons: dict[tuple[int, str], None] = {}
+    campaigns: dict[int, rules.Campaign] = {}
+    for happening, campaign in likely:
+        persons[happening.brand.id, happening.moment.subject.person] = None
+        campaigns[campaign.id] = campaign
+    if not persons:
+        return offers
+    judged = [one for one in campaigns.values() if not one.transactional]
+    caps = [(one, cap) for one in judged for cap in one.caps]
+    watched = frozenset(cap.tag for _, cap in caps if cap.tag)
+    for brand_id, _ in persons:
+        offers.counts.setdefault(brand_id, capping.Counts(brand_id=brand_id, watched=watched))
+    _lock_persons(persons)
+    _read_shared(offers, [(one, cap) for one, cap in caps if cap.is_shared], now)
+    _read_persons(offers, persons, since(now, (cap for _, cap in caps)), catalogue)
+    return offers
+
+
+def since(now: datetime, caps: Iterable[capping.Cap]) -> datetime:
+    """From when on written offers may count for any of these caps."""
+    longest = timedelta(minutes=10)  # siblings of a moment: who won it a batch ago
+    for cap in caps:
+        if cap.window_ms is not None:
+            longest = max(longest, timedelta(milliseconds=cap.window_ms))
+        elif cap.period is not None:
+            longest = max(longest, MONTH)
+        else:
+            return datetime(2000, 1, 1, tzinfo=UTC)
+    return now - longest - LONGEST_HOLD
+
+
+def person_key(brand_id: int, person: str) -> int:
+    """The advisory lock of a person, 64 bits: two persons that share one only wait."""
+    digest = hashlib.blake2b(f"{brand_id}:{person}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _lock_persons(persons: Iterable[tuple[int, str]]) -> None:
+    keys = sorted({person_key(brand_id, person) for brand_id, person in persons})
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_PERSONS, (keys,))
+
+
+def _read_persons(
+    offers: Offers,
+    persons: Mapping[tuple[int, str], None],
+    since_at: datetime,
+    catalogue: Catalogue,
+) -> None:
+    brand_ids, names = zip(*persons, strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(_OFFERS, (list(brand_ids), list(names), since_at, list(COUNTED)))
+        for row in cursor.fetchall():
+            brand_id, at_ms, device_id, person, campaign_id, geofence_id, tags = row[:7]
+            transactional, name, priority, occurred_ms = row[7:]
+            if transactional:
+                continue
+            counts = offers.counts[brand_id]
+            offer = capping.Offer(at_ms, device_id, person, campaign_id, geofence_id, tuple(tags))
+            counts.add(offer, shared=False)
+            if occurred_ms is not None:
+                entry = catalogue.entries.get(campaign_id)
+                group = "" if entry is None else entry.campaign.group
+                offers.winners["transition", device_id, occurred_ms][group] = rules.Winner(
+                    campaign_id=campaign_id, name=name, priority=priority
+                )
+
+
+def _read_shared(
+    offers: Offers, caps: list[tuple[rules.Campaign, capping.Cap]], now: datetime
+) -> None:
+    """Times of the offers to everybody, as many as the largest limit: more change no verdict."""
+    by_campaign: dict[int, list[capping.Cap]] = defaultdict(list)
+    by_brand: dict[int, list[capping.Cap]] = defaultdict(list)
+    for campaign, cap in caps:
+        if cap.of_brand:
+            by_brand[campaign.brand_id].append(cap)
+        else:
+            by_campaign[campaign.id].append(cap)
+    for kind, lock, read, owners in (
+        ("campaign", _LOCK_CAMPAIGNS, _SHARED_OF_CAMPAIGNS, by_campaign),
+        ("brand", _LOCK_BRANDS, _SHARED_OF_BRANDS, by_brand),
+    ):
+        if not owners:
+            continue
+        ids = sorted(owners)
+        with connection.cursor() as cursor:
+            cursor.execute(lock, (ids,))
+            cursor.execute(
+                read,
+                (
+                    ids,
+                    [since(now, owners[key]) for key in ids],
+                    [max(cap.limit for cap in owners[key]) for key in ids],
+                    list(COUNTED),
+                ),
+            )
+            times: dict[int, list[int]] = {key: [] for key in ids}
+            for key, at_ms in cursor.fetchall():
+                times[key].append(at_ms)
+        for counts in offers.counts.values():
+            for key, found in times.items():
+                counts.times[kind, key] = sorted(found)

@@ -1,0 +1,322 @@
+"""The life of a campaign: draft, publish, pause, resume, end, roll back; each with who did it.
+
+What is live is an immutable version. Publishing arms the geofences a version names, downwards:
+matching never looks up to see who needs a place. It judges no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import connection, transaction
+from django.db.models import Max, Q
+
+from brands.models import Brand
+from campaigns import catalogue, content, definition
+from campaigns.conditions import AudienceError
+from campaigns.definition import (
+    PLACE_TRIGGERS,
+    Definition,
+    DefinitionError,
+    Missing,
+    Trigger,
+    TriggerOn,
+)
+from campaigns.models import (
+    Campaign,
+    CampaignAction,
+    CampaignLog,
+    CampaignState,
+    CampaignVersion,
+    Segment,
+)
+from geofences.models import FOREVER, Arming, Geofence
+
+Actor = AbstractBaseUser | None
+
+
+class NotPublishableError(ValueError):
+    """The draft lacks something; `missing` says what."""
+
+    def __init__(self, missing: Sequence[Missing]) -> None:
+        super().__init__("; ".join(f"{one.field}: {one.message}" for one in missing))
+        self.missing = list(missing)
+
+
+class WrongStateError(ValueError):
+    """The campaign is not in a state in which this can be done."""
+
+
+class ArmingKey(NamedTuple):
+    """One row of Arming, by what it says."""
+
+    geofence_id: int | None
+    tag: str | None
+    dwell_s: int | None
+    until: datetime
+
+
+def create(*, brand: Brand, name: str, raw: Mapping[str, Any], actor: Actor) -> Campaign:
+    """A new draft. DefinitionError where the definition is malformed."""
+    draft = normalised(brand.pk, raw)
+    with transaction.atomic():
+        campaign = Campaign.objects.create(brand=brand, name=name, draft=draft)
+        _log(campaign, CampaignAction.CREATED, actor)
+    return campaign
+
+
+def edit(
+    campaign: Campaign, *, name: str | None = None, raw: Mapping[str, Any] | None, actor: Actor
+) -> Campaign:
+    """Change the draft; what is live stays as it is until it is published again."""
+    draft = None if raw is None else normalised(campaign.brand_id, raw)
+    with transaction.atomic():
+        locked = _locked(campaign)
+        locked.name = name or locked.name
+        locked.draft = locked.draft if draft is None else draft
+        locked.save(update_fields=["name", "draft", "updated_at"])
+        _log(locked, CampaignAction.EDITED, actor)
+    return locked
+
+
+def publish(campaign: Campaign, *, actor: Actor, now: datetime) -> CampaignVersion:
+    """Make the draft the live version. NotPublishableError says what it lacks."""
+    with transaction.atomic():
+        locked = _locked(campaign)
+        if locked.state == CampaignState.ENDED:
+            raise WrongStateError("The campaign has ended; copy it to run it again.")
+        return _go_live(locked, locked.draft, CampaignAction.PUBLISHED, actor, now)
+
+
+def roll_back(campaign: Campaign, *, number: int, actor: Actor, now: datetime) -> CampaignVersion:
+    """Make a former version live again, as a new one, and the draft what it said."""
+    with transaction.atomic():
+        locked = _locked(campaign)
+        if locked.state == CampaignState.ENDED:
+            raise WrongStateError("The campaign has ended; copy it to run it again.")
+        former = locked.versions.get(number=number)
+        locked.draft = former.definition
+        locked.name = former.name
+        return _go_live(locked, former.definition, CampaignAction.ROLLED_BACK, actor, now)
+
+
+def pause(campaign: Campaign, *, actor: Actor) -> Campaign:
+    """Stop at once; the geofences it alone needs are disarmed."""
+    return _stop(campaign, CampaignState.PAUSED, CampaignAction.PAUSED, actor)
+
+
+def end(campaign: Campaign, *, actor: Actor) -> Campaign:
+    """Stop for good."""
+    return _stop(campaign, CampaignState.ENDED, CampaignAction.ENDED, actor)
+
+
+def resume(campaign: Campaign, *, actor: Actor, now: datetime) -> Campaign:
+    """Let the live version of a paused campaign run on."""
+    with transaction.atomic():
+        locked = _locked(campaign)
+        if locked.state != CampaignState.PAUSED or locked.live_version is None:
+            raise WrongStateError("Only a paused campaign can be resumed.")
+        live = definition.decode(locked.live_version.definition)
+        if live.ends_at is not None and live.ends_at <= now:
+            raise WrongStateError("Its end has passed; publish it with a later one.")
+        locked.state = CampaignState.LIVE
+        locked.save(update_fields=["state", "updated_at"])
+        _arm(locked, live)
+        _log(locked, CampaignAction.RESUMED, actor, locked.live_version.number)
+    return locked
+
+
+def normalised(brand_id: int, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The definition as stored; DefinitionError names the fields at fault."""
+    slugs = list(Segment.objects.filter(brand_id=brand_id).values_list("slug", flat=True))
+    return definition.encode(definition.decode(raw, segments=slugs))
+
+
+def missing(campaign: Campaign, *, now: datetime) -> list[Missing]:
+    """What the draft lacks to be published; empty when it can be."""
+    return check(campaign.brand_id, campaign.draft, now=now)
+
+
+def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missing]:
+    """What a definition lacks to be published in a brand."""
+    brand = catalogue.load_brands(brand_id)[brand_id]
+    try:
+        wanted = definition.decode(raw, segments=list(brand.segments))
+    except DefinitionError as error:
+        return [
+            Missing(field=field, code="invalid", message=" ".join(messages))
+            for field, messages in error.fields.items()
+        ]
+    found = definition.missing(wanted, now=now)
+    if wanted.content is not None:
+        found += content.check(wanted.content)
+    if wanted.trigger is not None and wanted.trigger.on in PLACE_TRIGGERS:
+        found += _missing_places(brand_id, wanted.trigger)
+    if brand.problem:
+        found.append(Missing(field="brand", code="invalid", message=brand.problem))
+    try:
+        catalogue.compiled(wanted, campaign_id=0, version=0, name="", brand=brand)
+    except AudienceError as error:
+        found += [
+            Missing(field=path, code="invalid", message=message) for path, message in error.problems
+        ]
+    return found
+
+
+def _missing_places(brand_id: int, trigger: Trigger) -> list[Missing]:
+    """Geofences that do not exist, tags that none has, a dwell without a length."""
+    found: list[Missing] = []
+    named = _named(brand_id, trigger)
+    known = {place.pk for place in named} | {place.external_id for place in named}
+    found += [
+        Missing(
+            field=f"trigger.geofences[{number}]",
+            code="unknown",
+            message=f"There is no geofence {place!r}.",
+        )
+        for number, place in enumerate(trigger.geofences)
+        if place not in known
+    ]
+    present = Geofence.objects.present().filter(brand_id=brand_id)
+    found += [
+        Missing(
+            field=f"trigger.tags[{number}]",
+            code="unknown",
+            message=f"No geofence is tagged {tag!r}.",
+        )
+        for number, tag in enumerate(trigger.tags)
+        if not present.filter(tags__contains=[tag]).exists()
+    ]
+    if trigger.on is TriggerOn.DWELLED and trigger.dwell_s is None:
+        lengthless = present.filter(
+            Q(pk__in=[place.pk for place in named]) | Q(tags__overlap=list(trigger.tags)),
+            dwell_s__isnull=True,
+        )
+        if lengthless.exists():
+            found.append(
+                Missing(
+                    field="trigger.dwell_s",
+                    code="missing",
+                    message="Say after how long; not all of these geofences say so themselves.",
+                )
+            )
+    return found
+
+
+def _named(brand_id: int, trigger: Trigger) -> list[Geofence]:
+    ids = [place for place in trigger.geofences if isinstance(place, int)]
+    external_ids = [place for place in trigger.geofences if isinstance(place, str)]
+    return list(
+        Geofence.objects.present()
+        .filter(brand_id=brand_id)
+        .filter(Q(pk__in=ids) | Q(external_id__in=external_ids))
+        .only("pk", "external_id")
+    )
+
+
+def _go_live(
+    campaign: Campaign,
+    raw: Mapping[str, Any],
+    action: CampaignAction,
+    actor: Actor,
+    now: datetime,
+) -> CampaignVersion:
+    lacking = check(campaign.brand_id, raw, now=now)
+    if lacking:
+        raise NotPublishableError(lacking)
+    last = campaign.versions.aggregate(last=Max("number"))["last"] or 0
+    version = CampaignVersion.objects.create(
+        campaign=campaign,
+        number=last + 1,
+        name=campaign.name,
+        definition=raw,
+        published_at=now,
+        published_by_id=None if actor is None else actor.pk,
+    )
+    campaign.live_version = version
+    campaign.state = CampaignState.LIVE
+    campaign.save()
+    _arm(campaign, definition.decode(raw))
+    _log(campaign, action, actor, version.number)
+    return version
+
+
+def _stop(
+    campaign: Campaign, state: CampaignState, action: CampaignAction, actor: Actor
+) -> Campaign:
+    with transaction.atomic():
+        locked = _locked(campaign)
+        allowed = {CampaignState.LIVE}
+        if state is CampaignState.ENDED:
+            allowed = {CampaignState.LIVE, CampaignState.PAUSED, CampaignState.DRAFT}
+        if locked.state not in allowed:
+            raise WrongStateError(f"A campaign that is {locked.state} cannot be {action}.")
+        locked.state = state
+        locked.save(update_fields=["state", "updated_at"])
+        _replace_arming(locked, set())
+        version = locked.live_version
+        _log(locked, action, actor, None if version is None else version.number)
+    return locked
+
+
+def _locked(campaign: Campaign) -> Campaign:
+    return Campaign.objects.select_for_update(of=("self",)).get(pk=campaign.pk)
+
+
+def _log(
+    campaign: Campaign, action: CampaignAction, actor: Actor, version: int | None = None
+) -> None:
+    CampaignLog.objects.create(
+        campaign=campaign,
+        actor_id=None if actor is None else actor.pk,
+        action=action,
+        version=version,
+    )
+
+
+# -- arming -----------------------------------------------------------------------------------
+
+
+def _arm(campaign: Campaign, wanted: Definition) -> None:
+    """Arm exactly the geofences that this definition names, until it ends."""
+    trigger = wanted.trigger
+    rows: set[ArmingKey] = set()
+    if trigger is not None and trigger.on in PLACE_TRIGGERS:
+        until = wanted.ends_at or FOREVER
+        dwell_s = trigger.dwell_s if trigger.on is TriggerOn.DWELLED else None
+        rows = {
+            ArmingKey(place.pk, None, dwell_s, until)
+            for place in _named(campaign.brand_id, trigger)
+        } | {ArmingKey(None, tag, dwell_s, until) for tag in trigger.tags}
+    _replace_arming(campaign, rows)
+
+
+def _replace_arming(campaign: Campaign, wanted: set[ArmingKey]) -> None:
+    """Make the arming rows of a campaign these, and wake only the geofences that differ."""
+    old = {
+        ArmingKey(row.geofence_id, row.tag, row.dwell_s, row.until): row.pk
+        for row in Arming.objects.filter(campaign_id=campaign.pk)
+    }
+    gone = [pk for key, pk in old.items() if key not in wanted]
+    new = [key for key in wanted if key not in old]
+    Arming.objects.filter(pk__in=gone).delete()
+    Arming.objects.bulk_create(
+        Arming(brand_id=campaign.brand_id, campaign_id=campaign.pk, **key._asdict()) for key in new
+    )
+    changed = [key for key in old if key not in wanted] + new
+    if changed:
+        with connection.cursor() as cursor:
+            # The trigger of geofences' migration 0002 computes armed_until from the rows above.
+            cursor.execute(
+                """UPDATE geofences_geofence SET tags = tags
+                    WHERE brand_id = %s AND retired_at IS NULL
+                      AND (id = ANY(%s::bigint[]) OR tags && %s::varchar[])""",
+                (
+                    campaign.brand_id,
+                    [key.geofence_id for key in changed if key.geofence_id is not None],
+                    [key.tag for key in changed if key.tag is not None],
+                ),
+            )

@@ -1,0 +1,171 @@
+"""Many evaluators at once, and evaluators that die: promises 2 and 5 on real connections."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.db import connection, connections
+from django.utils.timezone import now
+
+from campaigns import evaluation
+from campaigns.evaluation import evaluate_once
+from campaigns.models import Decision
+from devices.models import Transition
+from notifications.models import Delivery
+from tests.campaigns.rows import make_campaign, make_transition
+from tests.factories import make_brand, make_circle, make_device
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+EVALUATORS = 40
+DAY_S = 86_400
+
+
+def together(count: int, order: Callable[[], None]) -> None:
+    """Run an order on so many threads with a connection each, all at the same time."""
+    ready = threading.Barrier(count)
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            connection.ensure_connection()
+            ready.wait(30)
+            order()
+        except Exception as error:  # noqa: BLE001 - shown by the assertion below
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors
+
+
+def evaluate_all() -> None:
+    """One row at a time, so that every evaluator meets every other."""
+    while evaluate_once(now=now(), limit=1):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("scope", "of_brand"),
+    [
+        ("device", False),
+        ("person", False),
+        ("place", False),
+        ("campaign", False),
+        ("brand", False),
+        ("device", True),
+        ("brand", True),
+    ],
+)
+def test_forty_evaluators_never_exceed_a_cap(scope: str, of_brand: bool) -> None:
+    cap = {"limit": 3, "window_s": DAY_S, "scope": scope}
+    brand = make_brand(caps=[cap] if of_brand else [])
+    shop, device = make_circle(brand), make_device(brand, external_id="ann")
+    make_campaign(brand, shop, caps=[] if of_brand else [cap])
+    for number in range(EVALUATORS * 2):
+        make_transition(device, shop, occurred_at=now() - timedelta(seconds=number % 60))
+    together(EVALUATORS, evaluate_all)
+    evaluate_all()
+    assert Delivery.objects.count() == 3
+    assert Decision.objects.count() == EVALUATORS * 2
+    assert Decision.objects.filter(reason="cap_reached").count() == EVALUATORS * 2 - 3
+    assert not Transition.objects.filter(processed_at=None).exists()
+
+
+def test_a_persons_phones_share_a_cap_in_a_race() -> None:
+    brand = make_brand()
+    shop = make_circle(brand)
+    make_campaign(brand, shop, caps=[{"limit": 2, "window_s": DAY_S, "scope": "person"}])
+    for _ in range(EVALUATORS):
+        make_transition(make_device(brand, external_id="ann"), shop)
+    together(EVALUATORS, evaluate_all)
+    evaluate_all()
+    assert Delivery.objects.count() == 2
+
+
+def test_a_total_cap_holds_over_many_people_in_a_race() -> None:
+    brand = make_brand()
+    shop = make_circle(brand)
+    make_campaign(brand, shop, caps=[{"limit": 5, "scope": "campaign"}])
+    for _ in range(EVALUATORS):
+        make_transition(make_device(brand), shop)
+    together(EVALUATORS, evaluate_all)
+    evaluate_all()
+    assert Delivery.objects.count() == 5
+
+
+def test_one_fix_has_one_winner_in_a_race() -> None:
+    brand = make_brand()
+    places = [make_circle(brand) for _ in range(10)]
+    for place in places:
+        make_campaign(brand, place)
+    device, at = make_device(brand), now() - timedelta(seconds=1)
+    for place in places:
+        make_transition(device, place, occurred_at=at)
+    together(10, evaluate_all)
+    evaluate_all()
+    assert Delivery.objects.count() == 1
+    assert Decision.objects.filter(reason="lost_to_priority").count() == 9
+
+
+def test_evaluators_in_parallel_settle_everything_once() -> None:
+    brand = make_brand()
+    shop = make_circle(brand)
+    make_campaign(brand, shop)
+    for _ in range(60):
+        make_transition(make_device(brand), shop)
+    together(8, evaluate_all)
+    assert Decision.objects.count() == Delivery.objects.count() == 60
+
+
+def test_a_crash_before_the_commit_loses_nothing_and_repeats_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    brand = make_brand()
+    shop = make_circle(brand)
+    make_campaign(brand, shop)
+    for _ in range(3):
+        make_transition(make_device(brand), shop)
+    apply = evaluation._apply
+
+    def die(*args: object) -> None:
+        apply(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt  # no `except Exception` sees it: as a kill would
+
+    monkeypatch.setattr(evaluation, "_apply", die)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_once(now=now())
+    assert not Decision.objects.exists()
+    assert not Delivery.objects.exists()
+    monkeypatch.setattr(evaluation, "_apply", apply)
+    assert evaluate_once(now=now()) == 3
+    assert Decision.objects.count() == Delivery.objects.count() == 3
+
+
+def test_the_loop_wakes_for_what_happens_and_stops_when_asked() -> None:
+    brand = make_brand()
+    shop, device = make_circle(brand), make_device(brand)
+    make_campaign(brand, shop)
+    stop = threading.Event()
+    thread = threading.Thread(target=evaluation.run, args=(stop,))
+    thread.start()
+    try:
+        make_transition(device, shop)
+        with connection.cursor() as cursor:
+            cursor.execute("NOTIFY nearcast_transitions")
+        until = now() + timedelta(seconds=20)
+        while not Decision.objects.exists():
+            assert now() < until
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert Delivery.objects.count() == 1

@@ -212,7 +212,10 @@ def _cut(part: Polygon | MultiPolygon) -> Iterator[Polygon]:
 
 
 def great_circle_m(lat: Floats, lng: Floats, to_lat: Floats, to_lng: Floats) -> Floats:
-    """Haversine distance in metres, element by element (R. W. Sinnott, Sky & Telescope 68, 1984)."""
+    """Haversine distance in metres, element by element.
+
+    R. W. Sinnott, Virtues of the Haversine, Sky and Telescope 68 (1984).
+    """
     phi, to_phi = np.radians(lat), np.radians(to_lat)
     north, east = (to_phi - phi) / 2, np.radians(to_lng - lng) / 2
     h = np.sin(north) ** 2 + np.cos(phi) * np.cos(to_phi) * np.sin(east) ** 2

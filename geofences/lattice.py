@@ -26,6 +26,7 @@ _SQRT3_2 = np.sqrt(3) / 2
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Cells = NDArray[np.uint64]
+Bools = NDArray[np.bool_]
 
 
 def unit_vectors(lat: Floats, lng: Floats) -> Floats:
@@ -55,6 +56,16 @@ _DIGIT_STEPS = ((0, 0), (-1, -1), (0, 1), (-1, 0), (1, 0), (0, -1), (1, 1))
 
 _TURN = (0, 5, 3, 1, 6, 4, 2, 7)
 """A digit after a turn by 60° (H3 `_rotate60ccw`); 7 is "no digit"."""
+
+
+_NEXT = 0.4  # neighbouring corners are 63.4° apart, cos 63.4° = 0.447; others 116.6°
+
+
+def _corners() -> tuple[Floats, Bools]:
+    """The corners of the icosahedron, where H3's pentagons are, and which are neighbours."""
+    places = np.array([h3.cell_to_latlng(cell) for cell in h3.get_pentagons(0)])
+    corners = unit_vectors(*places.T).T
+    return corners, (corners @ corners.T > _NEXT) & ~np.eye(12, dtype=np.bool_)
 
 
 def _icosahedron() -> tuple[Floats, Floats]:
@@ -201,13 +212,15 @@ def _leading(trace: _Trace, rows: Ints) -> Ints:
 
 
 def _samples() -> tuple[Floats, Floats]:
-    """Points all over the earth and, ever closer, around its twelve pentagons."""
+    """Points all over the earth, along the faces' edges and, ever closer, around the pentagons."""
     rng = np.random.default_rng(20)
-    directions = [rng.normal(size=(3, 6000))]
-    for pentagon in h3.get_pentagons(0):
-        lat, lng = h3.cell_to_latlng(pentagon)
-        corner = unit_vectors(np.array([lat]), np.array([lng]))
-        directions += [corner + rng.normal(size=(3, 100)) * 0.3 / 5**k for k in range(5)]
+    corners, _ = _corners()
+    directions = [rng.normal(size=(3, 4000))]
+    for corner in corners:
+        directions += [corner[:, None] + rng.normal(size=(3, 100)) * 0.3 / 5**k for k in range(5)]
+        for other in corners[corners @ corner > _NEXT]:
+            between = np.linspace(corner, other, 60).T
+            directions += [between + rng.normal(size=(3, 60)) * width for width in (0.02, 0.002)]
     x, y, z = np.concatenate(directions, axis=1)
     return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
 

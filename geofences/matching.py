@@ -15,7 +15,7 @@ as it is, marks what is gone and builds a small *overlay* anew, so it takes mill
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import h3.api.basic_int as h3

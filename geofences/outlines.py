@@ -1,14 +1,13 @@
 """Shapes as packed arrays that answer "is this point inside?" in bulk. It knows no cells, no ids.
 
-A polygon is cut into rows of equal height. In a row its outline shows as a few *strands*: runs of
-edges that pass through. A point is inside when an odd number of passing strands lies to its left,
-and each strand's extent in its row, rounded outwards to 1/65535 of the shape's width, tells that
-for most points without looking at an edge. A point within an extent looks at the edges of that
-strand, in doubles with Shewchuk's error bound. Those closer to an edge than the bound can tell,
-the points exactly on it among them, are left to GEOS: every answer is the one GEOS gives.
+A grid of squares lies over each polygon. A square knows whether its corner is inside and which
+edges run through it, so a point counts the edges between itself and its square's corner: none in
+most squares, two or three in others, however many the polygon has. Signs come from doubles with
+Shewchuk's error bound; points closer to an edge than the bound can tell, those exactly on it among
+them, are left to GEOS: every answer is the one GEOS gives.
 
-Rows and strands (`hot`) stay in memory, a few hundred bytes a shape. Exact coordinates (`cold`) are
-read for a few points in a hundred, so they may lie in a mapped file.
+The grid (`hot`) stays in memory, a few hundred bytes a shape. Exact coordinates (`cold`) may lie in
+a mapped file.
 """
 
 from __future__ import annotations
@@ -30,13 +29,12 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_GRID = 65535
-_VERTICES_A_ROW = 6
-_MAX_ROWS = 4096
-_MAX_STRANDS = 65535
-_MAX_EDGES = 255
-_SMALLEST_DEG = 1e-6  # below 0.1 m rounding would reach a grid step: every point asks the edges
-_ROW_SLACK = 1e-6
+_MOST_SQUARES = 64  # a side
+_MOST_VERTICES = 8192  # larger polygons leave every square with an edge to GEOS, prepared
+_MOST_ENTRIES = 0x7FFF
+_SMALLEST_DEG = 1e-6  # below 0.1 m rounding would reach a square's size: one square for all
+_SLACK = 1e-6  # of a square, for rounding
+_MARGIN = 0.0137  # of the width: keeps grid lines off the sides of rectangles
 _SPOOL_BYTES = 64 << 20  # exact coordinates beyond this size are mapped from a file
 
 _HOT = np.dtype(
@@ -45,15 +43,16 @@ _HOT = np.dtype(
         ("south", "<f8"),
         ("columns_a_degree", "<f8"),
         ("rows_a_degree", "<f8"),
-        ("rows", "<u2"),  # 0: a circle
-        ("strands", "<u2"),
+        ("side", "<u2"),  # squares from west to east and from south to north; 0: a circle
+        ("width", "<u2"),  # bytes an edge's number takes; 0: it is not there, ask GEOS
         ("parts", "<u4"),
         ("rings", "<u4"),
         ("vertices", "<u4"),
     ]
 )
-"""The head of a hot record, 48 bytes. Then, padded to 8 bytes: rows + 1 first strands as u2,
-padded to 4; extents as u4 (low << 16 | high); edges as u4 (start << 9 | count << 1 | passes)."""
+"""The head of a hot record, 48 bytes. Then for each square, row by row, and once more for the end,
+as u2: corner inside << 15 | first of its entries; then the entries: numbers of edges. Padded to 8
+bytes."""
 
 _ORIENTATION_ERROR = 3.3306690738754716e-16
 """(3 + 16 eps) eps, `ccwerrboundA` in J. R. Shewchuk, Adaptive Precision Floating-Point
@@ -69,7 +68,7 @@ def pack(shape: Shape) -> bytes:
 
 
 def unpack(packed: bytes) -> Shape:
-    """The shape that was packed, to the last bit; a ring may start at another of its corners."""
+    """The shape that was packed, to the last bit."""
     return Outlines.of([packed]).shape(0)
 
 
@@ -85,109 +84,94 @@ def _packed_circle(shape: Circle) -> tuple[bytes, bytes]:
 def _packed_polygon(shape: Polygon | MultiPolygon) -> tuple[bytes, bytes]:
     parts = shapely.get_parts(shape)
     rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]
-    loops = [_from_lowest(shapely.get_coordinates(ring)) for ring in rings]
+    loops = [shapely.get_coordinates(ring) for ring in rings]
     ends = np.cumsum([len(loop) for loop in loops])
     vertices = np.concatenate(loops)
-    head = np.zeros(1, _HOT)
-    west, south, east, north = shape.bounds
-    head["west"], head["south"] = west, south
+    head = np.zeros(1, _HOT)[0]
     head["parts"], head["rings"], head["vertices"] = len(parts), len(rings), len(vertices)
-    rows = int(np.clip(len(vertices) // _VERTICES_A_ROW, 4, _MAX_ROWS))
-    if min(east - west, north - south) < _SMALLEST_DEG:
-        rows = 1
-    else:
-        head["columns_a_degree"] = _GRID / (east - west)
-    while True:
-        head["rows_a_degree"] = rows / (north - south) * (1 - 1e-9) if rows > 1 else 0.0
-        strands = _strands(vertices, ends, head, rows)
-        if len(strands.row) <= _MAX_STRANDS:
-            break
-        rows //= 2
-    head["rows"], head["strands"] = rows, len(strands.row)
-    first = np.searchsorted(strands.row, np.arange(rows + 1)).astype("<u2")
-    hot = head.tobytes() + _padded(first.tobytes(), 4)
-    hot += strands.extent.astype("<u4").tobytes() + strands.edges.astype("<u4").tobytes()
+    # As many squares as vertices: then two or three edges run through one that has any.
+    side = int(np.clip(np.sqrt(len(vertices)), 4, _MOST_SQUARES))
+    begins, entries = _grid(shape, vertices, ends, head, side)
+    while len(entries) > _MOST_ENTRIES:
+        side //= 2
+        begins, entries = _grid(shape, vertices, ends, head, side)
+    head["width"] = 0
+    if len(vertices) <= _MOST_VERTICES:
+        head["width"] = 1 if len(vertices) <= 256 else 2
+    listed = entries.astype("<u1" if head["width"] < 2 else "<u2")
+    hot = head.tobytes() + begins.astype("<u2").tobytes() + listed.tobytes()
     sizes = [*np.diff(ends, prepend=0), *(1 + len(part.interiors) for part in parts)]
     cold = vertices.astype("<f8").tobytes() + np.array(sizes, "<u4").tobytes()
-    return _padded(hot, 8), _padded(cold, 8)
+    # One byte more: a number of one byte is read with the byte after it.
+    return _padded(hot + bytes(1)), _padded(cold)
 
 
-def _padded(raw: bytes, size: int) -> bytes:
-    return raw + bytes(-len(raw) % size)
+def _padded(raw: bytes) -> bytes:
+    return raw + bytes(-len(raw) % 8)
 
 
-def _from_lowest(loop: Floats) -> Floats:
-    lowest = int(loop[:-1, 1].argmin())
-    return np.concatenate((loop[lowest:-1], loop[: lowest + 1]))
+def _grid(
+    shape: Polygon | MultiPolygon, vertices: Floats, ends: Ints, head: np.void, side: int
+) -> tuple[Ints, Ints]:
+    """What each square begins with, and the entries; fills in the head."""
+    west, south, east, north = shape.bounds
+    wide, high = east - west, north - south
+    if min(wide, high) < _SMALLEST_DEG:
+        side = 1
+    head["side"] = side
+    head["west"], head["south"] = west - _MARGIN * wide, south - _MARGIN * high
+    head["columns_a_degree"] = side / (wide * (1 + 2 * _MARGIN))
+    head["rows_a_degree"] = side / (high * (1 + 2 * _MARGIN))
+    square, edge = _crossings(vertices, ends, head)
+    if len(vertices) > _MOST_VERTICES:
+        square, first = np.unique(square, return_index=True)
+        edge = edge[first]
+    row, column = np.divmod(np.arange(side * side), side)
+    x, y = (
+        _corner(head["west"], column, head["columns_a_degree"]),
+        _corner(head["south"], row, head["rows_a_degree"]),
+    )
+    shapely.prepare(shape)
+    inside = np.append(shapely.intersects_xy(shape, x, y), False)
+    return np.searchsorted(square, np.arange(side * side + 1)) | (inside << 15), edge
 
 
-@dataclass(frozen=True, slots=True)
-class _Strands:
-    row: Ints  # ascending
-    extent: Ints
-    edges: Ints
+def _corner(origin: Any, number: Any, a_degree: Any) -> Any:
+    """The one formula for a grid line: packing and asking must agree on every bit."""
+    return origin + number / a_degree
 
 
-def _strands(vertices: Floats, ends: Ints, head: NDArray[np.void], rows: int) -> _Strands:
-    """The runs of edges in each row of a polygon whose rings begin at their lowest corner."""
+def _crossings(vertices: Floats, ends: Ints, head: np.void) -> tuple[Ints, Ints]:
+    """Which squares each edge runs through, by square, then edge."""
+    side = int(head["side"])
     x = (vertices[:, 0] - head["west"]) * head["columns_a_degree"]
     y = (vertices[:, 1] - head["south"]) * head["rows_a_degree"]
-    begins = np.concatenate(([0], ends[:-1]))
     edge = np.delete(np.arange(len(x) - 1), ends[:-1] - 1)
-    low, high = np.minimum(y[edge], y[edge + 1]), np.maximum(y[edge], y[edge + 1])
-    bottom = np.clip(np.floor(low - _ROW_SLACK), 0, rows - 1).astype(np.int64)
-    top = np.clip(np.floor(high + _ROW_SLACK), 0, rows - 1).astype(np.int64)
-    seen, row = _spread(bottom, top - bottom + 1)
-    order = np.argsort(row, kind="stable")
-    row, run = row[order], edge[seen[order]]
-    starts = np.flatnonzero(np.concatenate(([True], (np.diff(row) != 0) | (np.diff(run) != 1))))
-    stops = np.append(starts[1:], len(run))
-    low_x, high_x = _extents(x, y, run, row, rows)
-    west = np.floor(np.minimum.reduceat(low_x, starts)) - 1
-    east = np.floor(np.maximum.reduceat(high_x, starts)) + 1
-    row, head_edge, last_edge = row[starts], run[starts], run[stops - 1]
-    _join_at_ring_starts(row, head_edge, last_edge + 2, begins, ends, west, east)
-    # A ring's start is its lowest corner: where it lies within a row, the ring comes from below.
-    starts_above = (y[head_edge] > row + 0.5) & ~np.isin(head_edge, begins)
-    ends_above = (y[last_edge + 1] > row + 0.5) & ~np.isin(last_edge + 2, ends)
-    extent = np.clip(west, 0, _GRID).astype(np.int64) << 16
-    extent |= np.clip(east, 0, _GRID).astype(np.int64)
-    count = stops - starts
-    count[count > _MAX_EDGES] = 0  # too many for its bits: such a strand asks GEOS
-    return _Strands(row, extent, head_edge << 9 | count << 1 | (starts_above != ends_above))
-
-
-def _extents(x: Floats, y: Floats, run: Ints, row: Ints, rows: int) -> tuple[Floats, Floats]:
-    """How far each edge reaches to either side within its row, in grid steps."""
-    floor = np.where(row == 0, -np.inf, row - _ROW_SLACK)
-    ceiling = np.where(row == rows - 1, np.inf, row + 1 + _ROW_SLACK)
-    y1, rise = y[run], y[run + 1] - y[run]
+    edge, row = _through(
+        edge, np.minimum(y[edge], y[edge + 1]), np.maximum(y[edge], y[edge + 1]), side
+    )
+    rise = y[edge + 1] - y[edge]
     flat = rise == 0
-    rise = np.where(flat, 1.0, rise)
-    enters = np.where(flat, 0.0, np.clip((floor - y1) / rise, 0, 1))
-    leaves = np.where(flat, 1.0, np.clip((ceiling - y1) / rise, 0, 1))
-    width = x[run + 1] - x[run]
-    one, other = x[run] + width * enters, x[run] + width * leaves
-    return np.minimum(one, other), np.maximum(one, other)
+    rise[flat] = 1.0
+    enters = np.clip((row - _SLACK - y[edge]) / rise, 0, 1)
+    leaves = np.clip((row + 1 + _SLACK - y[edge]) / rise, 0, 1)
+    enters[flat], leaves[flat] = 0.0, 1.0
+    width = x[edge + 1] - x[edge]
+    one, other = x[edge] + width * enters, x[edge] + width * leaves
+    at, column = _through(
+        np.arange(len(edge)), np.minimum(one, other), np.maximum(one, other), side
+    )
+    square = row[at] * side + column
+    order = np.argsort(square, kind="stable")
+    return square[order], edge[at[order]]
 
 
-def _join_at_ring_starts(
-    row: Ints, head: Ints, after: Ints, begins: Ints, ends: Ints, west: Floats, east: Floats
-) -> None:
-    """Give the two strands that meet at a ring's start one extent, for they are one strand.
-
-    Either both then count as left of a point or both ask their edges.
-    """
-    ring_of_end = dict(zip(ends.tolist(), begins.tolist(), strict=True))
-    last = {
-        (row[strand], ring_of_end[after[strand]]): strand
-        for strand in np.flatnonzero(np.isin(after, ends))
-    }
-    for strand in np.flatnonzero(np.isin(head, begins)):
-        other = last.get((row[strand], head[strand]))
-        if other is not None:
-            both = [strand, other]
-            west[both], east[both] = west[both].min(), east[both].max()
+def _through(what: Ints, low: Floats, high: Floats, side: int) -> tuple[Ints, Ints]:
+    """Each of `what` once for every whole step between low and high, and the steps."""
+    first = np.clip(np.floor(low - _SLACK), 0, side - 1).astype(np.int64)
+    last = np.clip(np.floor(high + _SLACK), 0, side - 1).astype(np.int64)
+    owner, step = _spread(first, last - first + 1)
+    return what[owner], step
 
 
 def _spread(first: Ints, count: Ints) -> tuple[Ints, Ints]:
@@ -244,6 +228,7 @@ class Outlines:
     u2: NDArray[np.uint16] = field(init=False)
     u4: NDArray[np.uint32] = field(init=False)
     f8: Floats = field(init=False)
+    _large: dict[int, Any] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("u2", "u4", "f8"):
@@ -300,7 +285,7 @@ class Outlines:
         """The shape itself."""
         head = self.hot[self.hot_at.first[position] :][: _HOT.itemsize // 8].view(_HOT)[0]
         cold = self.cold[self.cold_at.first[position] :]
-        if head["rows"] == 0:
+        if head["side"] == 0:
             lat, lng, radius_m = cold[:3].tolist()
             return Circle(lat=lat, lng=lng, radius_m=radius_m)
         vertices, rings, parts = int(head["vertices"]), int(head["rings"]), int(head["parts"])
@@ -315,98 +300,129 @@ class Outlines:
         return whole
 
     def inside(self, position: Ints, lat: Floats, lng: Floats) -> Bools:
-        """Pair by pair: is the point inside or on the edge of the shape?"""
+        """For each pair: whether the point is inside the shape or on its edge."""
         base = self.hot_at.first[position]
-        rows = self.u2[base * 4 + 16].astype(np.int64)
+        side = self.u2[base * 4 + 16].astype(np.int64)
+        round_ = np.flatnonzero(side == 0)
+        if not len(round_):
+            return self._in_polygon(position, base, side, lat, lng)
         answer = np.zeros(len(base), np.bool_)
-        round_ = np.flatnonzero(rows == 0)
-        if len(round_):
-            answer[round_] = self._in_circle(position[round_], lat[round_], lng[round_])
-        flat = np.flatnonzero(rows)
-        if len(flat):
-            answer[flat] = self._in_polygon(position[flat], rows[flat], lat[flat], lng[flat])
+        answer[round_] = self._in_circle(position[round_], lat[round_], lng[round_])
+        flat = np.flatnonzero(side)
+        answer[flat] = self._in_polygon(
+            position[flat], base[flat], side[flat], lat[flat], lng[flat]
+        )
         return answer
 
     def holds(self, position: int, lat: float, lng: float) -> bool:
         """`inside` for one pair without arrays, unless an edge is near."""
         base = self.hot_at.first.item(position)
-        rows = self.u2.item(base * 4 + 16)
-        west, south, columns, grid_rows = self.f8[base : base + 4].tolist()
-        row, column = (lat - south) * grid_rows, (lng - west) * columns
-        if rows:
-            if not (0 <= row < rows and 0 <= column < _GRID + 1):
+        side = self.u2.item(base * 4 + 16)
+        if side:
+            west, south, columns, rows = self.f8[base : base + 4].tolist()
+            row, column = (lat - south) * rows, (lng - west) * columns
+            if not (0 <= row < side and 0 <= column < side):
                 return False
-            at = base * 4 + 24 + int(row)
-            strand = base * 2 + 12 + (rows + 2) // 2
-            begin, end = strand + self.u2.item(at), strand + self.u2.item(at + 1)
-            strands, odd, column = self.u2.item(base * 4 + 17), 0, int(column)
-            for place in range(begin, end):
-                extent = self.u4.item(place)
-                if extent & _GRID < column:
-                    odd ^= self.u4.item(place + strands) & 1
-                elif extent >> 16 <= column:
-                    break
-            else:
-                return odd == 1
+            at = base * 4 + 24 + int(row) * side + int(column)
+            begin, end = self.u2.item(at), self.u2.item(at + 1)
+            if (begin ^ end) & _MOST_ENTRIES == 0:
+                return begin > _MOST_ENTRIES
         one = np.array([position]), np.array([lat]), np.array([lng])
         return bool(self.inside(*one)[0])
 
     def _in_circle(self, position: Ints, lat: Floats, lng: Floats) -> Bools:
         base = self.hot_at.first[position]
-        values = self.f8
         x, y, z = unit_vectors(lat, lng)
-        x, y, z = x - values[base], y - values[base + 1], z - values[base + 2]
-        chord2, limit2 = x * x + y * y + z * z, values[base + 3]
+        x, y, z = x - self.f8[base], y - self.f8[base + 1], z - self.f8[base + 2]
+        chord2, limit2 = x * x + y * y + z * z, self.f8[base + 3]
         inside = chord2 <= limit2
-        near = np.abs(chord2 - limit2) <= _CHORD_ERROR * np.sqrt(limit2) * 2 + _CHORD_ERROR**2
-        for row in np.flatnonzero(near):
-            inside[row] = self._distance_to_circle(position[row], lat[row], lng[row]) >= 0
+        near = np.abs(chord2 - limit2) <= _CHORD_ERROR * (np.sqrt(limit2) * 2 + _CHORD_ERROR)
+        rows = np.flatnonzero(near)
+        inside[rows] = self._distance_to_circle(position[rows], lat[rows], lng[rows]) >= 0
         return inside
 
-    def _in_polygon(self, position: Ints, rows: Ints, lat: Floats, lng: Floats) -> Bools:
-        base = self.hot_at.first[position]
-        values = self.f8
-        row = np.floor((lat - values[base + 1]) * values[base + 3]).astype(np.int64)
-        column = np.floor((lng - values[base]) * values[base + 2]).astype(np.int64)
-        first_at = base * 4 + 24 + row
-        near = (row >= 0) & (row < rows) & (column >= 0) & (column <= _GRID)
-        first_at = np.where(near, first_at, 0)
-        first = self.u2[first_at].astype(np.int64)
-        count = np.where(near, self.u2[first_at + 1] - first, 0)
-        pair, strand = _spread(base * 2 + 12 + (rows + 2) // 2 + first, count)
-        words = self.u4
-        extent, at = words[strand].astype(np.int64), column[pair]
-        total = self.u2[base * 4 + 17].astype(np.int64)
-        edges = words[strand + total[pair]].astype(np.int64)
-        left = (extent & _GRID) < at
-        # bincount: the number of passing strands to the left of each point.
-        crossed = np.bincount(pair[left & (edges & 1 == 1)], minlength=len(base)) % 2 == 1
-        touched = np.flatnonzero((extent >> 16 <= at) & ~left)
-        if len(touched):
-            self._ask_edges(crossed, pair[touched], edges[touched], position, lat, lng)
-        return crossed
+    def _in_polygon(
+        self, position: Ints, base: Ints, side: Ints, lat: Floats, lng: Floats
+    ) -> Bools:
+        # int64 of a negative number between -1 and 0 is 0: hence floor.
+        row = np.floor((lat - self.f8[base + 1]) * self.f8[base + 3]).astype(np.int64)
+        column = np.floor((lng - self.f8[base]) * self.f8[base + 2]).astype(np.int64)
+        on_grid = (row >= 0) & (row < side) & (column >= 0) & (column < side)
+        square = np.where(on_grid, base * 4 + 24 + row * side + column, 0)
+        begin, end = self.u2[square], self.u2[square + 1] & _MOST_ENTRIES
+        inside = on_grid & (begin > _MOST_ENTRIES)
+        begin &= _MOST_ENTRIES
+        open_ = np.flatnonzero(on_grid & (begin < end))
+        if len(open_):
+            chosen = (each[open_] for each in (position, base, side, row, column, lat, lng))
+            first = begin[open_].astype(np.int64)
+            inside[open_] = self._past_edges(
+                inside[open_], first, end[open_].astype(np.int64) - first, *chosen
+            )
+        return inside
 
-    def _ask_edges(
-        self, crossed: Bools, pair: Ints, edges: Ints, position: Ints, lat: Floats, lng: Floats
-    ) -> None:
-        """Correct `crossed` for points within a strand's extent, from the strand's edges."""
-        count = edges >> 1 & _MAX_EDGES
-        first = self.cold_at.first[position[pair]] + 2 * (edges >> 9)
-        owner, step = _spread(np.zeros_like(count), count)
-        corner, row = first[owner] + 2 * step, pair[owner]
-        x1, y1, x2, y2 = (self.cold[corner + offset] for offset in range(4))
-        x, y = lng[row], lat[row]
-        rise = y2 - y1
-        one, other = (x2 - x1) * (y - y1), (x - x1) * rise
-        side = one - other
-        passes = (y1 > y) != (y2 > y)
-        crosses = row[passes & ((side < 0) == (rise > 0))]
-        crossed ^= np.bincount(crosses, minlength=len(crossed)) % 2 == 1
-        unsure = np.abs(side) <= _ORIENTATION_ERROR * (np.abs(one) + np.abs(other))
-        unsure &= (np.minimum(y1, y2) <= y) & (y <= np.maximum(y1, y2))
-        for asked in np.unique(np.concatenate((row[unsure], pair[count == 0]))):
-            shape = self.shape(int(position[asked]))
-            crossed[asked] = shapely.intersects_xy(shape, lng[asked], lat[asked])
+    def _past_edges(
+        self,
+        corner_inside: Bools,
+        first: Ints,
+        count: Ints,
+        position: Ints,
+        base: Ints,
+        side: Ints,
+        row: Ints,
+        column: Ints,
+        lat: Floats,
+        lng: Floats,
+    ) -> Bools:
+        """Walk from the square's corner north to the point's latitude, then east to the point.
+
+        Every edge that is crossed on the way changes sides.
+        """
+        width = self.u2[base * 4 + 17].astype(np.int64)
+        entries = base * 8 + 50 + 2 * side * side + first * width
+        owner, step = _spread(np.zeros_like(count), np.where(width, count, 0))
+        x1, y1, x2, y2 = self._edges(position, entries, width, owner, step)
+        rise, run = y2 - y1, x2 - x1
+        x, y = lng[owner], lat[owner]
+        corner_x = _corner(self.f8[base], column, self.f8[base + 2])[owner]
+        corner_y = _corner(self.f8[base + 1], row, self.f8[base + 3])[owner]
+        to_y, to_x = (y - y1) * run, (x - x1) * rise
+        from_y, from_x = (corner_y - y1) * run, (corner_x - x1) * rise
+        at_point, at_turn, at_corner = to_y - to_x, to_y - from_x, from_y - from_x
+        north = ((x1 > corner_x) != (x2 > corner_x)) & ((at_turn < 0) != (at_corner < 0))
+        east = ((y1 > y) != (y2 > y)) & ((at_point < 0) != (at_turn < 0))
+        crossed = np.bincount(owner[north != east], minlength=len(position))
+        inside = corner_inside ^ (crossed & 1 == 1)
+        error = np.abs(to_y) + np.abs(to_x) + np.abs(from_y) + np.abs(from_x)
+        least = np.minimum(np.minimum(np.abs(at_point), np.abs(at_turn)), np.abs(at_corner))
+        unsure = owner[least <= _ORIENTATION_ERROR * error]
+        for pair in {*unsure.tolist(), *np.flatnonzero(width == 0).tolist()}:
+            shape = self._prepared(int(position[pair]))
+            inside[pair] = shapely.intersects_xy(shape, lng[pair], lat[pair])
+        return inside
+
+    def _edges(
+        self, position: Ints, entries: Ints, width: Ints, owner: Ints, step: Ints
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Both ends of the edges that entries name."""
+        u1 = self.u2.view("<u1")
+        if (width > 1).any():
+            at = entries[owner] + step * width[owner]
+            number = u1[at].astype(np.int64) + np.where(width[owner] > 1, u1[at + 1], 0) * 256
+        else:
+            number = u1[entries[owner] + step].astype(np.int64)
+        at = self.cold_at.first[position][owner] + 2 * number
+        return self.cold[at], self.cold[at + 1], self.cold[at + 2], self.cold[at + 3]
+
+    def _prepared(self, position: int) -> Polygon | MultiPolygon:
+        """The shape for GEOS; those with very many vertices are built once."""
+        if position in self._large:
+            return self._large[position]
+        shape = self.shape(position)
+        if self.u2.item(self.hot_at.first.item(position) * 4 + 17) == 0:
+            shapely.prepare(shape)
+            self._large[position] = shape
+        return shape
 
     def distance_m(self, position: Ints, lat: Floats, lng: Floats) -> Floats:
         """Metres to the edge: positive inside, negative outside.
@@ -416,10 +432,10 @@ class Outlines:
         Edges along the antimeridian or a pole are cuts of `normalise`, not edges.
         """
         answer = np.empty(len(position))
-        rows = self.u2[self.hot_at.first[position] * 4 + 16]
-        round_ = np.flatnonzero(rows == 0)
+        side = self.u2[self.hot_at.first[position] * 4 + 16]
+        round_ = np.flatnonzero(side == 0)
         answer[round_] = self._distance_to_circle(position[round_], lat[round_], lng[round_])
-        flat = np.flatnonzero(rows)
+        flat = np.flatnonzero(side)
         if len(flat):
             away = self._distance_to_edges(position[flat], lat[flat], lng[flat])
             inside = self.inside(position[flat], lat[flat], lng[flat])
@@ -469,24 +485,15 @@ class Outlines:
 
     def bounds(self) -> tuple[Floats, Floats, Floats]:
         """For every shape a lat, a lng and how far at most, in metres, it reaches from there."""
-        values = self.f8
         base = self.hot_at.first
-        rows = self.u2[base * 4 + 16]
+        side = self.u2[base * 4 + 16]
         lat, lng, reach_m = np.empty((3, len(base)))
-        round_, flat = np.flatnonzero(rows == 0), np.flatnonzero(rows)
+        round_, flat = np.flatnonzero(side == 0), np.flatnonzero(side)
         lat[round_], lng[round_], reach_m[round_] = (
             self.cold[self.cold_at.first[round_] + offset] for offset in range(3)
         )
-        west, south, columns, grid_rows = (values[base[flat] + offset] for offset in range(4))
-        with np.errstate(divide="ignore"):
-            # Too small for a grid: it has no size that would matter.
-            width = np.where(columns > 0, _GRID / columns, _SMALLEST_DEG)
-            height = np.where(grid_rows > 0, rows[flat] / grid_rows, 0)
-        thin = np.flatnonzero((grid_rows == 0) | (columns == 0))
-        for position in thin:
-            box = self.shape(int(flat[position])).bounds
-            west[position], south[position] = box[0], box[1]
-            width[position], height[position] = box[2] - box[0], box[3] - box[1]
+        west, south, columns, rows = (self.f8[base[flat] + offset] for offset in range(4))
+        width, height = side[flat] / columns, side[flat] / rows
         lat[flat], lng[flat] = south + height / 2, west + width / 2
         reach_m[flat] = np.radians(np.hypot(width, height)) / 2 * EARTH_RADIUS_M
         return lat, lng, reach_m

@@ -19,7 +19,6 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.conf import settings
 from django.contrib import admin
-from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -81,6 +80,11 @@ class Feed:
         finally:
             self._viewers.discard(looks)
 
+    async def ended(self) -> None:
+        """Wait until nobody is looked for any more."""
+        if self._task is not None:
+            await self._task
+
     async def _follow(self) -> None:
         """Look until nobody watches; a lost database is looked for again."""
         loop = asyncio.get_running_loop()
@@ -98,10 +102,10 @@ class Feed:
                     viewer.put_nowait(look)
             except Exception:
                 logger.exception("the live page could not look; trying again")
-                await loop.run_in_executor(self._thread, connection.close)
+                await loop.run_in_executor(self._thread, tail.let_go)
                 await asyncio.sleep(2)
             await asyncio.sleep(max(0.05, LOOK_EVERY_S - (loop.time() - began)))
-        await loop.run_in_executor(self._thread, connection.close)
+        await loop.run_in_executor(self._thread, tail.let_go)
 
 
 feed = Feed()

@@ -206,5 +206,10 @@ def places_within(brand_id: int, bounds: Bounds, *, limit: int) -> list[dict[str
         ]
 
 
+def let_go() -> None:
+    """Close the connection of the thread that calls."""
+    connection.close()
+
+
 def minutes_ago(minutes: float) -> datetime:
     return datetime.now(UTC) - timedelta(minutes=minutes)

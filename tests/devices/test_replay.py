@@ -43,7 +43,7 @@ TRACK = make_track(0, 20, 10, 60)
 
 
 @pytest.mark.parametrize(
-    "stamp,speed,expected_ms",
+    ("stamp", "speed", "expected_ms"),
     [
         (Stamp.LIVE, 1.0, [0, 20_000, 10_000, 60_000]),
         (Stamp.LIVE, 10.0, [0, 2_000, 1_000, 6_000]),
@@ -96,7 +96,7 @@ async def test_it_posts_one_fix_bare_and_more_in_a_list() -> None:
 
 
 @pytest.mark.parametrize(
-    "status,headers,error",
+    ("status", "headers", "error"),
     [
         (429, {"Retry-After": "3"}, BusyError),
         (503, {}, BusyError),

@@ -48,7 +48,7 @@ def test_it_reads_the_same_from_every_format(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "time,expected_ms",
+    ("time", "expected_ms"),
     [
         ("2026-01-05T09:00:00Z", 1_767_603_600_000),
         ("2026-01-05 10:00:00+01:00", 1_767_603_600_000),
@@ -94,7 +94,7 @@ def test_it_does_not_guess_the_unit_of_a_speed() -> None:
 
 
 @pytest.mark.parametrize(
-    "names,given,message",
+    ("names", "given", "message"),
     [
         (["lat", "lng"], {}, "no column looks like time"),
         (["ts", "lat", "lng"], {"time": "when"}, "no such column: when"),

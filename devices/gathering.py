@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 from numpy.typing import NDArray
 
 from devices.fixes import FixRow, assemble, bounds
 from devices.ingest import ACCEPTED, ingest
+from devices.memory import Memory
 from geofences.armed import Armed
 
 logger = logging.getLogger(__name__)
@@ -149,6 +151,7 @@ class Gatherer(GroupCommit):
     def __init__(self, armed: Callable[[], Armed]) -> None:
         super().__init__("ingest")
         self._armed = armed
+        self._memory = Memory(settings.STATES_IN_MEMORY)
 
     def attempt(self, rows: list[FixRow]) -> NDArray[np.int8]:
         """Bound-check the rows and ingest the plausible ones."""
@@ -157,5 +160,7 @@ class Gatherer(GroupCommit):
         verdicts = bounds(fixes, now_ms=now)
         plausible = np.flatnonzero(verdicts == ACCEPTED)
         if len(plausible):
-            verdicts[plausible] = ingest(fixes[plausible], now_ms=now, armed=self._armed())
+            verdicts[plausible] = ingest(
+                fixes[plausible], now_ms=now, armed=self._armed(), memory=self._memory
+            )
         return verdicts

@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from brands.models import Brand
 from devices.clock import end_unarmed, run_due
 from devices.fixes import FixVerdict, RejectCode, assemble
 from devices.ingest import ACCEPTED, ingest, leave_all
+from devices.memory import Memory
 from devices.models import Device, DeviceState, Fix, Presence, Transition
 from devices.presence import TransitionReason
 from geofences import armed
@@ -410,3 +415,68 @@ def test_two_batches_that_share_devices_in_opposite_order_both_finish(
     assert np.sum(list(DeviceState.objects.values_list("presences", flat=True))) == (
         Presence.objects.count()
     )
+
+
+def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(brand: Brand) -> None:
+    make_circle(brand)
+    device, bystander = make_device(brand), make_device(brand)
+    memory, snapshot = Memory(1000), armed.load()
+
+    def remembering(*rows: tuple[Any, ...]) -> list[int]:
+        batch = assemble(list(rows))
+        return ingest(batch, now_ms=NOW_MS, armed=snapshot, memory=memory).tolist()
+
+    assert (
+        remembering(fix(device, DOWN_THE_ROAD, NOW_MS), fix(bystander, DOWN_THE_ROAD, NOW_MS))
+        == [ACCEPTED] * 2
+    )
+    # Another process takes a fix, the person withdraws consent: memory knows of neither.
+    take(fix(device, AT_THE_DOOR, NOW_MS + MINUTE))
+    assert (
+        remembering(
+            fix(device, AT_THE_DOOR, NOW_MS + 2 * MINUTE),
+            fix(bystander, AT_THE_DOOR, NOW_MS + 2 * MINUTE),
+        )
+        == [ACCEPTED] * 2
+    )
+    assert told(device) == told(bystander) == [("entered", "")]
+    assert Fix.objects.count() == 5
+    register_consent(device, location=False)
+    codes = list(RejectCode)
+    refused = remembering(fix(device, AT_THE_DOOR, NOW_MS + 3 * MINUTE))
+    assert [codes[each] for each in refused] == [RejectCode.CONSENT_WITHDRAWN]
+    register_consent(device, location=True)
+    assert remembering(fix(device, AT_THE_DOOR, NOW_MS + 4 * MINUTE)) == [ACCEPTED]
+
+
+def register_consent(device: Device, *, location: bool) -> None:
+    DeviceState.objects.filter(device=device).update(
+        consent_location=location, version=F("version") + 1
+    )
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from([AT_THE_DOOR, DOWN_THE_ROAD])),
+        min_size=1,
+        max_size=12,
+    )
+)
+@hypothesis_settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_two_processes_with_memories_tell_what_one_with_locks_tells(
+    brand: Brand, steps: list[tuple[int, Place]]
+) -> None:
+    if not Geofence.objects.filter(brand=brand).exists():
+        make_circle(brand)
+    snapshot, memories = armed.load(), [Memory(1000), Memory(1000)]
+    alone, shared = make_device(brand), make_device(brand)
+    for number, (chosen, place) in enumerate(steps):
+        at_ms = NOW_MS + number * MINUTE
+        take(fix(alone, place, at_ms))
+        memory = memories[chosen % 2]
+        ingest(assemble([fix(shared, place, at_ms)]), now_ms=at_ms, armed=snapshot, memory=memory)
+    assert told(shared) == told(alone)
+    kept = [Fix.objects.filter(device_id=each.pk).count() for each in (alone, shared)]
+    assert kept == [len(steps)] * 2

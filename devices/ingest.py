@@ -47,7 +47,7 @@ def ingest(
 
     With a `memory` of hot rows the batch first goes without locks, on rows this process wrote
     itself; the devices whose rows turn out to have changed go again in a transaction of their
-    own, under locks (docs/decisions/0004).
+    own, under locks (docs/decisions/hot-rows-without-locks.md).
     """
     order = np.lexsort((fixes["recorded_ms"], fixes["device_id"]))
     batch = fixes[order]

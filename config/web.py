@@ -17,6 +17,7 @@ from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings
+from django.db import connection
 
 from brands.keys import CHANNEL as KEYS
 from brands.keys import keys
@@ -36,6 +37,8 @@ from notifications.offers import current_offers, take_feedback
 
 STREAM = "/v1/stream"
 COUNT_EVERY_S = 1.0
+CLOSE_S = 5.0
+THREADS = 4  # each with a database connection of its own
 
 
 class Web:
@@ -77,7 +80,7 @@ class Web:
     async def start(self) -> None:
         """Begin; a database that is away delays what needs it and stops nothing."""
         self._ending = threading.Event()
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="door")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="door")
         self._fixes, self._events = Gatherer(follower.current), EventGatherer()
         tokens = TokenMemory()
         rate = RateLimit(per_s=settings.RATE_PER_DEVICE, burst=settings.RATE_BURST)
@@ -132,6 +135,8 @@ class Web:
         await self._events.stop()
         self._count()
         self._ending.set()
+        await asyncio.to_thread(self._follower.join)
+        await asyncio.to_thread(_close_connections, self._threads)
         self._threads.shutdown()
 
     async def _keep_count(self) -> None:
@@ -157,3 +162,15 @@ class Web:
         """Something may have been missed: believe nothing remembered."""
         keys.forget()
         self._stream.look_again()
+
+
+def _close_connections(threads: ThreadPoolExecutor) -> None:
+    """Close the connection of each thread, on that thread: none may take two turns."""
+    everyone = threading.Barrier(THREADS)
+
+    def close() -> None:
+        connection.close()
+        everyone.wait(CLOSE_S)
+
+    for closing in [threads.submit(close) for _ in range(THREADS)]:
+        closing.result()

@@ -54,14 +54,17 @@ RecordFeedback = Callable[[int, bytes], tuple[int, list[Rejection]]]
 """Takes what a device says of its deliveries (JSON): how many it accepted, why not the others."""
 
 
+_ABSENT = msgspec.Raw()
+
+
 class Frame(msgspec.Struct):
     """A client's frame, its items still unread."""
 
     type: str
     seq: msgspec.Raw = msgspec.Raw(b"null")
-    locations: msgspec.Raw | None = None
-    events: msgspec.Raw | None = None
-    feedback: msgspec.Raw | None = None
+    locations: msgspec.Raw = _ABSENT
+    events: msgspec.Raw = _ABSENT
+    feedback: msgspec.Raw = _ABSENT
 
 
 _frame = msgspec.json.Decoder(Frame)
@@ -215,7 +218,7 @@ class StreamDoor:
         if frame.type == "ping":
             return PONG
         if frame.type == "feedback":
-            said = bytes(msgspec.Raw(data) if frame.feedback is None else frame.feedback)
+            said = bytes(frame.feedback) or bytes(msgspec.Raw(data))
             accepted, rejected = await self._on_thread(
                 self._record_feedback, identity.device_id, said
             )
@@ -223,10 +226,9 @@ class StreamDoor:
         door = self._doors.get(frame.type)
         if door is None:
             return _error(seq, "unknown_type", "locations, events, feedback or ping.")
-        items = frame.locations if frame.type == "locations" else frame.events
-        if items is None:
+        body = bytes(frame.locations if frame.type == "locations" else frame.events)
+        if not body:
             return _error(seq, "invalid", "See fields.", fields={frame.type: ["Required."]})
-        body = bytes(items)
         if len(body) > INLINE_BYTES:
             prepared = await self._on_thread(door.prepare, identity, body, False)
         else:

@@ -71,7 +71,8 @@ class GroupCommit(ABC):
         self._arrived.set()
         if self._task is not None:
             await self._task
-        await asyncio.get_running_loop().run_in_executor(self._thread, connection.close)
+        # Looked up on the thread: Django keeps a connection for each.
+        await asyncio.get_running_loop().run_in_executor(self._thread, lambda: connection.close())
         self._thread.shutdown()
 
     def submit(self, rows: Sequence[Any]) -> asyncio.Future[NDArray[np.int8]]:

@@ -1,0 +1,65 @@
+"""Columns cross to PostgreSQL and back without loss, nulls included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from django.db import connection
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from devices.arrays import NEVER, Column, copy_stream, query, read_column, read_instants
+from devices.reading import open_cursor
+
+pytestmark = pytest.mark.django_db
+
+_ON_ONE_DATABASE = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.mark.parametrize("dtype", ["i8", "i4", "i2", "f8", "f4"])
+@_ON_ONE_DATABASE
+@given(data=st.data())
+def test_it_hands_a_column_over_and_takes_it_back(dtype: str, data: st.DataObject) -> None:
+    values = data.draw(hnp.arrays(np.dtype(dtype), st.integers(0, 20)))
+    with open_cursor() as cursor:
+        (wire,) = query(cursor, "SELECT %s", (Column(values),))
+    np.testing.assert_array_equal(read_column(wire, dtype), values)
+
+
+def test_it_hands_instants_over_as_timestamps() -> None:
+    moments = np.array([0, 1_760_000_000_123, NEVER])
+    with open_cursor() as cursor:
+        wire, text = query(
+            cursor,
+            "SELECT a, a[2]::text FROM (SELECT %s AS a) t",
+            (Column(moments, instants=True),),
+        )
+    np.testing.assert_array_equal(read_instants(wire), moments)
+    assert text == b"2025-10-09 08:53:20.123+00"
+
+
+def test_it_reads_no_rows_as_no_values() -> None:
+    with open_cursor() as cursor:
+        (wire,) = query(cursor, "SELECT array_agg(x) FROM generate_series(1, 0) x", ())
+    assert len(read_column(wire, "i4")) == 0
+
+
+@_ON_ONE_DATABASE
+@given(values=hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(width=32)))
+def test_it_copies_not_a_number_as_null(values: np.ndarray) -> None:
+    numbers = np.arange(len(values))
+    with open_cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE landed (number int8, value float4) ON COMMIT DROP")
+        with cursor.copy("COPY landed FROM STDIN (FORMAT BINARY)") as copy:
+            for block in copy_stream({"number": ("i8", numbers), "value": ("f4", values)}):
+                copy.write(block)
+        cursor.execute("SELECT value FROM landed ORDER BY number")
+        landed = [row[0] for row in cursor.fetchall()]
+        cursor.execute("DROP TABLE landed")
+    assert [value is None for value in landed] == np.isnan(values).tolist()
+    told = np.array(landed, dtype=np.float32)  # None becomes NaN
+    np.testing.assert_array_equal(told, values.astype(np.float32))
+    assert connection.connection is not None

@@ -1,0 +1,54 @@
+"""Partitions of the history: there before they are needed, gone when they are not."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from devices.models import Fix
+from devices.retention import DAYS_AHEAD, keep, partitions
+
+pytestmark = pytest.mark.django_db
+
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+
+def fix(received_at: datetime) -> Fix:
+    return Fix(
+        device_id=1,
+        key=int(received_at.timestamp()),
+        received_at=received_at,
+        recorded_at=received_at,
+        lat=1,
+        lng=2,
+        verdict=0,
+    )
+
+
+def test_it_makes_the_partitions_of_the_next_days_once() -> None:
+    keep(now=NOON)
+    keep(now=NOON)
+    days = {date(2026, 3, 10) + timedelta(days=ahead) for ahead in range(DAYS_AHEAD + 1)}
+    assert partitions() >= days
+
+
+def test_it_takes_over_what_the_default_partition_caught() -> None:
+    Fix.objects.bulk_create([fix(NOON), fix(NOON + timedelta(days=20))])
+    keep(now=NOON)
+    assert Fix.objects.count() == 2
+    assert partitions() >= {NOON.date()}
+
+
+def test_it_drops_what_the_retention_no_longer_covers(settings: Any) -> None:
+    settings.FIX_RETENTION_DAYS = 5
+    keep(now=NOON)
+    Fix.objects.bulk_create(
+        [fix(NOON), fix(NOON - timedelta(days=3)), fix(NOON - timedelta(days=9))]
+    )
+    keep(now=NOON)
+    assert Fix.objects.count() == 2
+    keep(now=NOON + timedelta(days=6))
+    assert Fix.objects.count() == 0
+    assert NOON.date() not in partitions()

@@ -72,7 +72,7 @@ class GroupCommit(ABC):
         if self._task is not None:
             await self._task
         # Looked up on the thread: Django keeps a connection for each.
-        await asyncio.get_running_loop().run_in_executor(self._thread, lambda: connection.close())
+        await asyncio.get_running_loop().run_in_executor(self._thread, lambda: connection.close())  # noqa: PLW0108
         self._thread.shutdown()
 
     def submit(self, rows: Sequence[Any]) -> asyncio.Future[NDArray[np.int8]]:

@@ -143,7 +143,7 @@ class BrandScoped:
     permission_classes: Sequence[Any] = (HasBrandRole,)
     read_role: ClassVar[Role] = Role.SUPPORT
     write_role: ClassVar[Role] = Role.MARKETER
-    request: Request
+    request: Any  # DRF's, for which the stubs of Django say HttpRequest
 
     def get_queryset(self) -> QuerySet[Any]:
         return self.scoped(super().get_queryset())  # type: ignore[misc]

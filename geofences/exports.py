@@ -94,7 +94,7 @@ def _write_geopackage(geofences: GeofenceQuerySet, path: Path) -> int:
         )
         count += len(chunk)
     if not count:
-        columns = {name: [] for name in ("nearcast_id", *PROPERTIES)}
+        columns: dict[str, list[Any]] = {name: [] for name in ("nearcast_id", *PROPERTIES)}
         geopandas.GeoDataFrame(columns, geometry=[], crs="EPSG:4326").to_file(
             path, driver="GPKG", layer="geofences", engine="pyogrio", geometry_type="Unknown"
         )

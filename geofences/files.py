@@ -216,7 +216,13 @@ def _raw(path: Path, columns: Columns) -> Iterator[Raw]:
 
 def _ogr(path: Path, layer: str) -> Iterator[Raw]:
     opened = pyogrio.raw.open_arrow(
-        _local(path), layer=layer or None, batch_size=CHUNK_ROWS, use_pyarrow=True
+        _local(path),
+        layer=layer or None,
+        batch_size=CHUNK_ROWS,
+        use_pyarrow=True,
+        datetime_as_string=True,
+        # GDAL's own type keeps milliseconds only.
+        **({"DATE_AS_STRING": "YES"} if path.suffix.lower() in {".geojson", ".json"} else {}),
     )
     with opened as (about, reader):
         geometry = about["geometry_name"] or "wkb_geometry"
@@ -262,11 +268,12 @@ def _dialect(path: Path) -> dict[str, Any]:
 
 def _delimited(path: Path) -> Iterator[Raw]:
     # Everything as text: an id such as 007 keeps its zeros.
-    chunks = pandas.read_csv(
+    opened = pandas.read_csv(
         path, chunksize=CHUNK_ROWS, keep_default_na=False, on_bad_lines="error", **_dialect(path)
     )
-    for chunk in chunks:
-        yield chunk.astype(object).to_dict("records"), None
+    with opened as chunks:
+        for chunk in chunks:
+            yield chunk.astype(object).to_dict("records"), None
 
 
 def _describe_parquet(

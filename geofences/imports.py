@@ -135,8 +135,8 @@ def _settings(row: files.Row, plan: Plan) -> dict[str, Any]:
 def _metadata(row: files.Row, plan: Plan) -> dict[str, Any]:
     meant = plan.columns.meant
     found = {name: plain(value) for name, value in row.values.items() if name not in meant}
-    for field_ in SETTINGS:
-        found.pop(field_.name, None)
+    for name in ("nearcast_id", *(field_.name for field_ in SETTINGS)):
+        found.pop(name, None)
     own = found.pop("metadata", None)  # a file that we exported
     found |= own if isinstance(own, dict) else {}
     return {name: value for name, value in found.items() if value not in (None, "")}

@@ -331,7 +331,7 @@ async def test_it_gives_the_file_over_asgi(brand: Brand) -> None:
     secret = await sync_to_async(make_key)(brand)
     await sync_to_async(make_circle)(brand)
 
-    answer = await AsyncClient().get(
+    answer: Any = await AsyncClient().get(
         "/v1/geofences?format=geojson", headers={"authorization": f"Bearer {secret}"}
     )
 

@@ -320,11 +320,8 @@ class _Channel:
 
     async def _post(self, path: str, headers: dict[str, str], token: str, body: bytes) -> Reply:
         sent: Headers = [(name.lower(), value) for name, value in headers.items()]
-        sent += [
-            ("authorization", f"Bearer {token}"),
-            ("content-type", "application/json"),
-            ("content-length", str(len(body))),
-        ]
+        # No content-length: HTTP/2 frames say it, and what changes each time costs a table entry.
+        sent += [("authorization", f"Bearer {token}"), ("content-type", "application/json")]
         try:
             try:
                 return await self._http.post(path, sent, body, timeout_s=self._timeout_s)

@@ -253,7 +253,9 @@ def _instant(key: str, value: Any) -> Any:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return datetime.fromtimestamp(value / 1000, tz=UTC)
-    at = value if isinstance(value, datetime) else msgspec.convert(value, datetime)
+    if not isinstance(value, str | datetime):
+        return value  # to be refused by its type
+    at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 

@@ -16,7 +16,8 @@ from django.db.models import Max, Q
 
 from brands.models import Brand
 from campaigns import catalogue, content, definition
-from campaigns.conditions import AudienceError
+from campaigns.audience import compile_tree
+from campaigns.conditions import AudienceError, segments_in
 from campaigns.definition import (
     PLACE_TRIGGERS,
     Definition,
@@ -320,3 +321,29 @@ def _replace_arming(campaign: Campaign, wanted: set[ArmingKey]) -> None:
                     [key.tag for key in changed if key.tag is not None],
                 ),
             )
+
+
+# -- segments ---------------------------------------------------------------------------------
+
+
+def compile_segment(slug: str, trees: Mapping[str, Mapping[str, Any]]) -> None:
+    """AudienceError where a segment among others is broken or goes in a circle."""
+    compile_tree({"segment": slug}, segments=trees, path="tree")
+
+
+def users_of_segment(segment: Segment) -> list[str]:
+    """The names of the campaigns and segments that refer to it."""
+    mine = {"brand_id": segment.brand_id}
+    rows = [
+        (one.name, one.draft.get("audience"), one.live_version and one.live_version.definition)
+        for one in Campaign.objects.filter(**mine)
+        .exclude(state=CampaignState.ENDED)
+        .select_related("live_version")
+    ]
+    users = [
+        name
+        for name, draft, live in rows
+        if segment.slug in segments_in(draft) | segments_in((live or {}).get("audience"))
+    ]
+    others = Segment.objects.filter(**mine).exclude(pk=segment.pk)
+    return users + [one.name for one in others if segment.slug in segments_in(one.tree)]

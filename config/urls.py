@@ -14,6 +14,7 @@ urlpatterns = [
     path("v1/", include("devices.urls")),
     path("v1/", include("notifications.urls")),
     path("v1/", include("geofences.urls")),
+    path("v1/", include("campaigns.urls")),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", health.figures, name="metrics"),

@@ -1,0 +1,124 @@
+"""Bodies of the campaign paths, for the OpenAPI document; `campaigns.definition` checks them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from campaigns.caps import CapScope, Period
+from campaigns.definition import HoursPolicy, InitialState, TriggerOn
+from campaigns.models import CampaignState, CampaignVersion
+
+_HOLD_OR_DROP = f"{HoursPolicy.HOLD} or {HoursPolicy.DROP}: what becomes of an offer then."
+
+
+class TriggerShape(serializers.Serializer[Any]):
+    on = serializers.ChoiceField(choices=[one.value for one in TriggerOn])
+    geofences = serializers.ListField(
+        child=serializers.JSONField(), required=False, help_text="External ids (text) or ids."
+    )
+    tags = serializers.ListField(child=serializers.CharField(), required=False)
+    dwell_s = serializers.IntegerField(required=False, min_value=1)
+    event = serializers.CharField(required=False)
+    where = serializers.DictField(required=False)
+
+
+class DaypartShape(serializers.Serializer[Any]):
+    days = serializers.ListField(
+        child=serializers.JSONField(), required=False, help_text="mon … sun, or 1 … 7."
+    )
+    to = serializers.CharField(required=False)
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # `from` is no name that Python allows in a class body.
+        return {**super().get_fields(), "from": serializers.CharField(required=False)}
+
+
+class CapShape(serializers.Serializer[Any]):
+    limit = serializers.IntegerField(min_value=0)
+    window_s = serializers.IntegerField(required=False, min_value=1)
+    per = serializers.ChoiceField(choices=[one.value for one in Period], required=False)
+    scope = serializers.ChoiceField(choices=[one.value for one in CapScope], required=False)
+    tag = serializers.CharField(required=False)
+
+
+class ContentShape(serializers.Serializer[Any]):
+    title = serializers.CharField(required=False)
+    body = serializers.CharField(required=False)
+    deep_link = serializers.CharField(required=False)
+    image_url = serializers.CharField(required=False)
+    locales = serializers.DictField(required=False)
+    push = serializers.DictField(required=False)
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # `data` is a property of every serializer.
+        texts = serializers.DictField(child=serializers.CharField(), required=False)
+        return {**super().get_fields(), "data": texts}
+
+
+class DefinitionShape(serializers.Serializer[Any]):
+    """CONTRACT's campaign, without its name."""
+
+    trigger = TriggerShape(required=False)
+    starts_at = serializers.DateTimeField(required=False, allow_null=True)
+    ends_at = serializers.DateTimeField(required=False, allow_null=True)
+    dayparts = DaypartShape(many=True, required=False)
+    outside_dayparts = serializers.CharField(required=False, help_text=_HOLD_OR_DROP)
+    quiet_hours = serializers.CharField(required=False, help_text=_HOLD_OR_DROP)
+    audience = serializers.DictField(required=False, help_text="A condition tree.")
+    caps = CapShape(many=True, required=False)
+    priority = serializers.IntegerField(required=False)
+    group = serializers.CharField(required=False, help_text="One campaign wins in each group.")
+    content = ContentShape(required=False)
+    expires_after_s = serializers.IntegerField(required=False, min_value=1)
+    max_age_s = serializers.IntegerField(required=False, min_value=1)
+    only_while_inside = serializers.BooleanField(required=False)
+    initial_state = serializers.ChoiceField(
+        choices=[one.value for one in InitialState], required=False
+    )
+    transactional = serializers.BooleanField(required=False)
+
+
+class CampaignIn(DefinitionShape):
+    name = serializers.CharField(max_length=200)
+
+
+class LackOut(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {"field": serializers.CharField(), **super().get_fields()}
+
+
+class MissingOut(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    message = serializers.CharField()
+    missing = LackOut(many=True)
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # `fields` is a property of every serializer.
+        by_field = serializers.DictField(child=serializers.ListField(child=serializers.CharField()))
+        return {**super().get_fields(), "fields": by_field}
+
+
+class CampaignDetail(CampaignIn):
+    id = serializers.IntegerField()
+    brand = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=[one.value for one in CampaignState])
+    version = serializers.IntegerField(allow_null=True, help_text="What is live; null: nothing.")
+    differs = serializers.BooleanField(help_text="The draft is not what is live.")
+    sentence = serializers.CharField()
+    missing = LackOut(many=True, required=False, help_text="Not in lists.")
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class VersionOut(serializers.ModelSerializer[CampaignVersion]):
+    published_by = serializers.StringRelatedField[Any](allow_null=True)
+    definition = serializers.DictField()
+
+    class Meta:
+        model = CampaignVersion
+        fields = ("number", "name", "definition", "published_at", "published_by")

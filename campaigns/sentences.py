@@ -1,0 +1,234 @@
+"""A whole campaign as one English sentence, so that nobody has to read its fields. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from campaigns.caps import CapScope
+from campaigns.definition import (
+    DAY_NAMES,
+    CapText,
+    DaypartText,
+    Definition,
+    HoursPolicy,
+    InitialState,
+    Trigger,
+    TriggerOn,
+    weekday,
+)
+
+_SPANS = ((604_800, "week"), (86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+_OPS = {
+    "eq": "is",
+    "ne": "is not",
+    "in": "is one of",
+    "not_in": "is none of",
+    "gt": "is over",
+    "gte": "is at least",
+    "lt": "is under",
+    "lte": "is at most",
+    "contains": "contains",
+    "starts_with": "starts with",
+    "exists": "is known",
+    "missing": "is unknown",
+}
+_WHOM = {
+    CapScope.DEVICE: "per device",
+    CapScope.PERSON: "per person",
+    CapScope.PLACE: "per person and place",
+    CapScope.TAG: "per person at places tagged",
+    CapScope.CAMPAIGN: "to everybody together",
+    CapScope.BRAND: "per person over all campaigns",
+}
+
+
+def sentence(definition: Definition, names: Mapping[int | str, str] | None = None) -> str:
+    """The campaign in words; `names` of geofences by what the trigger calls them."""
+    parts = [
+        _when(definition.trigger, names or {}),
+        _window(definition.starts_at, definition.ends_at),
+        _hours(definition.dayparts),
+        _who(definition.audience),
+        _what(definition),
+        _caps(definition.caps),
+        *_asides(definition),
+    ]
+    said = ", ".join(part for part in parts if part)
+    return said[:1].upper() + said[1:] + "."
+
+
+def span(seconds: int) -> str:
+    """90 → `90 seconds`, 3600 → `1 hour`: the largest unit that fits evenly."""
+    for length, unit in _SPANS:
+        if seconds % length == 0:
+            count = seconds // length
+            return f"{count} {unit}" + ("" if count == 1 else "s")
+    return f"{seconds} seconds"
+
+
+def _when(trigger: Trigger | None, names: Mapping[int | str, str]) -> str:
+    if trigger is None:
+        return "when something happens that is still to be chosen"
+    if trigger.on is TriggerOn.EVENT:
+        where = " and ".join(f"{key} {value}" for key, value in trigger.where.items())
+        return f"when “{trigger.event}” is reported" + (f" with {where}" if where else "")
+    places = [f"“{names.get(one, one)}”" for one in trigger.geofences[:5]]
+    if len(trigger.geofences) > 5:
+        places.append(f"{len(trigger.geofences) - 5} more places")
+    if trigger.tags:
+        places.append("any place tagged " + _either([f"“{tag}”" for tag in trigger.tags]))
+    where = _either(places) or "places still to be chosen"
+    if trigger.on is TriggerOn.DWELLED:
+        length = "its dwell time" if trigger.dwell_s is None else span(trigger.dwell_s)
+        return f"when a device has stayed in {where} for {length}"
+    return f"when a device {'enters' if trigger.on is TriggerOn.ENTERED else 'leaves'} {where}"
+
+
+def _window(starts: datetime | None, ends: datetime | None) -> str:
+    said = []
+    if starts is not None:
+        said.append(f"from {starts:%d %B %Y %H:%M %Z}")
+    if ends is not None:
+        said.append(f"until {ends:%d %B %Y %H:%M %Z}")
+    return " ".join(said)
+
+
+def _hours(dayparts: Sequence[DaypartText]) -> str:
+    said = []
+    for part in dayparts:
+        days = sorted(found for day in part.days if (found := weekday(day)) is not None)
+        said.append(f"{_days(days)} {part.start}–{part.end}")
+    return f"{' and '.join(said)} on the device’s clock" if said else ""
+
+
+def _days(days: Sequence[int]) -> str:
+    if not days or len(days) == 7:
+        return "daily"
+    if days == [0, 1, 2, 3, 4]:
+        return "on weekdays"
+    if days == [5, 6]:
+        return "at weekends"
+    return "on " + _both([DAY_NAMES[day].title() for day in days])
+
+
+def _who(tree: Mapping[str, Any]) -> str:
+    return f"if {condition(tree)}" if tree else ""
+
+
+def condition(tree: Mapping[str, Any]) -> str:
+    """A condition tree in words."""
+    if not tree:
+        return "anybody"
+    if "all" in tree:
+        return _both([_inner(part) for part in tree["all"]]) or "anybody"
+    if "any" in tree:
+        return _either([_inner(part) for part in tree["any"]])
+    if "not" in tree:
+        return f"not ({condition(tree['not'])})"
+    return _leaf(tree)
+
+
+def _inner(tree: Mapping[str, Any]) -> str:
+    said = condition(tree)
+    return f"({said})" if len(tree.get("all", tree.get("any", ()))) > 1 else said
+
+
+def _leaf(leaf: Mapping[str, Any]) -> str:
+    if "segment" in leaf:
+        return f"in the segment “{leaf['segment']}”"
+    if "consent" in leaf:
+        return f"has agreed to {leaf['consent']}"
+    if "bucket" in leaf:
+        low, high = leaf["bucket"]
+        return f"in test group {low}–{high} of {leaf.get('of', 100)}"
+    if "event" in leaf or "visits" in leaf:
+        return _behaviour(leaf)
+    if "attribute" in leaf:
+        said = f"{leaf['attribute']} {_OPS[leaf.get('op', 'eq')]} {_value(leaf)}".strip()
+        if "source" in leaf:
+            said += f" says {leaf['source']}"
+        return said + (f" (at most {span(leaf['max_age_s'])} old)" if "max_age_s" in leaf else "")
+    kind = next(iter(set(leaf) - {"op"}))
+    wanted = leaf[kind]
+    values = wanted if isinstance(wanted, list) else [wanted]
+    verb = "is" if leaf.get("op", "in") in {"eq", "in"} else _OPS[leaf["op"]]
+    return f"{kind.replace('_', ' ')} {verb} {_either([str(one) for one in values])}"
+
+
+def _behaviour(leaf: Mapping[str, Any]) -> str:
+    places = leaf.get("visits") or {}
+    names = [f"“{one}”" for one in (*places.get("tags", ()), *places.get("geofences", ()))]
+    inside = leaf.get("measure") == "dwell_s"
+    where = _either(names) if inside else f"visits to {_either(names)}"
+    what = f"“{leaf['event']}”" if "event" in leaf else where
+    figure = {
+        "count": f"the number of {what}",
+        "sum": f"the sum of {leaf.get('property')} over {what}",
+        "recency_s": f"the time in seconds since the last of {what}",
+        "dwell_s": f"the time in seconds spent in {what}",
+    }[leaf.get("measure", "count")]
+    within = f" within {span(leaf['within_s'])}" if "within_s" in leaf else ""
+    return f"{figure}{within} {_OPS[leaf.get('op', 'gte')]} {_value(leaf)}".strip()
+
+
+def _value(leaf: Mapping[str, Any]) -> str:
+    value = leaf.get("value", "")
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _what(definition: Definition) -> str:
+    if definition.content is None or not definition.content.title:
+        return "make an offer still to be written"
+    said = f"offer “{definition.content.title}”"
+    locales = sorted(definition.content.locales)
+    return said + (f" (also in {_both(locales)})" if locales else "")
+
+
+def _caps(caps: Sequence[CapText]) -> str:
+    said = []
+    for cap in caps:
+        whom = _WHOM[cap.scope] + (f" “{cap.tag}”" if cap.tag else "")
+        if cap.per is not None:
+            often = f"per calendar {cap.per.value}"
+        else:
+            often = "ever" if cap.window_s is None else f"in any {span(cap.window_s)}"
+        said.append(f"{cap.limit} {whom} {often}")
+    return f"at most {_both(said)}" if said else ""
+
+
+def _asides(definition: Definition) -> list[str]:
+    said = [f"good for {span(definition.expires_after_s)}"]
+    if definition.only_while_inside:
+        said.append("only while the device is still inside")
+    trigger = definition.trigger
+    if trigger is not None and trigger.on is not TriggerOn.EVENT:
+        said.append(
+            {
+                InitialState.FIRE: "devices already there count as arriving",
+                InitialState.SUPPRESS: "devices already there are not greeted",
+                InitialState.REQUIRE_EXIT: "devices already there must leave first",
+            }[definition.initial_state]
+        )
+    if definition.transactional:
+        said.append("as a service message that no cap or quiet hour stops")
+    elif definition.quiet_hours is HoursPolicy.HOLD:
+        said.append("kept back through quiet hours")
+    if definition.priority:
+        said.append(f"with priority {definition.priority}")
+    return said
+
+
+def _both(parts: Sequence[str]) -> str:
+    return _joined(parts, "and")
+
+
+def _either(parts: Sequence[str]) -> str:
+    return _joined(parts, "or")
+
+
+def _joined(parts: Sequence[str], word: str) -> str:
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} {word} {parts[-1]}"

@@ -1,0 +1,17 @@
+"""The management paths of campaigns and of what they led to."""
+
+from __future__ import annotations
+
+from rest_framework.routers import SimpleRouter
+
+from campaigns.api.campaigns import CampaignViewSet, SegmentViewSet
+from campaigns.api.histories import DecisionViewSet, DeliveryViewSet, TransitionViewSet
+
+router = SimpleRouter(trailing_slash=False)
+router.register("campaigns", CampaignViewSet)
+router.register("segments", SegmentViewSet)
+router.register("transitions", TransitionViewSet)
+router.register("decisions", DecisionViewSet)
+router.register("deliveries", DeliveryViewSet)
+
+urlpatterns = router.urls

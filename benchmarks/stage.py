@@ -44,14 +44,14 @@ def make_database() -> None:
     os.environ["DATABASE_URL"] = database_url()
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
     os.environ.update(UNLIMITED)
-    import django  # noqa: PLC0415 - settings read the environment made above
-    from django.core.management import call_command  # noqa: PLC0415
+    import django
+    from django.core.management import call_command
 
     django.setup()
     call_command("migrate", verbosity=0)
-    from datetime import UTC, datetime  # noqa: PLC0415
+    from datetime import UTC, datetime
 
-    from devices import retention  # noqa: PLC0415
+    from devices import retention
 
     retention.keep(now=datetime.now(UTC))
 

@@ -26,7 +26,7 @@ def test_it_loads_every_geofence_with_its_cover_and_every_campaign() -> None:
     assert Geofence.objects.count() == GeofenceCover.objects.count() == 48
     assert Geofence.objects.armed(now()).filter(brand__slug="bara").count() > 20
     states = sorted(Campaign.objects.values_list("state", flat=True))
-    assert states == [CampaignState.DRAFT, *[CampaignState.LIVE] * 9]
+    assert states == [CampaignState.DRAFT, *[CampaignState.LIVE] * 10]
 
 
 def test_it_tells_keys_and_log_ins_that_work() -> None:
@@ -49,7 +49,7 @@ def test_it_changes_nothing_when_loaded_again() -> None:
 
     assert second == first
     assert Brand.objects.get(slug="bara").name == "Renamed by its owner"
-    assert Campaign.objects.count() == 9
+    assert Campaign.objects.count() == 10
     assert AppKey.objects.count() == 4
 
 

@@ -22,8 +22,17 @@ from unfold.widgets import (
 from brands.models import AppKey, Brand, KeyKind, Membership, Role
 from brands.rights import NOBODY, Rights
 
-CAP_SCOPES = {"device": "a phone", "person": "a person", "brand": "everybody together"}
-"""Over what a brand's cap counts, in words."""
+CAP_SCOPES = {
+    "device": "a phone",
+    "person": "a person",
+    "place": "a person at one place",
+    "tag": "a person at places tagged",
+    "campaign": "a person and one campaign",
+    "brand": "everybody together",
+}
+"""Whom a brand's caps count for, in words."""
+
+PERIODS = frozenset({"day", "week", "month"})  # of the calendar, in the phone's zone
 
 
 class HoursWidget(forms.MultiWidget):
@@ -62,6 +71,49 @@ class HoursField(forms.MultiValueField):
         return {"from": f"{start:%H:%M}", "to": f"{end:%H:%M}"}
 
 
+class SpanWidget(forms.MultiWidget):
+    """A number and its unit."""
+
+    template_name = "admin/nearcast/widgets/span.html"
+
+    def __init__(self, units: dict[int, str]) -> None:
+        self.units = units
+        super().__init__(
+            [
+                forms.NumberInput({"class": "nc-input nc-number", "min": 0, "step": "any"}),
+                forms.Select({"class": "nc-input"}, choices=list(units.items())),
+            ]
+        )
+
+    def decompress(self, value: Any) -> list[Any]:
+        if value is None:
+            return [None, min(self.units)]
+        unit = max((size for size in self.units if value % size == 0), default=min(self.units))
+        return [value // unit if value % unit == 0 else value / unit, unit]
+
+
+class SpanField(forms.MultiValueField):
+    """Seconds, entered as a number of minutes, hours or days."""
+
+    def __init__(self, *, units: dict[int, str] | None = None, **kwargs: Any) -> None:
+        units = units or {60: "minutes", 3600: "hours", 86_400: "days"}
+        super().__init__(
+            fields=(
+                forms.FloatField(min_value=0),
+                forms.TypedChoiceField(coerce=int, choices=list(units.items())),
+            ),
+            widget=SpanWidget(units),
+            require_all_fields=False,
+            **{"required": False} | kwargs,
+        )
+
+    def compress(self, values: list[Any]) -> int | None:
+        if not values or values[0] is None:
+            return None
+        number_s: int = round(values[0] * values[1])
+        return number_s
+
+
 class RowsWidget(forms.HiddenInput):
     """A hidden input with JSON that a script of static/nearcast/ shows as rows to fill in.
 
@@ -88,7 +140,10 @@ class RowsWidget(forms.HiddenInput):
 
 
 class CapsField(forms.JSONField):
-    """`[{"limit": 3, "window_s": 86400, "scope": "device"}]`: at most 3 a day for each device."""
+    """`[{"limit": 3, "window_s": 86400, "scope": "device"}]`: at most 3 in a day for each device.
+
+    Instead of `window_s` a row may say `per` day, week or month; the scope `tag` names one.
+    """
 
     def __init__(self, *, scopes: dict[str, str], **kwargs: Any) -> None:
         self.scopes = scopes
@@ -99,19 +154,28 @@ class CapsField(forms.JSONField):
     def clean(self, value: Any) -> list[dict[str, Any]]:
         rows = super().clean(value) or []
         if not isinstance(rows, list):
-            raise forms.ValidationError("These caps cannot be read.")
+            raise forms.ValidationError("These limits cannot be read.")
         return [self._row(row) for row in rows]
 
     def _row(self, row: Any) -> dict[str, Any]:
         limit = row.get("limit") if isinstance(row, dict) else None
         if not isinstance(limit, int) or not 1 <= limit <= 1_000_000:
-            raise forms.ValidationError("A cap allows at least 1 and at most 1,000,000 offers.")
-        window_s = row.get("window_s")
-        if not isinstance(window_s, int) or not 60 <= window_s <= 366 * 86_400:
-            raise forms.ValidationError("A cap looks back between a minute and a year.")
-        if row.get("scope") not in self.scopes:
-            raise forms.ValidationError("Choose whom the cap counts for.")
-        return {"limit": limit, "window_s": window_s, "scope": row["scope"]}
+            raise forms.ValidationError("A limit allows from 1 to 1,000,000 offers.")
+        found: dict[str, Any] = {"limit": limit, "scope": row.get("scope")}
+        if found["scope"] not in self.scopes:
+            raise forms.ValidationError("Choose whom the limit is for.")
+        if row.get("per") in PERIODS:
+            found["per"] = row["per"]
+        else:
+            window_s = row.get("window_s")
+            if not isinstance(window_s, int) or not 60 <= window_s <= 366 * 86_400:
+                raise forms.ValidationError("A limit looks back from a minute to a year.")
+            found["window_s"] = window_s
+        if found["scope"] == "tag":
+            found["tag"] = str(row.get("tag") or "").strip()
+            if not found["tag"]:
+                raise forms.ValidationError("Name the tag that the limit is for.")
+        return found
 
 
 class BrandForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -24,6 +24,7 @@ from brands.admin.scoped import BrandScopedAdmin
 from brands.desk import current_brand, rights, work_in
 from brands.forms import AppKeyForm, BrandForm, MemberForm, RoleForm
 from brands.models import AppKey, Brand, KeyKind, Membership, Role
+from brands.templatetags.nearcast import when
 
 
 def show_once(
@@ -57,8 +58,12 @@ class BrandAdmin(BrandScopedAdmin):
     add_role = None
     delete_role = None
     form = BrandForm
-    list_display = ("name", "slug", "timezone", "created_at")
+    list_display = ("name", "slug", "timezone", "made")
     prepopulated_fields = {"slug": ("name",)}
+
+    @display(description="made", ordering="created_at")
+    def made(self, brand: Brand) -> str:
+        return when(brand.created_at)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         # The one list that shows every brand of a person: it is where they choose.
@@ -104,7 +109,9 @@ class AppKeyAdmin(BrandScopedAdmin):
     view_role = add_role = change_role = Role.ADMIN
     delete_role = None
     form = AppKeyForm
-    list_display = ("name", "what_for", "begins_with", "created_at", "state")
+    empty_title = "No key yet"
+    empty_text = "Make one for your app: with it the app registers its devices. Make another for your back office."
+    list_display = ("name", "what_for", "begins_with", "made", "state")
     list_display_links = ("name",)
     list_filter = ("kind",)
     search_fields = ("name", "prefix")
@@ -114,6 +121,10 @@ class AppKeyAdmin(BrandScopedAdmin):
     @display(description="used for")
     def what_for(self, key: AppKey) -> str:
         return "App (registers devices)" if key.kind == KeyKind.PUBLISHABLE else "Back office"
+
+    @display(description="made", ordering="created_at")
+    def made(self, key: AppKey) -> str:
+        return when(key.created_at)
 
     @display(description="begins with")
     def begins_with(self, key: AppKey) -> str:
@@ -193,6 +204,8 @@ class MembershipAdmin(BrandScopedAdmin):
     """Who works for the brand, and in which role."""
 
     view_role = add_role = change_role = delete_role = Role.ADMIN
+    empty_title = "Nobody works here yet"
+    empty_text = "Add a colleague and say what they may do."
     list_display = ("person", "email", "role_in_words", "last_login")
     list_filter = ("role",)
     search_fields = ("user__username", "user__email", "user__first_name", "user__last_name")
@@ -213,8 +226,8 @@ class MembershipAdmin(BrandScopedAdmin):
         return row.get_role_display()
 
     @display(description="last log-in")
-    def last_login(self, row: Membership) -> Any:
-        return row.user.last_login
+    def last_login(self, row: Membership) -> str:
+        return when(row.user.last_login)
 
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any

@@ -1,16 +1,712 @@
-"""Campaigns and segments."""
+"""The campaign builder: one page from the idea to being live, and back by versions.
 
-from django.contrib import admin
+Rules and words are those of `campaigns.definition`, `publishing` and `sentences`; this shows them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList as DjangoChangeList
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.forms import ModelForm
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.timezone import now
+from unfold.decorators import display
+from unfold.views import ChangeList
 
 from brands.admin import BrandScopedAdmin
-from campaigns.models import Campaign, Segment
+from brands.desk import current_brand, rights, zone_of
+from brands.models import Brand, Role
+from brands.templatetags.nearcast import when
+from campaigns import content, definition, forms, publishing, sentences
+from campaigns.conditions import segments_in
+from campaigns.definition import Definition, DefinitionError
+from campaigns.differences import differences
+from campaigns.models import Campaign, CampaignState, CampaignVersion, Segment
+from devices.models import Device
+from geofences.models import Geofence
+
+STATE_TONES = {"Live": "success", "Paused": "warning", "Ended": "", "Draft": "info"}
+MOST_PLACES = 30  # shown for one search
+MOST_SHAPES = 500  # drawn on the builder's map
+
+
+def read(raw: Mapping[str, Any]) -> Definition:
+    """Return a stored definition; an empty one where it cannot be read any more."""
+    try:
+        return definition.decode(raw)
+    except DefinitionError:
+        return Definition()
+
+
+def _actor(request: HttpRequest) -> User:
+    user = request.user
+    assert isinstance(user, User), "the admin lets nobody else in"
+    return user
+
+
+def names_of(brand: Brand, definitions: Iterable[Definition]) -> dict[int | str, str]:
+    """Return the names of all places that some definitions speak of."""
+    keys = {key for one in definitions if one.trigger for key in one.trigger.geofences}
+    return {key: place.name for key, place in forms.places_named(brand, keys).items()}
+
+
+class _List(ChangeList):
+    """The list with each campaign in words; one query names every place."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        brand = current_brand(request)
+        if brand is None:
+            return
+        drafts = {row.pk: read(row.draft) for row in self.result_list}
+        names = names_of(brand, drafts.values())
+        for row in self.result_list:
+            row.sentence = sentences.sentence(drafts[row.pk], names)
 
 
 @admin.register(Campaign)
 class CampaignAdmin(BrandScopedAdmin):
-    list_display = ("name", "state")
+    """Campaigns: a list in words, and the builder."""
+
+    list_display = ("name", "state_in_words", "in_words", "changed")
+    list_filter = ("state",)
+    search_fields = ("name",)
+    list_per_page = 50
+    ordering = ("-updated_at",)
+    empty_title = "No campaign yet"
+    empty_text = (
+        "A campaign says who gets what, and where: “When anybody enters a shop, send …”. "
+        "It stays a draft until you publish it."
+    )
+
+    @display(description="state", ordering="state", label=STATE_TONES)
+    def state_in_words(self, row: Campaign) -> str:
+        return row.get_state_display()
+
+    @display(description="last change", ordering="updated_at")
+    def changed(self, row: Campaign) -> str:
+        return when(row.updated_at)
+
+    @display(description="what it does")
+    def in_words(self, row: Campaign) -> str:
+        return getattr(row, "sentence", "")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[DjangoChangeList]:
+        return _List
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # What was ever live has decisions and deliveries that speak of it: it is ended instead.
+        was_live = obj is not None and obj.live_version_id is not None
+        return super().has_delete_permission(request, obj) and not was_live
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        return {}
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        steps: dict[str, Callable[..., HttpResponse]] = {
+            "pause": self.pause_view,
+            "resume": self.resume_view,
+            "end": self.end_view,
+            "duplicate": self.duplicate_view,
+            "versions": self.versions_view,
+        }
+        return [
+            path("preview/", wrap(self.preview_view), name="campaigns_campaign_preview"),
+            path("places/", wrap(self.places_view), name="campaigns_campaign_places"),
+            path("shapes/", wrap(self.shapes_view), name="campaigns_campaign_shapes"),
+            *(
+                path(f"<path:object_id>/{name}/", wrap(view), name=f"campaigns_campaign_{name}")
+                for name, view in steps.items()
+            ),
+            path(
+                "<path:object_id>/roll-back/<int:number>/",
+                wrap(self.roll_back_view),
+                name="campaigns_campaign_roll_back",
+            ),
+            *super().get_urls(),
+        ]
+
+    # -- the builder ------------------------------------------------------------------------
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        campaign: Campaign | None = None
+        if object_id is not None:
+            found = self.object_or_redirect(request, object_id)
+            if isinstance(found, HttpResponseRedirect):
+                return found
+            campaign = found
+            if not self.has_view_permission(request, campaign):
+                raise PermissionDenied
+        brand = campaign.brand if campaign else self._brand_to_add(request)
+        may_edit = self.allows(request, Role.MARKETER, campaign)
+        draft = campaign.draft if campaign else {}
+        if request.method != "POST":
+            initial = forms.initial_of(read(draft), name=campaign.name if campaign else "")
+            form = forms.CampaignForm(brand=brand, base=draft, initial=initial)
+            return self._page(request, brand, campaign, form, may_edit=may_edit)
+        if not may_edit:
+            raise PermissionDenied
+        form = forms.CampaignForm(request.POST, brand=brand, base=draft)
+        saved = self._save(request, brand, campaign, form)
+        if saved is None:
+            return self._page(request, brand, campaign, form, may_edit=True)
+        if "publish" not in request.POST:
+            messages.success(request, self._saved(saved))
+            return redirect("admin:campaigns_campaign_change", saved.pk)
+        try:
+            version = publishing.publish(saved, actor=_actor(request), now=now())
+        except publishing.NotPublishableError as error:
+            form.blame(_by_field(error.missing))
+            messages.warning(request, "Saved as a draft. Before it goes live, look at the marks.")
+            return self._page(request, brand, saved, form, may_edit=True)
+        except publishing.WrongStateError as error:
+            messages.error(request, str(error))
+            return redirect("admin:campaigns_campaign_change", saved.pk)
+        messages.success(request, f"“{version.name}” is live, as version {version.number}.")
+        return redirect("admin:campaigns_campaign_change", saved.pk)
+
+    def _brand_to_add(self, request: HttpRequest) -> Brand:
+        """The brand the page was opened for, though another tab has moved to another since."""
+        brand = current_brand(request)
+        if request.method == "POST":
+            named = request.POST.get("brand", "")
+            brand = (
+                rights(request).brands(Role.MARKETER).filter(pk=int(named)).first()
+                if named.isdecimal() and len(named) < 19
+                else None
+            )
+        if brand is None or not rights(request).may(Role.MARKETER, brand.pk):
+            raise PermissionDenied
+        return brand
+
+    @staticmethod
+    def _saved(campaign: Campaign) -> str:
+        if campaign.state in {CampaignState.LIVE, CampaignState.PAUSED}:
+            return "Draft saved. What is live has not changed: publish to replace it."
+        return "Draft saved."
+
+    def _save(
+        self,
+        request: HttpRequest,
+        brand: Brand,
+        campaign: Campaign | None,
+        form: forms.CampaignForm,
+    ) -> Campaign | None:
+        """Keep the draft; None, with the form saying why, where it is malformed."""
+        if not form.is_valid():
+            return None
+        name, raw = form.cleaned_data["name"], form.raw()
+        try:
+            if campaign is None:
+                return publishing.create(brand=brand, name=name, raw=raw, actor=_actor(request))
+            return publishing.edit(campaign, name=name, raw=raw, actor=_actor(request))
+        except DefinitionError as error:
+            form.blame(error.fields)
+            return None
+
+    def _page(
+        self,
+        request: HttpRequest,
+        brand: Brand,
+        campaign: Campaign | None,
+        form: forms.CampaignForm,
+        *,
+        may_edit: bool,
+    ) -> HttpResponse:
+        raw = form.raw() if form.is_bound and form.is_valid() else None
+        draft = raw if raw is not None else (campaign.draft if campaign else {})
+        wanted = read(draft)
+        live = campaign.live_version if campaign else None
+        chosen = _json_of(form["places"])
+        if not may_edit:
+            for field in form.fields.values():
+                field.disabled = True
+        return TemplateResponse(
+            request,
+            "admin/campaigns/campaign/builder.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": campaign,
+                "title": campaign.name if campaign else "New campaign",
+                "brand": brand,
+                "zone": zone_of(brand),
+                "campaign": campaign,
+                "form": form,
+                "may_edit": may_edit,
+                "sentence": sentences.sentence(wanted, names_of(brand, [wanted])),
+                "checklist": forms.checklist(publishing.check(brand.pk, draft, now=now())),
+                "phones": _phones(brand, wanted, form["name"].value() or "", request.POST),
+                "live": live,
+                "changed": live is not None and campaign is not None and _differs(live, campaign),
+                "steps": _steps(campaign) if campaign and may_edit else [],
+                "deletable": campaign is not None and self.has_delete_permission(request, campaign),
+                "data": {
+                    "preview": reverse("admin:campaigns_campaign_preview"),
+                    "places": reverse("admin:campaigns_campaign_places") + f"?brand={brand.pk}",
+                    "shapes": reverse("admin:campaigns_campaign_shapes") + f"?brand={brand.pk}",
+                    "named": _named(brand, chosen),
+                    "readonly": not may_edit,
+                    "fresh": campaign is None,
+                },
+            },
+        )
+
+    def _brand_asked(self, request: HttpRequest, given: Mapping[str, Any]) -> Brand:
+        """The brand that a script of the builder asks for; 404 where it is not one's own."""
+        named = str(given.get("brand", ""))
+        brand = (
+            rights(request).brands(self.view_role).filter(pk=int(named)).first()
+            if named.isdecimal() and len(named) < 19
+            else None
+        )
+        if brand is None:
+            raise Http404
+        return brand
+
+    def preview_view(self, request: HttpRequest) -> HttpResponse:
+        """Answer what the form, as it stands, would be: in words, and on phones."""
+        if request.method != "POST":
+            raise Http404
+        brand = self._brand_asked(request, request.POST)
+        form = forms.CampaignForm(request.POST, brand=brand)
+        form.fields["name"].required = False
+        problems: list[dict[str, str]] = []
+        raw: dict[str, Any] = {}
+        if form.is_valid():
+            raw = form.raw()
+            problems = forms.checklist(publishing.check(brand.pk, raw, now=now()))
+        else:
+            problems = [
+                {"field": name, "text": str(text)}
+                for name, texts in form.errors.items()
+                for text in texts
+            ]
+        wanted = read(raw)
+        phones = _phones(brand, wanted, form.data.get("name", ""), request.POST)
+        return JsonResponse(
+            {
+                "sentence": sentences.sentence(wanted, names_of(brand, [wanted])) if raw else "",
+                "checklist": problems,
+                "phones": render_to_string("admin/campaigns/campaign/phones.html", phones),
+            }
+        )
+
+    def places_view(self, request: HttpRequest) -> HttpResponse:
+        """Answer geofences and tags that fit what is typed."""
+        brand = self._brand_asked(request, request.GET)
+        text = request.GET.get("q", "").strip()[:100].replace("\0", "")
+        rows = Geofence.objects.present().filter(brand=brand)
+        if text:
+            rows = rows.filter(name__icontains=text) | rows.filter(external_id=text)
+        found = rows.order_by("name").only("pk", "name", "tags", "external_id")[:MOST_PLACES]
+        return JsonResponse(
+            {
+                "places": [
+                    {"key": row.pk, "name": row.name, "tags": row.tags, "id": row.pk}
+                    for row in found
+                ],
+                "tags": forms.tags_of(brand, text, 12),
+            }
+        )
+
+    def shapes_view(self, request: HttpRequest) -> HttpResponse:
+        """Answer the chosen places as GeoJSON, for the map."""
+        brand = self._brand_asked(request, request.GET)
+        ids = [int(one) for one in request.GET.getlist("id") if one.isdecimal() and len(one) < 19]
+        mine = Geofence.objects.present().filter(brand=brand)
+        rows = mine.filter(pk__in=ids) | mine.filter(tags__overlap=request.GET.getlist("tag"))
+        return JsonResponse(
+            {
+                "type": "FeatureCollection",
+                "features": [
+                    {
+                        "type": "Feature",
+                        "id": row.pk,
+                        "geometry": _geojson(row),
+                        "properties": {"name": row.name, "radius_m": row.radius_m},
+                    }
+                    for row in rows.order_by("pk")[:MOST_SHAPES]
+                ],
+            }
+        )
+
+    # -- the life of a campaign -------------------------------------------------------------
+
+    def _own(self, request: HttpRequest, object_id: str, role: Role) -> Campaign:
+        campaign = self.get_object(request, object_id)
+        if campaign is None:
+            raise Http404
+        if not self.allows(request, role, campaign):
+            raise PermissionDenied
+        return campaign  # type: ignore[no-any-return]
+
+    def _try(
+        self, request: HttpRequest, campaign: Campaign, step: Callable[[], Any], done: str
+    ) -> HttpResponse:
+        """Take one step in a campaign's life and say how it went."""
+        try:
+            step()
+            messages.success(request, done)
+        except (publishing.WrongStateError, publishing.NotPublishableError) as error:
+            messages.error(request, str(error))
+        return redirect("admin:campaigns_campaign_change", campaign.pk)
+
+    def _ask(
+        self, request: HttpRequest, campaign: Campaign, *, title: str, text: str, button: str
+    ) -> HttpResponse:
+        return TemplateResponse(
+            request,
+            "admin/nearcast/confirm.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": campaign,
+                "title": title,
+                "text": text,
+                "button": button,
+                "back_url": reverse("admin:campaigns_campaign_change", args=[campaign.pk]),
+            },
+        )
+
+    def pause_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Stop at once."""
+        campaign = self._own(request, object_id, Role.MARKETER)
+        if request.method != "POST":
+            return redirect("admin:campaigns_campaign_change", campaign.pk)
+        return self._try(
+            request,
+            campaign,
+            lambda: publishing.pause(campaign, actor=_actor(request)),
+            "Paused: it sends nothing until you resume it.",
+        )
+
+    def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Go on with the live version."""
+        campaign = self._own(request, object_id, Role.MARKETER)
+        if request.method != "POST":
+            return redirect("admin:campaigns_campaign_change", campaign.pk)
+        return self._try(
+            request,
+            campaign,
+            lambda: publishing.resume(campaign, actor=_actor(request), now=now()),
+            "It runs again.",
+        )
+
+    def end_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask, then stop for good."""
+        campaign = self._own(request, object_id, Role.MARKETER)
+        if request.method != "POST":
+            return self._ask(
+                request,
+                campaign,
+                title=f"End “{campaign.name}”?",
+                text="It stops at once and for good. Its decisions and deliveries stay, and you "
+                "can duplicate it into a new campaign. To stop for a while, pause it instead.",
+                button="End the campaign",
+            )
+        return self._try(
+            request,
+            campaign,
+            lambda: publishing.end(campaign, actor=_actor(request)),
+            "Ended. Duplicate it to run it again.",
+        )
+
+    def duplicate_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Make a new draft of the same content."""
+        campaign = self._own(request, object_id, Role.MARKETER)
+        if request.method != "POST":
+            return redirect("admin:campaigns_campaign_change", campaign.pk)
+        copy = publishing.create(
+            brand=campaign.brand,
+            name=f"{campaign.name[:190]} (copy)",
+            raw=campaign.draft,
+            actor=_actor(request),
+        )
+        messages.success(request, "This is the copy: a draft of its own.")
+        return redirect("admin:campaigns_campaign_change", copy.pk)
+
+    def versions_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Every version, what each changed, and who did what when."""
+        campaign = self._own(request, object_id, self.view_role)
+        versions = list(campaign.versions.select_related("published_by"))
+        stored = [read(campaign.draft), *(read(version.definition) for version in versions)]
+        names = names_of(campaign.brand, stored)
+        return TemplateResponse(
+            request,
+            "admin/campaigns/campaign/versions.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": campaign,
+                "title": f"Versions of {campaign.name}",
+                "campaign": campaign,
+                "may_edit": self.allows(request, Role.MARKETER, campaign),
+                "draft_changes": differences(stored[1], stored[0], names) if versions else [],
+                "versions": [
+                    {
+                        "version": version,
+                        "is_live": version.pk == campaign.live_version_id,
+                        "changes": differences(stored[number + 2], stored[number + 1], names)
+                        if number + 1 < len(versions)
+                        else [],
+                        "first": number + 1 == len(versions),
+                        "sentence": sentences.sentence(stored[number + 1], names),
+                    }
+                    for number, version in enumerate(versions)
+                ],
+                "log": list(campaign.log.select_related("actor")[:50]),
+            },
+        )
+
+    def roll_back_view(self, request: HttpRequest, object_id: str, number: int) -> HttpResponse:
+        """Ask, then make a former version live again."""
+        campaign = self._own(request, object_id, Role.MARKETER)
+        version = campaign.versions.filter(number=number).first()
+        if version is None:
+            raise Http404
+        if request.method != "POST":
+            return self._ask(
+                request,
+                campaign,
+                title=f"Make version {number} live again?",
+                text=f"It goes live at once as a new version, and your draft becomes what it said: "
+                f"“{version.name}”. The version that is live now stays in the list.",
+                button=f"Make version {number} live",
+            )
+        return self._try(
+            request,
+            campaign,
+            lambda: publishing.roll_back(campaign, number=number, actor=_actor(request), now=now()),
+            f"Version {number} is live again.",
+        )
+
+
+def _by_field(missing: Iterable[definition.Missing]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in missing:
+        found.setdefault(one.field, []).append(one.message)
+    return found
+
+
+def _json_of(bound: Any) -> dict[str, Any]:
+    """The value of a JSON field as it was sent; nothing where it is no object."""
+    try:
+        value = bound.field.to_python(bound.value())
+    except ValidationError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _named(brand: Brand, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Names of the chosen places, for the chips; those that are gone say so."""
+    keys = [key for key in chosen.get("geofences") or [] if isinstance(key, int | str)]
+    known = forms.places_named(brand, keys)
+    return [
+        {
+            "key": key,
+            "name": known[key].name if key in known else f"{key} (gone)",
+            "id": known[key].pk if key in known else None,
+        }
+        for key in keys
+    ]
+
+
+def _differs(live: CampaignVersion, campaign: Campaign) -> bool:
+    return (live.definition, live.name) != (campaign.draft, campaign.name)
+
+
+def _steps(campaign: Campaign) -> list[dict[str, str]]:
+    """The buttons that a campaign's state has; `method` is how they are pressed."""
+    steps = {
+        CampaignState.LIVE: [("pause", "Pause", "post"), ("end", "End…", "get")],
+        CampaignState.PAUSED: [("resume", "Resume", "post"), ("end", "End…", "get")],
+    }.get(CampaignState(campaign.state), [])
+    return [
+        {
+            "name": name,
+            "title": title,
+            "method": method,
+            "url": reverse(f"admin:campaigns_campaign_{name}", args=[campaign.pk]),
+        }
+        for name, title, method in [*steps, ("duplicate", "Duplicate", "post")]
+    ]
+
+
+def _geojson(place: Geofence) -> Any:
+    return json.loads(place.geometry.json)
+
+
+def _phones(
+    brand: Brand, wanted: Definition, name: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The offer as iOS and Android show it to a sample person, or to a device of the brand."""
+    locale = str(given.get("preview_locale", ""))[:35]
+    who = str(given.get("preview_device", "")).strip()
+    device = None
+    if who:
+        mine = Device.objects.filter(brand=brand)
+        by_id = mine.filter(pk=int(who)) if who.isdecimal() and len(who) < 19 else mine.none()
+        device = by_id.first() or mine.filter(external_id=who).first()
+    problem = "" if device or not who else "There is no such device; this is a sample person."
+    made: dict[str, Any] = {"title": "", "body": ""}
+    if wanted.content is not None and (wanted.content.title or wanted.content.body):
+        scene = _scene(brand, wanted, name, device)
+        try:
+            made = content.render(
+                wanted.content, scene, locale=locale or (device.locale if device else "")
+            )
+        except content.ContentError as error:
+            problem = f"{error.field.replace('_', ' ').capitalize()} {error.message}"
+            made = content.localised(wanted.content, locale)
+    return {"content": made, "app": brand.name, "problem": problem}
+
+
+def _scene(brand: Brand, wanted: Definition, name: str, device: Device | None) -> content.Scene:
+    """What the templates see: the first chosen place, and a person who has everything."""
+    place = _first_place(brand, wanted)
+    trigger = wanted.trigger
+    sample = content.SAMPLE
+    return content.Scene(
+        device={
+            "platform": device.platform,
+            "locale": device.locale,
+            "timezone": device.timezone,
+            "app_version": device.app_version,
+            "external_id": device.external_id,
+            "attributes": device.attributes,
+        }
+        if device
+        else {**sample.device, "attributes": _sample_attributes(brand)},
+        place={
+            "id": place.pk,
+            "external_id": place.external_id,
+            "name": place.name,
+            "tags": place.tags,
+            "metadata": place.metadata,
+        }
+        if place
+        else sample.place,
+        moment={
+            **sample.moment,
+            "on": trigger.on.value if trigger else "entered",
+            "dwell_s": (trigger.dwell_s or 0) if trigger else 0,
+        },
+        event={"name": (trigger.event or "") if trigger else "", "properties": {}},
+        brand={"name": brand.name},
+        campaign={"name": name},
+    )
+
+
+def _first_place(brand: Brand, wanted: Definition) -> Geofence | None:
+    trigger = wanted.trigger
+    mine = Geofence.objects.present().filter(brand=brand)
+    if trigger is None:
+        return None
+    for key in trigger.geofences[:1]:
+        named = mine.filter(pk=key) if isinstance(key, int) else mine.filter(external_id=key)
+        if place := named.first():
+            return place
+    return mine.filter(tags__overlap=list(trigger.tags)).first() if trigger.tags else None
+
+
+def _sample_attributes(brand: Brand) -> dict[str, Any]:
+    """The attributes of a device that has told most, so that every name means something."""
+    rows = Device.objects.filter(brand=brand).order_by("-pk").values_list("attributes", flat=True)
+    return max(rows[:100], key=len, default={})
 
 
 @admin.register(Segment)
 class SegmentAdmin(BrandScopedAdmin):
-    list_display = ("name",)
+    """Named audiences that several campaigns share."""
+
+    list_display = ("name", "in_words", "changed")
+    search_fields = ("name",)
+    empty_title = "No segment yet"
+    empty_text = "A segment is an audience with a name, which several campaigns can use."
+
+    @display(description="last change", ordering="updated_at")
+    def changed(self, row: Segment) -> str:
+        return when(row.updated_at)
+
+    @display(description="who belongs to it")
+    def in_words(self, row: Segment) -> str:
+        return sentences.condition(row.tree)
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        return {}
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_delete_permission(request, obj) and not (obj and self.users_of(obj))
+
+    def users_of(self, segment: Segment) -> list[str]:
+        """Return what would break without it: campaigns and segments by name."""
+        found = [
+            row.name
+            for row in Segment.objects.filter(brand=segment.brand).exclude(pk=segment.pk)
+            if segment.slug in segments_in(row.tree)
+        ]
+        for row in Campaign.objects.filter(brand=segment.brand).select_related("live_version"):
+            trees = [row.draft.get("audience")]
+            trees += [row.live_version.definition.get("audience")] if row.live_version else []
+            if any(segment.slug in segments_in(tree) for tree in trees):
+                found.append(row.name)
+        return found
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        segment: Segment | None = None
+        if object_id is not None:
+            found = self.object_or_redirect(request, object_id)
+            if isinstance(found, HttpResponseRedirect):
+                return found
+            segment = found
+        brand = segment.brand if segment else current_brand(request)
+        may_edit = self.allows(request, Role.MARKETER, segment)
+        if brand is None or not self.has_view_permission(request, segment):
+            raise PermissionDenied
+        if not may_edit and (segment is None or request.method == "POST"):
+            raise PermissionDenied
+        form: ModelForm[Any] = forms.SegmentForm(
+            request.POST or None, instance=segment or Segment(), brand=brand
+        )
+        if request.method == "POST" and form.is_valid():
+            saved = form.save()
+            messages.success(request, f"Segment “{saved.name}” saved; campaigns use it at once.")
+            return redirect("admin:campaigns_segment_changelist")
+        return TemplateResponse(
+            request,
+            "admin/campaigns/segment/form.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": segment,
+                "title": segment.name if segment else "New segment",
+                "form": form,
+                "may_edit": may_edit,
+                "users": self.users_of(segment) if segment else [],
+                "deletable": segment is not None and self.has_delete_permission(request, segment),
+            },
+        )

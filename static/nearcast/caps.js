@@ -1,17 +1,24 @@
-// Caps as rows: "3 offers in 1 day for a phone". Saves [{limit, window_s, scope}].
+// Limits as rows: "at most 3 in 1 day for a phone". Saves [{limit, window_s | per, scope, tag?}].
 import { h, select, stateOf } from "./dom.js";
 
-const UNITS = [[3600, "hours"], [86400, "days"], [604800, "weeks"]];
+const SIZES = { 60: "minutes", 3600: "hours", 86400: "days", 604800: "weeks" };
+const UNITS = [
+  ...Object.entries(SIZES),
+  ["day", "calendar day"], ["week", "calendar week"], ["month", "calendar month"],
+];
+
+/** The unit a row is shown in: the largest that divides its window. */
+function unitOf(row) {
+  if (row.per) return row.per;
+  return Object.keys(SIZES).map(Number).reverse().find((size) => row.window_s % size === 0) ?? 60;
+}
 
 export function mount(element) {
   const { value, options, save } = stateOf(element);
   const rows = Array.isArray(value) ? value : [];
   const scopes = Object.entries(options.scopes);
   const list = h("div", { class: "nc-rows" });
-  element.append(
-    list,
-    h("button", { type: "button", class: "nc-add", onclick: add }, "+ Add a limit"),
-  );
+  element.append(list, h("button", { type: "button", class: "nc-add", onclick: add }, "+ Add a limit"));
 
   function add() {
     rows.push({ limit: 1, window_s: 86400, scope: scopes[0][0] });
@@ -20,31 +27,50 @@ export function mount(element) {
 
   function changed() {
     save(rows);
-    draw();
+    list.replaceChildren(...rows.map(draw));
   }
 
-  function draw() {
-    list.replaceChildren(...rows.map((row, at) => drawRow(row, at)));
+  function whole(shown, label, set) {
+    return h("input", {
+      type: "number", min: 1, value: shown, class: "nc-input nc-number", "aria-label": label,
+      onchange: (event) => { set(Math.max(1, Math.round(Number(event.target.value) || 1))); changed(); },
+    });
   }
 
-  function drawRow(row, at) {
-    const unit = [...UNITS].reverse().find(([seconds]) => row.window_s % seconds === 0)?.[0] ?? 3600;
-    const number = (n, label, set) =>
-      h("input", {
-        type: "number", min: 1, value: n, class: "nc-input nc-number", "aria-label": label,
-        onchange: (event) => { set(Math.max(1, Math.round(Number(event.target.value) || 1))); changed(); },
-      });
+  function setUnit(row, unit) {
+    if (unit in SIZES) {
+      const count = row.per ? 1 : Math.round(row.window_s / unitOf(row));
+      delete row.per;
+      row.window_s = count * Number(unit);
+    } else {
+      delete row.window_s;
+      row.per = unit;
+    }
+    changed();
+  }
+
+  function setScope(row, scope) {
+    row.scope = scope;
+    if (scope === "tag") row.tag ??= "";
+    else delete row.tag;
+    changed();
+  }
+
+  function draw(row, at) {
+    const unit = unitOf(row);
     return h("div", { class: "nc-row" },
-      "at most",
-      number(row.limit, "offers", (n) => { row.limit = n; }),
-      "in",
-      number(Math.round(row.window_s / unit), "how many", (n) => { row.window_s = n * unit; }),
-      select(UNITS, unit, (next) => {
-        row.window_s = Math.round(row.window_s / unit) * Number(next);
-        changed();
-      }, { "aria-label": "unit" }),
+      "at most", whole(row.limit, "offers", (n) => { row.limit = n; }),
+      row.per ? "in a" : "in",
+      row.per ? null : whole(row.window_s / unit, "how many", (n) => { row.window_s = n * unit; }),
+      select(UNITS, unit, (next) => setUnit(row, next), { "aria-label": "unit" }),
       "for",
-      select(scopes, row.scope, (next) => { row.scope = next; changed(); }, { "aria-label": "for whom" }),
+      select(scopes, row.scope, (next) => setScope(row, next), { "aria-label": "for whom" }),
+      row.scope === "tag"
+        ? h("input", {
+            class: "nc-input", value: row.tag ?? "", placeholder: "tag", "aria-label": "tag", size: 12,
+            onchange: (event) => { row.tag = event.target.value.trim(); changed(); },
+          })
+        : null,
       h("button", {
         type: "button", class: "nc-remove", title: "Remove this limit", "aria-label": "Remove this limit",
         onclick: () => { rows.splice(at, 1); changed(); },
@@ -52,5 +78,5 @@ export function mount(element) {
     );
   }
 
-  draw();
+  list.replaceChildren(...rows.map(draw));
 }

@@ -10,7 +10,7 @@ export function h(tag, properties = {}, ...children) {
     else element.setAttribute(name, value === true ? "" : value);
   }
   if (properties.class) element.className = properties.class;
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 

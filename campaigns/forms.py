@@ -1,0 +1,484 @@
+"""The campaign builder's form: between a definition and the fields a marketer fills in.
+
+It reads and writes CONTRACT's shape; what is right or missing in it, `campaigns.definition` and
+`campaigns.publishing` say, and this puts their words next to the fields they concern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.db import connection
+from django.utils.text import slugify
+
+from brands.forms import CapsField, RowsWidget, SpanField
+from brands.models import Brand
+from campaigns import conditions
+from campaigns.definition import (
+    DEFAULT_EXPIRES_S,
+    DEFAULT_MAX_AGE_S,
+    Definition,
+    HoursPolicy,
+    InitialState,
+    Missing,
+    TriggerOn,
+)
+from campaigns.models import Segment
+from geofences.models import Geofence
+
+INPUT = {"class": "nc-input"}
+WIDE = {"class": "nc-input nc-wide"}
+SUGGESTED_ROWS = 2_000  # of devices and events looked at for names to suggest
+
+CAP_SCOPES = {
+    "person": "one person",
+    "device": "one phone",
+    "place": "one person at one place",
+    "tag": "one person at places tagged",
+    "campaign": "everybody together",
+    "brand": "one person, over all campaigns",
+}
+TRIGGERS = [
+    (TriggerOn.ENTERED.value, "comes in"),
+    (TriggerOn.DWELLED.value, "stays a while"),
+    (TriggerOn.EXITED.value, "leaves"),
+    (TriggerOn.EVENT.value, "does something in the app"),
+]
+INITIAL_STATES = [
+    (InitialState.SUPPRESS.value, "No welcome for them; their stay and their leaving count"),
+    (InitialState.FIRE.value, "Treat them as if they had just come in"),
+    (InitialState.REQUIRE_EXIT.value, "Nothing until they have left and come back"),
+]
+POLICIES = [
+    (HoursPolicy.DROP.value, "stay silent"),
+    (HoursPolicy.HOLD.value, "wait and send when the hour is right"),
+]
+
+
+class JsonField(forms.JSONField):
+    """JSON that a script edits; nobody sees it."""
+
+    def __init__(self, component: str, *, empty: Any, **kwargs: Any) -> None:
+        self.empty = empty
+        super().__init__(widget=RowsWidget(component), **{"required": False} | kwargs)
+
+    def clean(self, value: Any) -> Any:
+        found = super().clean(value)
+        if found is None:
+            return self.empty
+        if not isinstance(found, type(self.empty)):
+            raise ValidationError("This cannot be read.")
+        return found
+
+
+class LocalTimeField(forms.DateTimeField):
+    """A date and time in the brand's zone."""
+
+    widget = forms.DateTimeInput(INPUT | {"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
+
+
+class CampaignForm(forms.Form):
+    """Everything a marketer says about a campaign."""
+
+    name = forms.CharField(
+        max_length=200,
+        widget=forms.TextInput(WIDE | {"placeholder": "e.g. Espresso on the house"}),
+        help_text="For you and your colleagues; customers never see it.",
+    )
+    on = forms.ChoiceField(
+        label="Somebody",
+        choices=TRIGGERS,
+        initial=TriggerOn.ENTERED.value,
+        widget=forms.RadioSelect,
+    )
+    dwell = SpanField(label="for at least", units={60: "minutes", 3600: "hours", 1: "seconds"})
+    places = JsonField("places", empty={}, label="Where")
+    event = forms.CharField(
+        required=False,
+        max_length=128,
+        label="Event",
+        widget=forms.TextInput(
+            INPUT | {"list": "known-events", "placeholder": "e.g. balance_low", "size": 24}
+        ),
+        help_text="As your app or back office reports it.",
+    )
+    where = JsonField("pairs", empty={}, label="Only where")
+    starts_at = LocalTimeField(required=False, label="From")
+    ends_at = LocalTimeField(required=False, label="Until")
+    dayparts = JsonField("dayparts", empty=[], label="Hours")
+    outside_dayparts = forms.ChoiceField(
+        required=False,
+        label="Outside these hours",
+        choices=POLICIES,
+        widget=forms.Select(INPUT),
+    )
+    quiet_hours = forms.ChoiceField(
+        required=False,
+        label="In the brand's quiet hours",
+        choices=POLICIES,
+        widget=forms.Select(INPUT),
+    )
+    audience = JsonField("conditions", empty={}, label="Who")
+    caps = CapsField(scopes=CAP_SCOPES, label="How often")
+    title = forms.CharField(
+        required=False,
+        max_length=4_000,
+        strip=False,
+        widget=forms.TextInput(WIDE | {"placeholder": "A line that makes one look"}),
+    )
+    body = forms.CharField(
+        required=False,
+        max_length=4_000,
+        strip=False,
+        label="Text",
+        widget=forms.Textarea(WIDE | {"rows": 3, "placeholder": "What is in it for them, here"}),
+    )
+    deep_link = forms.CharField(
+        required=False,
+        max_length=4_000,
+        label="Opens",
+        widget=forms.TextInput(WIDE | {"placeholder": "myapp://offers/42"}),
+        help_text="Where a tap leads in your app. Empty: the app's first screen.",
+    )
+    image_url = forms.CharField(
+        required=False,
+        max_length=4_000,
+        label="Image",
+        widget=forms.TextInput(WIDE | {"placeholder": "https://…"}),
+    )
+    extras = JsonField("pairs", empty={}, label="Data for the app")
+    locales = JsonField("locales", empty={}, label="Languages")
+    priority = forms.IntegerField(
+        required=False,
+        initial=0,
+        min_value=-32_768,
+        max_value=32_767,
+        widget=forms.NumberInput(INPUT | {"class": "nc-input nc-number"}),
+        help_text="Where several campaigns fire at one moment, the highest speaks.",
+    )
+    group = forms.CharField(
+        required=False,
+        max_length=64,
+        label="Competes in",
+        widget=forms.TextInput(INPUT | {"size": 18}),
+        help_text="Only campaigns of the same group compete. Empty: with all that have none.",
+    )
+    expires_after = SpanField(label="Good for", initial=DEFAULT_EXPIRES_S)
+    max_age = SpanField(
+        label="Not for moments older than",
+        initial=DEFAULT_MAX_AGE_S,
+        help_text="Phones that save power report some minutes late.",
+    )
+    only_while_inside = forms.BooleanField(
+        required=False, label="Send only while the phone is still inside"
+    )
+    initial_state = forms.ChoiceField(
+        required=False,
+        label="Those who are already there when it starts",
+        choices=INITIAL_STATES,
+        initial=InitialState.SUPPRESS.value,
+        widget=forms.RadioSelect,
+    )
+    transactional = forms.BooleanField(
+        required=False,
+        label="This is a service message, not marketing",
+        help_text="It needs no consent to marketing and knows no quiet hours and no limits.",
+    )
+
+    def __init__(
+        self, *args: Any, brand: Brand, base: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.brand = brand
+        self.base = base or {}
+        for name, options in suggestions(brand).items():
+            widget = self.fields[name].widget
+            assert isinstance(widget, RowsWidget), name
+            widget.options = widget.options | options
+
+    def raw(self) -> dict[str, Any]:
+        """Return the definition in CONTRACT's shape; what the form does not show stays."""
+        said = self.cleaned_data
+        found: dict[str, Any] = {
+            "trigger": self._trigger(),
+            "dayparts": said["dayparts"],
+            "outside_dayparts": said["outside_dayparts"] or HoursPolicy.DROP.value,
+            "quiet_hours": said["quiet_hours"] or HoursPolicy.DROP.value,
+            "audience": said["audience"],
+            "caps": said["caps"],
+            "priority": said["priority"] or 0,
+            "group": said["group"],
+            "expires_after_s": said["expires_after"] or DEFAULT_EXPIRES_S,
+            "max_age_s": said["max_age"] or DEFAULT_MAX_AGE_S,
+            "only_while_inside": said["only_while_inside"],
+            "initial_state": said["initial_state"] or InitialState.SUPPRESS.value,
+            "transactional": said["transactional"],
+        }
+        for name in ("starts_at", "ends_at"):
+            if said[name]:
+                found[name] = said[name].isoformat()
+        if content := self._content():
+            found["content"] = content
+        return found
+
+    def _trigger(self) -> dict[str, Any]:
+        said = self.cleaned_data
+        found: dict[str, Any] = {"on": said["on"]}
+        if said["on"] == TriggerOn.EVENT:
+            found |= {"event": said["event"]} if said["event"] else {}
+            found |= {"where": said["where"]} if said["where"] else {}
+            return found
+        for name in ("geofences", "tags"):
+            if said["places"].get(name):
+                found[name] = said["places"][name]
+        if said["on"] == TriggerOn.DWELLED and said["dwell"]:
+            found["dwell_s"] = said["dwell"]
+        return found
+
+    def _content(self) -> dict[str, Any]:
+        said = self.cleaned_data
+        found = {name: said[name] for name in ("title", "body") if said[name].strip()}
+        for name in ("deep_link", "image_url"):
+            if said[name].strip():
+                found[name] = said[name].strip()
+        for name, field in (("data", "extras"), ("locales", "locales")):
+            if said[field]:
+                found[name] = said[field]
+        push = (self.base.get("content") or {}).get("push")
+        if push:
+            found["push"] = push
+        return found
+
+    def blame(self, fields: Mapping[str, Iterable[str]]) -> None:
+        """Put messages next to the fields that these paths of a definition belong to."""
+        for path, texts in fields.items():
+            field = field_of(path)
+            for text in texts:
+                self.add_error(field, f"{_detail(path, field)}{text}")
+
+
+class SegmentForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A named audience, with the same conditions as a campaign's."""
+
+    tree = JsonField("conditions", empty={}, label="Who belongs to it")
+
+    class Meta:
+        model = Segment
+        fields = ("name", "tree")
+        widgets = {"name": forms.TextInput(WIDE | {"placeholder": "e.g. Gold members"})}
+
+    def __init__(self, *args: Any, brand: Brand, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.instance.brand = brand
+        widget = self.fields["tree"].widget
+        assert isinstance(widget, RowsWidget), "the tree is edited as rows"
+        options = suggestions(brand)["audience"]
+        # A segment cannot be part of itself.
+        options["segments"] = [one for one in options["segments"] if one[0] != self.instance.slug]
+        widget.options = widget.options | options
+
+    def clean_tree(self) -> dict[str, Any]:
+        """Refuse what the rules could not run."""
+        tree: dict[str, Any] = self.cleaned_data["tree"]
+        slugs = Segment.objects.filter(brand=self.instance.brand).values_list("slug", "tree")
+        found = conditions.problems(tree, path="audience", known_segments=[s for s, _ in slugs])
+        if found:
+            raise ValidationError([_detail(path, "audience") + text for path, text in found])
+        trees = dict(slugs) | ({self.instance.slug: tree} if self.instance.slug else {})
+        if self.instance.slug and _reaches(self.instance.slug, tree, trees):
+            raise ValidationError("The segment would be part of itself.")
+        return tree
+
+    def save(self, commit: bool = True) -> Segment:
+        if not self.instance.slug:
+            self.instance.slug = _free_slug(self.instance.brand, self.cleaned_data["name"])
+        saved: Segment = super().save(commit)
+        return saved
+
+
+def _free_slug(brand: Brand, name: str) -> str:
+    """The name as campaigns refer to it; it stays when the name changes."""
+    wanted = slugify(name)[:50] or "segment"
+    taken = set(
+        Segment.objects.filter(brand=brand, slug__startswith=wanted).values_list("slug", flat=True)
+    )
+    numbered = (f"{wanted}-{number}" for number in range(2, len(taken) + 3))
+    return wanted if wanted not in taken else next(s for s in numbered if s not in taken)
+
+
+def _reaches(slug: str, tree: Any, trees: Mapping[str, Any]) -> bool:
+    """Say whether following a tree's segments leads to `slug`."""
+    ahead, seen = conditions.segments_in(tree), set[str]()
+    while ahead:
+        one = ahead.pop()
+        if one == slug:
+            return True
+        if one not in seen:
+            seen.add(one)
+            ahead |= conditions.segments_in(trees.get(one))
+    return False
+
+
+# -- between a definition and the form --------------------------------------------------------
+
+
+def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
+    """Return the form's initial values for a definition."""
+    trigger, content = definition.trigger, definition.content
+    return {
+        "name": name,
+        "on": trigger.on.value if trigger else TriggerOn.ENTERED.value,
+        "dwell": trigger.dwell_s if trigger else None,
+        "places": {
+            "geofences": list(trigger.geofences) if trigger else [],
+            "tags": list(trigger.tags) if trigger else [],
+        },
+        "event": (trigger.event or "") if trigger else "",
+        "where": dict(trigger.where) if trigger else {},
+        "starts_at": definition.starts_at,
+        "ends_at": definition.ends_at,
+        "dayparts": [
+            {"days": list(part.days), "from": part.start, "to": part.end}
+            for part in definition.dayparts
+        ],
+        "outside_dayparts": definition.outside_dayparts.value,
+        "quiet_hours": definition.quiet_hours.value,
+        "audience": definition.audience,
+        "caps": [
+            {
+                "limit": cap.limit,
+                "scope": cap.scope.value,
+                **({"window_s": cap.window_s} if cap.window_s else {}),
+                **({"per": cap.per.value} if cap.per else {}),
+                **({"tag": cap.tag} if cap.tag else {}),
+            }
+            for cap in definition.caps
+        ],
+        "title": content.title if content else "",
+        "body": content.body if content else "",
+        "deep_link": (content.deep_link or "") if content else "",
+        "image_url": (content.image_url or "") if content else "",
+        "extras": dict(content.data) if content else {},
+        "locales": {
+            tag: {
+                field: value
+                for field in ("title", "body", "deep_link", "image_url")
+                if (value := getattr(local, field)) is not None
+            }
+            for tag, local in (content.locales if content else {}).items()
+        },
+        "priority": definition.priority,
+        "group": definition.group,
+        "expires_after": definition.expires_after_s,
+        "max_age": definition.max_age_s,
+        "only_while_inside": definition.only_while_inside,
+        "initial_state": definition.initial_state.value,
+        "transactional": definition.transactional,
+    }
+
+
+_FIELDS = {
+    "trigger.dwell_s": "dwell",
+    "trigger.event": "event",
+    "trigger.where": "where",
+    "trigger.geofences": "places",
+    "trigger.tags": "places",
+    "trigger": "on",
+    "content.title": "title",
+    "content.body": "body",
+    "content.deep_link": "deep_link",
+    "content.image_url": "image_url",
+    "content.data": "extras",
+    "content.locales": "locales",
+    "content": "title",
+    "expires_after_s": "expires_after",
+    "max_age_s": "max_age",
+}
+
+
+def field_of(path: str) -> str | None:
+    """Return the form's field for a path of a definition: `caps[0].limit` → caps."""
+    for known, field in _FIELDS.items():
+        if path == known or path.startswith((f"{known}.", f"{known}[")):
+            return field
+    head = re.split(r"[.\[]", path, maxsplit=1)[0]
+    return head if head in CampaignForm.base_fields else None
+
+
+def _detail(path: str, field: str | None) -> str:
+    """Say which row or language a message is about, counted as people count."""
+    if field == "locales":
+        parts = path.split(".")
+        return f"{parts[2]}: " if len(parts) > 2 else ""
+    numbers = [int(number) + 1 for number in re.findall(r"\[(\d+)\]", path)]
+    if field in {"caps", "dayparts"} and numbers:
+        return f"Row {numbers[0]}: "
+    if field == "audience" and numbers:
+        return f"Condition {'.'.join(map(str, numbers))}: "
+    return "" if field else f"{path}: "
+
+
+def checklist(missing: Iterable[Missing]) -> list[dict[str, str]]:
+    """What is missing, each with the field to go to."""
+    return [
+        {
+            "field": field_of(one.field) or "",
+            "text": _detail(one.field, field_of(one.field)) + one.message,
+        }
+        for one in missing
+    ]
+
+
+def suggestions(brand: Brand) -> dict[str, dict[str, Any]]:
+    """Names that a brand's devices, events, places and segments have, to choose from."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT jsonb_object_keys(attributes) FROM (SELECT attributes FROM"
+            " devices_device WHERE brand_id = %s ORDER BY id DESC LIMIT %s) seen ORDER BY 1",
+            [brand.pk, SUGGESTED_ROWS],
+        )
+        attributes = [row[0] for row in cursor.fetchall()][:200]
+        cursor.execute(
+            "SELECT DISTINCT name FROM (SELECT name FROM devices_event WHERE brand_id = %s"
+            " LIMIT %s) seen ORDER BY 1",
+            [brand.pk, SUGGESTED_ROWS],
+        )
+        events = [row[0] for row in cursor.fetchall()][:200]
+    segments = list(Segment.objects.filter(brand=brand).values_list("slug", "name"))
+    return {
+        "audience": {
+            "attributes": attributes,
+            "events": events,
+            "segments": [list(one) for one in segments],
+            "tags": tags_of(brand),
+        },
+        "dayparts": {},
+    }
+
+
+def tags_of(brand: Brand, text: str = "", limit: int = 40) -> list[str]:
+    """Return the tags of a brand's geofences, the commonest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tag FROM (SELECT unnest(tags) AS tag FROM geofences_geofence"
+            " WHERE brand_id = %s AND retired_at IS NULL LIMIT 200000) used"
+            " WHERE strpos(lower(tag), lower(%s)) > 0 GROUP BY tag ORDER BY count(*) DESC, tag"
+            " LIMIT %s",
+            [brand.pk, text, limit],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def places_named(brand: Brand, keys: Iterable[int | str]) -> dict[int | str, Geofence]:
+    """Return the geofences that a trigger names, by what it calls them."""
+    wanted = list(keys)
+    mine = Geofence.objects.filter(brand=brand).only("pk", "external_id", "name", "tags")
+    by_id = mine.in_bulk([key for key in wanted if isinstance(key, int)])
+    texts = [key for key in wanted if isinstance(key, str)]
+    by_external = {place.external_id: place for place in mine.filter(external_id__in=texts)}
+    found: dict[int | str, Geofence] = dict(by_id)
+    return found | {key: place for key, place in by_external.items() if key is not None}

@@ -1,0 +1,100 @@
+// The campaign builder: shows what fits the trigger, puts variables in, keeps the preview true.
+import { calm, h } from "./dom.js";
+import "./components.js";
+
+const options = JSON.parse(document.getElementById("builder-options").textContent);
+const form = document.getElementById("campaign-form");
+const VARIABLES = [
+  ["place.name", "the place's name"], ["device.attributes.first_name", "an attribute of the person"],
+  ["brand.name", "the brand's name"], ["moment.distance_m", "metres to the place"], ["moment.dwell_s", "seconds they stayed"],
+];
+
+// -- what fits the trigger -----------------------------------------------------------------------
+
+function fitTrigger() {
+  const on = form.querySelector("[name=on]:checked")?.value ?? "entered";
+  for (const part of form.querySelectorAll("[data-when]")) {
+    part.hidden = !part.dataset.when.split(" ").includes(on);
+  }
+}
+for (const radio of form.querySelectorAll("[name=on]")) radio.addEventListener("change", fitTrigger);
+fitTrigger();
+
+// -- variables -----------------------------------------------------------------------------------
+
+const takers = "[name=title], [name=body], [name=deep_link], [name=image_url], [data-takes]";
+let taker = form.querySelector("[name=body]");
+form.addEventListener("focusin", (event) => {
+  if (event.target.matches(takers)) taker = event.target;
+});
+
+function putIn(name) {
+  const field = taker.isConnected && taker.offsetParent ? taker : form.querySelector("[name=body]");
+  const text = `{{ ${name} }}`;
+  field.setRangeText(text, field.selectionStart ?? field.value.length, field.selectionEnd ?? field.value.length, "end");
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  field.focus();
+}
+
+const attributes = JSON.parse(
+  form.querySelector('[data-field=audience] script[type="application/json"]')?.textContent ?? "{}",
+).attributes ?? [];
+const own = attributes.slice(0, 6).map((name) => [`device.attributes.${name}`, `the person's ${name}`]);
+document.getElementById("variables").replaceChildren(
+  h("span", { class: "nc-faint" }, "Put in:"),
+  ...[...VARIABLES.filter(([name]) => !own.length || !name.startsWith("device.")), ...own].map(([name, title]) =>
+    h("button", { type: "button", class: "nc-chip", title, onclick: () => putIn(name) }, name.replace("device.attributes.", ""))),
+);
+
+// -- preview, sentence and checklist -------------------------------------------------------------
+
+const sentence = document.getElementById("sentence");
+const phones = document.getElementById("phones");
+const checklist = document.getElementById("checklist");
+let asked = 0;
+
+async function preview() {
+  const mine = (asked += 1);
+  const answer = await fetch(options.preview, { method: "POST", body: new FormData(form) });
+  if (!answer.ok || mine !== asked) return;
+  const said = await answer.json();
+  if (said.sentence) sentence.textContent = said.sentence;
+  phones.innerHTML = said.phones;
+  checklist.replaceChildren(
+    ...said.checklist.map((one) => h("li", { class: "open" }, h("a", { href: "#", "data-goto": one.field }, one.text))),
+  );
+  if (!said.checklist.length) checklist.append(h("li", { class: "done" }, "Everything is there: it can go live."));
+}
+
+let unsaved = false;
+if (options.fresh) preview();
+if (!options.readonly) {
+  const later = calm(350, preview);
+  for (const kind of ["input", "change"]) {
+    form.addEventListener(kind, (event) => {
+      if (!event.target.name?.startsWith("preview_")) unsaved = true;
+      later();
+    });
+  }
+}
+
+checklist.addEventListener("click", (event) => {
+  const name = event.target.dataset?.goto;
+  if (name === undefined) return;
+  event.preventDefault();
+  const field = form.querySelector(`[data-field="${name}"]`);
+  field?.closest("details")?.setAttribute("open", "");
+  field?.scrollIntoView({ behavior: "smooth", block: "center" });
+  field?.querySelector("input:not([type=hidden]), textarea, select, button")?.focus({ preventScroll: true });
+});
+
+// -- nothing typed is lost -----------------------------------------------------------------------
+
+form.addEventListener("submit", () => { unsaved = false; });
+addEventListener("beforeunload", (event) => {
+  if (unsaved) event.preventDefault();
+});
+document.querySelector("#campaign-form .nc-field.errors")?.scrollIntoView({ block: "center" });
+if (options.readonly) {
+  for (const control of form.querySelectorAll("button, select, input, textarea")) control.disabled = true;
+}

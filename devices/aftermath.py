@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Set
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -14,6 +15,10 @@ import httpx
 from devices.lines import ask
 
 LOOK_AGAIN_S = 1.0
+_LISTS = (
+    ("/v1/transitions", "recorded_at", "kind"),
+    ("/v1/deliveries", "created_at", "state"),
+)
 UNDER_WAY = frozenset({"pending", "sending"})
 
 
@@ -26,13 +31,17 @@ class Aftermath:
     settled: bool
 
 
-async def _rows(client: httpx.AsyncClient, path: str, after: str) -> AsyncIterator[dict[str, Any]]:
-    """All rows of a list, page by page."""
+async def _rows(
+    client: httpx.AsyncClient, path: str, written: str, after: datetime
+) -> AsyncIterator[dict[str, Any]]:
+    """The rows of a list that were written after an instant: lists are newest first."""
     cursor: str | None = None
     while True:
-        params = {"after": after, "limit": "500", **({"cursor": cursor} if cursor else {})}
+        params = {"limit": "1000", **({"cursor": cursor} if cursor else {})}
         page = (await ask(client, "GET", path, params=params)).json()
         for row in page["results"]:
+            if datetime.fromisoformat(row[written]) < after:
+                return
             yield row
         cursor = page["next"]
         if cursor is None:
@@ -40,12 +49,9 @@ async def _rows(client: httpx.AsyncClient, path: str, after: str) -> AsyncIterat
 
 
 async def look(
-    base_url: str, server_key: str, *, device_ids: Set[int], after: str, within_s: float
+    base_url: str, server_key: str, *, device_ids: Set[int], after: datetime, within_s: float
 ) -> Aftermath:
-    """Count until two looks agree and nothing is under way, or the time is up.
-
-    `after` (ISO 8601) is when the replay began: lists take it as the time a row was written.
-    """
+    """Count what was written after an instant, until two looks agree or the time is up."""
     headers = {"Authorization": f"Bearer {server_key}"}
     until = time.monotonic() + within_s
     before: Aftermath | None = None
@@ -55,11 +61,11 @@ async def look(
                 Counter(
                     [
                         row[field]
-                        async for row in _rows(client, path, after)
+                        async for row in _rows(client, path, written, after)
                         if row["device_id"] in device_ids
                     ]
                 )
-                for path, field in (("/v1/transitions", "kind"), ("/v1/deliveries", "state"))
+                for path, written, field in _LISTS
             ]
             now = Aftermath(transitions=seen[0], deliveries=seen[1], settled=False)
             if now == before and not UNDER_WAY & now.deliveries.keys():

@@ -96,12 +96,14 @@ class Command(BaseCommand):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, replay.stop.set)
-        after = datetime.now(UTC).isoformat()
+        after = datetime.now(UTC)
         self.stdout.write(described(replay))
         showing = asyncio.create_task(self._show(replay))
         tally = await replay.run()
         showing.cancel()
         self.stdout.write(summary(tally, replay.trace))
+        if not tally.phones:
+            raise CommandError("no phone could register")
         if server_key:
             try:
                 found = await look(replay.plan.base_url, server_key, device_ids=tally.device_ids,

@@ -1,11 +1,10 @@
 """H3 covers folded into tables: from a fix's cell to the geofences it may lie in. It tests no edge.
 
 A *block* is a cell two resolutions coarser than the cells it tells apart, so the cells of one
-geofence in one block are the bits of two words: which cells are interior, which are boundary (bit
-8 * a + b for the child with digits a, b). A cover of a hundred cells takes about five entries.
-Blocks lie at even resolutions only, so covers of two resolutions share a table, and a fix asks one
-table for each pair of resolutions in use. A block's key holds the brand: another brand's geofences
-are never even looked at.
+geofence in one block are the bits of two words: which it touches, and which of those are interior
+(bit 8 * a + b for the child with digits a, b). A cover of a hundred cells takes about five entries.
+Covers of one resolution share a table. A block's key holds the brand: another brand's geofences are
+never even looked at.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geofences.ragged import spread
+
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
-
-LEVELS = (0, 2, 4, 6, 8, 10)
-"""Resolutions of blocks; cells of resolution 0 to 12 find theirs here."""
 
 _BRAND_BITS = 26  # 7 + 3 * 10 bits name a block
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -30,7 +28,8 @@ _ALL = np.uint64(0x007F7F7F7F7F7F7F)
 
 
 def level_of(resolution: int) -> int:
-    return max(0, (resolution - 1) // 2 * 2)
+    """Of the blocks for a cover's cells; 0 to 10."""
+    return max(0, resolution - 2)
 
 
 def _places(cells: Words, level: int) -> Words:
@@ -39,7 +38,7 @@ def _places(cells: Words, level: int) -> Words:
 
 
 def _bits(cells: Words, resolution: int, level: int) -> Words:
-    """Which children of its block each cell covers."""
+    """Which children of its block each cell covers; more than one at resolutions 0 and 1."""
     digits = cells >> np.uint64(45 - 3 * resolution)
     if resolution == level + 2:
         return np.uint64(1) << (digits & np.uint64(63))
@@ -55,15 +54,15 @@ class Entries:
     place: Words
     brand: Ints  # rank among the brands of the index
     geofence: Ints  # position
+    touched: Words
     interior: Words
-    boundary: Words
 
     @staticmethod
     def joined(many: Sequence[Entries]) -> Entries:
         return Entries(
             *(
                 np.concatenate([getattr(one, name) for one in many])
-                for name in ("place", "brand", "geofence", "interior", "boundary")
+                for name in ("place", "brand", "geofence", "touched", "interior")
             )
         )
 
@@ -82,8 +81,8 @@ class Entries:
         owner = np.concatenate([run[0] for run in runs])
         place = np.concatenate([run[1] for run in runs])
         masks = np.zeros((2, len(owner)), np.uint64)
-        masks[0, : len(runs[0][0])] = runs[0][2]
-        masks[1, len(runs[0][0]) :] = runs[1][2]
+        masks[0] = np.concatenate([run[2] for run in runs])
+        masks[1, : len(runs[0][0])] = runs[0][2]
         # Stable: two sorted halves are merged, not sorted.
         order = np.argsort((owner.astype(np.uint64) << np.uint64(37)) | place, kind="stable")
         owner, place, masks = owner[order], place[order], masks[:, order]
@@ -132,7 +131,8 @@ class Table:
     key: Words
     first: NDArray[np.int32]  # of the block's entries
     geofence: NDArray[np.int32]
-    masks: Words  # interior, boundary, interior, boundary, … of the entries
+    touched: Words
+    interior: Words
 
     @classmethod
     def of(cls, level: int, entries: Entries) -> Table:
@@ -153,13 +153,14 @@ class Table:
             key=key[starts],
             first=np.append(starts, len(key)).astype(np.int32),
             geofence=entries.geofence[order].astype(np.int32),
-            masks=np.stack((entries.interior[order], entries.boundary[order]), axis=1).ravel(),
+            touched=entries.touched[order],
+            interior=entries.interior[order],
         )
 
     @property
     def bytes_in_memory(self) -> int:
-        columns = (self.directory, self.key, self.first, self.geofence, self.masks)
-        return sum(column.nbytes for column in columns)
+        columns = (self.directory, self.key, self.first, self.geofence)
+        return sum(column.nbytes for column in (*columns, self.touched, self.interior))
 
     def entries(self) -> Entries:
         """What the table was made of."""
@@ -169,8 +170,8 @@ class Table:
             key >> np.uint64(_BRAND_BITS),
             (key & brand_mask).astype(np.int64),
             self.geofence.astype(np.int64),
-            self.masks[::2],
-            self.masks[1::2],
+            self.touched,
+            self.interior,
         )
 
     def candidates(self, cells: Words, brand: Words | np.uint64) -> Candidates:
@@ -182,13 +183,13 @@ class Table:
         fix, block = self._find(fix, at[fix].astype(np.int64), end[fix], key[fix])
         first = self.first[block]
         count = self.first[block + 1] - first
-        row = np.repeat(np.arange(len(fix)), count)
-        entry = np.arange(len(row)) + (first - np.cumsum(count) + count)[row]
+        row, entry = spread(first, count)
         child = (cells[fix] >> np.uint64(45 - 3 * (self.level + 2))) & np.uint64(63)
         bit = (np.uint64(1) << child)[row]
-        sure = (self.masks[2 * entry] & bit) != 0
-        hit = np.flatnonzero(sure | ((self.masks[2 * entry + 1] & bit) != 0))
-        return Candidates(fix[row[hit]], self.geofence[entry[hit]].astype(np.int64), sure[hit])
+        hit = np.flatnonzero(self.touched[entry] & bit)
+        entry = entry[hit]
+        sure = (self.interior[entry] & bit[hit]) != 0
+        return Candidates(fix[row[hit]], self.geofence[entry].astype(np.int64), sure)
 
     def _find(self, fix: Ints, at: Ints, end: NDArray[np.int32], key: Words) -> tuple[Ints, Ints]:
         """Those whose key is among the blocks of its place, and that block."""
@@ -216,7 +217,7 @@ class Table:
         bit = 1 << (cell >> 39 - 3 * self.level & 63)
         found = []
         for entry in range(self.first.item(block), self.first.item(block + 1)):
-            sure = bool(self.masks.item(2 * entry) & bit)
-            if sure or self.masks.item(2 * entry + 1) & bit:
+            if self.touched.item(entry) & bit:
+                sure = bool(self.interior.item(entry) & bit)
                 found.append((self.geofence.item(entry), sure))
         return found

@@ -11,8 +11,8 @@ import shapely
 from numpy.typing import NDArray
 from shapely import MultiPolygon, Polygon
 
-from geofences import lattice
-from geofences.geometry import EARTH_RADIUS_M, Circle, Shape, great_circle_m
+from geofences.geometry import EARTH_RADIUS_M, Circle, Shape, great_circle_m, shifted
+from geofences.reach import Reach, children
 
 FINEST = 12
 """Cells of 300 m²; smaller places get a few boundary cells of this size."""
@@ -32,7 +32,7 @@ class Cover:
 
     A point whose cell is in `interior` is inside; one in `boundary` needs the exact test; one in
     neither is outside. This holds for the cell at `resolution` and for the ancestor there of any
-    finer cell of the point, which is not always the same (see `lattice.Reach`).
+    finer cell of the point, which is not always the same (see `reach`).
     """
 
     resolution: int
@@ -75,7 +75,7 @@ class _Owned:
         )
 
     def children(self) -> _Owned:
-        cells, parent = lattice.children(self.cells)
+        cells, parent = children(self.cells)
         return _Owned(cells, self.owner[parent])
 
     def by_owner(self, count: int) -> list[Cells]:
@@ -151,7 +151,7 @@ class _Judge:
         shapely.prepare(self._areas)
 
     def verdict(self, candidates: _Owned) -> tuple[Bools, Bools]:
-        reach = lattice.Reach.of(candidates.cells)
+        reach = Reach.of(candidates.cells)
         lat, lng, radius_m = self._circles[:, candidates.owner]
         away_m = great_circle_m(reach.lat, reach.lng, lat, lng)
         reach_m = reach.radius * EARTH_RADIUS_M + 0.001  # for rounding
@@ -171,8 +171,10 @@ def _around(shape: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
     west, _, east, _ = shape.bounds
     if west > -180 and east < 180:
         return shape
-    copies = [shapely.transform(shape, lambda xy, by=by: xy + (by, 0)) for by in (-360, 0, 360)]
-    return shapely.unary_union(copies)
+    around: Polygon | MultiPolygon = shapely.unary_union(
+        [shifted(shape, turn) for turn in (-360, 0, 360)]
+    )
+    return around
 
 
 def rings(packed: bytes) -> Iterator[tuple[int, list[list[float]]]]:

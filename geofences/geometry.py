@@ -67,6 +67,12 @@ def wrapped(lng: Floats) -> Floats:
     return np.where(np.abs(lng) <= 180, lng, (lng + 180) % 360 - 180)
 
 
+def shifted(area: Polygon | MultiPolygon, east: float) -> Polygon | MultiPolygon:
+    """The same area that many degrees farther east."""
+    moved: Polygon | MultiPolygon = shapely.transform(area, lambda xy: xy + np.array([east, 0.0]))
+    return moved
+
+
 def circle(*, lat: float, lng: float, radius_m: float) -> Circle:
     """A checked circle with lng in [-180, 180]. Raises GeometryError."""
     if not (np.isfinite([lat, lng, radius_m])).all():
@@ -77,7 +83,7 @@ def circle(*, lat: float, lng: float, radius_m: float) -> Circle:
             GeometryReason.BAD_RADIUS,
             f"the radius is {radius_m:g} m; it must be more than 0 and at most {MAX_RADIUS_M:g} m",
         )
-    return Circle(lat=float(lat), lng=float(wrapped(np.float64(lng))), radius_m=float(radius_m))
+    return Circle(lat=float(lat), lng=float(wrapped(np.array(lng))), radius_m=float(radius_m))
 
 
 def normalise(geometry: shapely.Geometry, *, repair: bool = False) -> Polygon | MultiPolygon:
@@ -156,7 +162,7 @@ def _unwrapped(exterior: Floats, holes: list[Floats]) -> Polygon | None:
         ring = hole if ring is None else ring
         middle = (ring[:, 0].min() + ring[:, 0].max()) / 2
         shift = next((s for s in (0, 360, -360) if west <= middle + s <= east), 0)
-        placed.append(ring + (shift, 0))
+        placed.append(ring + np.array([shift, 0.0]))
     return Polygon(shell, placed)
 
 
@@ -204,7 +210,7 @@ def _cut(part: Polygon | MultiPolygon) -> Iterator[Polygon]:
         if east < turn - 180 or west > turn + 180:
             continue
         strip = shapely.intersection(part, shapely.box(turn - 180, -90, turn + 180, 90))
-        moved = shapely.transform(strip, lambda xy, by=turn: xy - (by, 0))
+        moved = shifted(strip, -turn)
         # Moving rounds; the cut itself must stay on the antimeridian.
         exact = shapely.transform(moved, lambda xy: np.clip(xy, (-180, -90), (180, 90)))
         pieces += [each for each in shapely.get_parts(exact) if isinstance(each, Polygon)]

@@ -13,7 +13,7 @@ a mapped file.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,162 +23,30 @@ from numpy.typing import NDArray
 from shapely import MultiPolygon, Polygon
 
 from geofences.geometry import EARTH_RADIUS_M, Circle, Shape, great_circle_m
-from geofences.lattice import unit_vectors
+from geofences.icosahedron import unit_vectors
+from geofences.packing import HOT, MOST_ENTRIES, corner, pack
+from geofences.ragged import Spans, spread
+
+__all__ = ["Outlines", "pack", "unpack"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_MOST_SQUARES = 64  # a side
-_MOST_VERTICES = 8192  # larger polygons leave every square with an edge to GEOS, prepared
-_MOST_ENTRIES = 0x7FFF
-_SMALLEST_DEG = 1e-6  # below 0.1 m rounding would reach a square's size: one square for all
-_SLACK = 1e-6  # of a square, for rounding
-_MARGIN = 0.0137  # of the width: keeps grid lines off the sides of rectangles
 _SPOOL_BYTES = 64 << 20  # exact coordinates beyond this size are mapped from a file
-
-_HOT = np.dtype(
-    [
-        ("west", "<f8"),  # a circle: its centre as a unit vector, then the squared chord
-        ("south", "<f8"),
-        ("columns_a_degree", "<f8"),
-        ("rows_a_degree", "<f8"),
-        ("side", "<u2"),  # squares from west to east and from south to north; 0: a circle
-        ("width", "<u2"),  # bytes an edge's number takes; 0: it is not there, ask GEOS
-        ("parts", "<u4"),
-        ("rings", "<u4"),
-        ("vertices", "<u4"),
-    ]
-)
-"""The head of a hot record, 48 bytes. Then for each square, row by row, and once more for the end,
-as u2: corner inside << 15 | first of its entries; then the entries: numbers of edges. Padded to 8
-bytes."""
 
 _ORIENTATION_ERROR = 3.3306690738754716e-16
 """(3 + 16 eps) eps, `ccwerrboundA` in J. R. Shewchuk, Adaptive Precision Floating-Point
 Arithmetic and Fast Robust Geometric Predicates (1997)."""
 
+_GRID_ERROR = 4 * _ORIENTATION_ERROR  # of a difference of two products, both below 1
+
 _CHORD_ERROR = 1e-12  # 6 micrometres; nearer to a circle's edge haversine itself decides
-
-
-def pack(shape: Shape) -> bytes:
-    """What is stored of a normalised shape (`GeofenceCover.shape`) for the index to read."""
-    hot, cold = _packed_circle(shape) if isinstance(shape, Circle) else _packed_polygon(shape)
-    return np.array([len(hot) // 8, len(cold) // 8], "<u4").tobytes() + hot + cold
 
 
 def unpack(packed: bytes) -> Shape:
     """The shape that was packed, to the last bit."""
     return Outlines.of([packed]).shape(0)
-
-
-def _packed_circle(shape: Circle) -> tuple[bytes, bytes]:
-    head = np.zeros(1, _HOT)
-    center = unit_vectors(np.array([shape.lat]), np.array([shape.lng]))[:, 0]
-    chord = 2 * np.sin(shape.radius_m / EARTH_RADIUS_M / 2)
-    head["west"], head["south"], head["columns_a_degree"] = center
-    head["rows_a_degree"] = chord * chord
-    return head.tobytes(), np.array([shape.lat, shape.lng, shape.radius_m], "<f8").tobytes()
-
-
-def _packed_polygon(shape: Polygon | MultiPolygon) -> tuple[bytes, bytes]:
-    parts = shapely.get_parts(shape)
-    rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]
-    loops = [shapely.get_coordinates(ring) for ring in rings]
-    ends = np.cumsum([len(loop) for loop in loops])
-    vertices = np.concatenate(loops)
-    head = np.zeros(1, _HOT)[0]
-    head["parts"], head["rings"], head["vertices"] = len(parts), len(rings), len(vertices)
-    # As many squares as vertices: then two or three edges run through one that has any.
-    side = int(np.clip(np.sqrt(len(vertices)), 4, _MOST_SQUARES))
-    begins, entries = _grid(shape, vertices, ends, head, side)
-    while len(entries) > _MOST_ENTRIES:
-        side //= 2
-        begins, entries = _grid(shape, vertices, ends, head, side)
-    head["width"] = 0
-    if len(vertices) <= _MOST_VERTICES:
-        head["width"] = 1 if len(vertices) <= 256 else 2
-    listed = entries.astype("<u1" if head["width"] < 2 else "<u2")
-    hot = head.tobytes() + begins.astype("<u2").tobytes() + listed.tobytes()
-    sizes = [*np.diff(ends, prepend=0), *(1 + len(part.interiors) for part in parts)]
-    cold = vertices.astype("<f8").tobytes() + np.array(sizes, "<u4").tobytes()
-    # One byte more: a number of one byte is read with the byte after it.
-    return _padded(hot + bytes(1)), _padded(cold)
-
-
-def _padded(raw: bytes) -> bytes:
-    return raw + bytes(-len(raw) % 8)
-
-
-def _grid(
-    shape: Polygon | MultiPolygon, vertices: Floats, ends: Ints, head: np.void, side: int
-) -> tuple[Ints, Ints]:
-    """What each square begins with, and the entries; fills in the head."""
-    west, south, east, north = shape.bounds
-    wide, high = east - west, north - south
-    if min(wide, high) < _SMALLEST_DEG:
-        side = 1
-    head["side"] = side
-    head["west"], head["south"] = west - _MARGIN * wide, south - _MARGIN * high
-    head["columns_a_degree"] = side / (wide * (1 + 2 * _MARGIN))
-    head["rows_a_degree"] = side / (high * (1 + 2 * _MARGIN))
-    square, edge = _crossings(vertices, ends, head)
-    if len(vertices) > _MOST_VERTICES:
-        square, first = np.unique(square, return_index=True)
-        edge = edge[first]
-    row, column = np.divmod(np.arange(side * side), side)
-    x, y = (
-        _corner(head["west"], column, head["columns_a_degree"]),
-        _corner(head["south"], row, head["rows_a_degree"]),
-    )
-    shapely.prepare(shape)
-    inside = np.append(shapely.intersects_xy(shape, x, y), False)
-    return np.searchsorted(square, np.arange(side * side + 1)) | (inside << 15), edge
-
-
-def _corner(origin: Any, number: Any, a_degree: Any) -> Any:
-    """The one formula for a grid line: packing and asking must agree on every bit."""
-    return origin + number / a_degree
-
-
-def _crossings(vertices: Floats, ends: Ints, head: np.void) -> tuple[Ints, Ints]:
-    """Which squares each edge runs through, by square, then edge."""
-    side = int(head["side"])
-    x = (vertices[:, 0] - head["west"]) * head["columns_a_degree"]
-    y = (vertices[:, 1] - head["south"]) * head["rows_a_degree"]
-    edge = np.delete(np.arange(len(x) - 1), ends[:-1] - 1)
-    edge, row = _through(
-        edge, np.minimum(y[edge], y[edge + 1]), np.maximum(y[edge], y[edge + 1]), side
-    )
-    rise = y[edge + 1] - y[edge]
-    flat = rise == 0
-    rise[flat] = 1.0
-    enters = np.clip((row - _SLACK - y[edge]) / rise, 0, 1)
-    leaves = np.clip((row + 1 + _SLACK - y[edge]) / rise, 0, 1)
-    enters[flat], leaves[flat] = 0.0, 1.0
-    width = x[edge + 1] - x[edge]
-    one, other = x[edge] + width * enters, x[edge] + width * leaves
-    at, column = _through(
-        np.arange(len(edge)), np.minimum(one, other), np.maximum(one, other), side
-    )
-    square = row[at] * side + column
-    order = np.argsort(square, kind="stable")
-    return square[order], edge[at[order]]
-
-
-def _through(what: Ints, low: Floats, high: Floats, side: int) -> tuple[Ints, Ints]:
-    """Each of `what` once for every whole step between low and high, and the steps."""
-    first = np.clip(np.floor(low - _SLACK), 0, side - 1).astype(np.int64)
-    last = np.clip(np.floor(high + _SLACK), 0, side - 1).astype(np.int64)
-    owner, step = _spread(first, last - first + 1)
-    return what[owner], step
-
-
-def _spread(first: Ints, count: Ints) -> tuple[Ints, Ints]:
-    """For each i, first[i], first[i] + 1, … count[i] times: the i's and the values."""
-    owner = np.repeat(np.arange(len(count)), count)
-    shift = first - np.cumsum(count) + count
-    return owner, np.arange(len(owner)) + shift[owner]
 
 
 def _spooled(pieces: Iterable[bytes], size: int) -> tuple[Floats, bool]:
@@ -192,27 +60,17 @@ def _spooled(pieces: Iterable[bytes], size: int) -> tuple[Floats, bool]:
         return np.asarray(np.memmap(file, "<f8", mode="r")), True
 
 
-@dataclass(frozen=True, slots=True)
-class _Spans:
-    """Where records lie in one long array of words of 8 bytes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Squares:
+    """Pairs of a point and a shape whose point lies in a square with edges."""
 
-    first: Ints
-    size: NDArray[np.int32]
-
-    @classmethod
-    def in_line(cls, size: NDArray[Any]) -> _Spans:
-        ends = np.cumsum(size, dtype=np.int64)
-        return cls(ends - size, size.astype(np.int32))
-
-    def at(self, positions: Ints) -> _Spans:
-        return _Spans(self.first[positions], self.size[positions])
-
-    def words(self) -> Ints:
-        return _spread(self.first, self.size.astype(np.int64))[1]
-
-    @property
-    def nbytes(self) -> int:
-        return self.first.nbytes + self.size.nbytes
+    position: Ints  # of the shape
+    base: Ints  # of its hot record, in words of 8 bytes
+    side: Ints
+    row: Ints
+    column: Ints
+    first: Ints  # of the square's entries
+    count: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,18 +78,19 @@ class Outlines:
     """Many packed shapes, addressed by position."""
 
     hot: NDArray[np.uint64]
-    hot_at: _Spans
+    hot_at: Spans
     cold: Floats
-    cold_at: _Spans
+    cold_at: Spans
     mapped: bool  # is `cold` in a file
     # The same memory as `hot` in other sizes.
+    u1: NDArray[np.uint8] = field(init=False)
     u2: NDArray[np.uint16] = field(init=False)
     u4: NDArray[np.uint32] = field(init=False)
     f8: Floats = field(init=False)
     _large: dict[int, Any] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("u2", "u4", "f8"):
+        for name in ("u1", "u2", "u4", "f8"):
             object.__setattr__(self, name, self.hot.view(f"<{name}"))
 
     @classmethod
@@ -243,9 +102,9 @@ class Outlines:
         cold, mapped = _spooled(pieces, 8 * int(sizes[:, 1].sum()))
         return cls(
             np.frombuffer(hot, "<u8"),
-            _Spans.in_line(sizes[:, 0]),
+            Spans.in_line(sizes[:, 0]),
             cold,
-            _Spans.in_line(sizes[:, 1]),
+            Spans.in_line(sizes[:, 1]),
             mapped,
         )
 
@@ -263,9 +122,9 @@ class Outlines:
         cold, mapped = _spooled(pieces, 8 * int(cold_size.sum()))
         return cls(
             np.concatenate(hot),
-            _Spans.in_line(np.concatenate([spans.size for spans in hot_at])),
+            Spans.in_line(np.concatenate([spans.size for spans in hot_at])),
             cold,
-            _Spans.in_line(cold_size),
+            Spans.in_line(cold_size),
             mapped,
         )
 
@@ -283,7 +142,7 @@ class Outlines:
 
     def shape(self, position: int) -> Shape:
         """The shape itself."""
-        head = self.hot[self.hot_at.first[position] :][: _HOT.itemsize // 8].view(_HOT)[0]
+        head = self.hot[self.hot_at.first[position] :][: HOT.itemsize // 8].view(HOT)[0]
         cold = self.cold[self.cold_at.first[position] :]
         if head["side"] == 0:
             lat, lng, radius_m = cold[:3].tolist()
@@ -324,9 +183,27 @@ class Outlines:
             if not (0 <= row < side and 0 <= column < side):
                 return False
             at = base * 4 + 24 + int(row) * side + int(column)
-            begin, end = self.u2.item(at), self.u2.item(at + 1)
-            if (begin ^ end) & _MOST_ENTRIES == 0:
-                return begin > _MOST_ENTRIES
+            begin, end = self.u2.item(at), self.u2.item(at + 1) & MOST_ENTRIES
+            inside, begin = begin > MOST_ENTRIES, begin & MOST_ENTRIES
+            if begin == end:
+                return inside
+            corner_x = corner(west, int(column), columns)
+            corner_y = corner(south, int(row), rows)
+            error = _GRID_ERROR * side * side / (columns * rows)
+            for x1, y1, x2, y2 in self._edges_of_one(position, base, side, begin, end):
+                rise, run = y2 - y1, x2 - x1
+                at_point = (lat - y1) * run - (lng - x1) * rise
+                at_turn = (lat - y1) * run - (corner_x - x1) * rise
+                at_corner = (corner_y - y1) * run - (corner_x - x1) * rise
+                if min(abs(at_point), abs(at_turn), abs(at_corner)) <= error:
+                    break
+                if (x1 > corner_x) != (x2 > corner_x) and (at_turn < 0) != (at_corner < 0):
+                    inside = not inside
+                if (y1 > lat) != (y2 > lat) and (at_point < 0) != (at_turn < 0):
+                    inside = not inside
+            else:
+                if self.u2.item(base * 4 + 17):
+                    return inside
         one = np.array([position]), np.array([lat]), np.array([lng])
         return bool(self.inside(*one)[0])
 
@@ -335,7 +212,7 @@ class Outlines:
         x, y, z = unit_vectors(lat, lng)
         x, y, z = x - self.f8[base], y - self.f8[base + 1], z - self.f8[base + 2]
         chord2, limit2 = x * x + y * y + z * z, self.f8[base + 3]
-        inside = chord2 <= limit2
+        inside: Bools = chord2 <= limit2
         near = np.abs(chord2 - limit2) <= _CHORD_ERROR * (np.sqrt(limit2) * 2 + _CHORD_ERROR)
         rows = np.flatnonzero(near)
         inside[rows] = self._distance_to_circle(position[rows], lat[rows], lng[rows]) >= 0
@@ -349,70 +226,74 @@ class Outlines:
         column = np.floor((lng - self.f8[base]) * self.f8[base + 2]).astype(np.int64)
         on_grid = (row >= 0) & (row < side) & (column >= 0) & (column < side)
         square = np.where(on_grid, base * 4 + 24 + row * side + column, 0)
-        begin, end = self.u2[square], self.u2[square + 1] & _MOST_ENTRIES
-        inside = on_grid & (begin > _MOST_ENTRIES)
-        begin &= _MOST_ENTRIES
-        open_ = np.flatnonzero(on_grid & (begin < end))
+        first, end = self.u2[square], self.u2[square + 1] & MOST_ENTRIES
+        inside: Bools = on_grid & (first > MOST_ENTRIES)
+        count = end - (first & MOST_ENTRIES)
+        open_ = np.flatnonzero(on_grid & (count > 0))
         if len(open_):
-            chosen = (each[open_] for each in (position, base, side, row, column, lat, lng))
-            first = begin[open_].astype(np.int64)
-            inside[open_] = self._past_edges(
-                inside[open_], first, end[open_].astype(np.int64) - first, *chosen
+            squares = _Squares(
+                position=position[open_],
+                base=base[open_],
+                side=side[open_],
+                row=row[open_],
+                column=column[open_],
+                first=(first[open_] & MOST_ENTRIES).astype(np.int64),
+                count=count[open_].astype(np.int64),
             )
+            inside[open_] = self._past_edges(inside[open_], squares, lat[open_], lng[open_])
         return inside
 
     def _past_edges(
-        self,
-        corner_inside: Bools,
-        first: Ints,
-        count: Ints,
-        position: Ints,
-        base: Ints,
-        side: Ints,
-        row: Ints,
-        column: Ints,
-        lat: Floats,
-        lng: Floats,
+        self, corner_inside: Bools, squares: _Squares, lat: Floats, lng: Floats
     ) -> Bools:
         """Walk from the square's corner north to the point's latitude, then east to the point.
 
         Every edge that is crossed on the way changes sides.
         """
-        width = self.u2[base * 4 + 17].astype(np.int64)
-        entries = base * 8 + 50 + 2 * side * side + first * width
-        owner, step = _spread(np.zeros_like(count), np.where(width, count, 0))
-        x1, y1, x2, y2 = self._edges(position, entries, width, owner, step)
+        base, width = squares.base, self.u2[squares.base * 4 + 17]
+        owner, step = spread(np.zeros_like(squares.count), np.where(width, squares.count, 0))
+        x1, y1, x2, y2 = self._edges(squares, width, owner, step)
         rise, run = y2 - y1, x2 - x1
         x, y = lng[owner], lat[owner]
-        corner_x = _corner(self.f8[base], column, self.f8[base + 2])[owner]
-        corner_y = _corner(self.f8[base + 1], row, self.f8[base + 3])[owner]
+        corner_x = corner(self.f8[base], squares.column, self.f8[base + 2])[owner]
+        corner_y = corner(self.f8[base + 1], squares.row, self.f8[base + 3])[owner]
         to_y, to_x = (y - y1) * run, (x - x1) * rise
         from_y, from_x = (corner_y - y1) * run, (corner_x - x1) * rise
         at_point, at_turn, at_corner = to_y - to_x, to_y - from_x, from_y - from_x
         north = ((x1 > corner_x) != (x2 > corner_x)) & ((at_turn < 0) != (at_corner < 0))
         east = ((y1 > y) != (y2 > y)) & ((at_point < 0) != (at_turn < 0))
-        crossed = np.bincount(owner[north != east], minlength=len(position))
-        inside = corner_inside ^ (crossed & 1 == 1)
-        error = np.abs(to_y) + np.abs(to_x) + np.abs(from_y) + np.abs(from_x)
+        crossed = np.bincount(owner[north != east], minlength=len(lat))
+        inside: Bools = corner_inside ^ (crossed & 1 == 1)
+        # No product above is larger than the whole grid.
+        error = _GRID_ERROR * squares.side**2 / (self.f8[base + 2] * self.f8[base + 3])
         least = np.minimum(np.minimum(np.abs(at_point), np.abs(at_turn)), np.abs(at_corner))
-        unsure = owner[least <= _ORIENTATION_ERROR * error]
+        unsure = owner[least <= error[owner]]
         for pair in {*unsure.tolist(), *np.flatnonzero(width == 0).tolist()}:
-            shape = self._prepared(int(position[pair]))
+            shape = self._prepared(int(squares.position[pair]))
             inside[pair] = shapely.intersects_xy(shape, lng[pair], lat[pair])
         return inside
 
     def _edges(
-        self, position: Ints, entries: Ints, width: Ints, owner: Ints, step: Ints
+        self, squares: _Squares, width: NDArray[np.uint16], owner: Ints, step: Ints
     ) -> tuple[Floats, Floats, Floats, Floats]:
-        """Both ends of the edges that entries name."""
-        u1 = self.u2.view("<u1")
+        """Both ends of each edge that the entries name."""
+        size = width.astype(np.int64)
+        entries = squares.base * 8 + 50 + 2 * squares.side**2 + squares.first * size
+        at = entries[owner] + step * size[owner]
+        number = self.u1[at].astype(np.int64)
         if (width > 1).any():
-            at = entries[owner] + step * width[owner]
-            number = u1[at].astype(np.int64) + np.where(width[owner] > 1, u1[at + 1], 0) * 256
-        else:
-            number = u1[entries[owner] + step].astype(np.int64)
-        at = self.cold_at.first[position][owner] + 2 * number
+            number |= np.where(size[owner] > 1, self.u1[at + 1].astype(np.int64) << 8, 0)
+        at = self.cold_at.first[squares.position][owner] + 2 * number
         return self.cold[at], self.cold[at + 1], self.cold[at + 2], self.cold[at + 3]
+
+    def _edges_of_one(
+        self, position: int, base: int, side: int, begin: int, end: int
+    ) -> Iterator[list[float]]:
+        width, first = self.u2.item(base * 4 + 17), self.cold_at.first.item(position)
+        entries = base * 8 + 50 + 2 * side * side
+        for at in range(entries + begin * width, entries + end * width, width or end):
+            number = self.u1.item(at) if width < 2 else self.u1.item(at) | self.u1.item(at + 1) << 8
+            yield self.cold[first + 2 * number : first + 2 * number + 4].tolist()
 
     def _prepared(self, position: int) -> Polygon | MultiPolygon:
         """The shape for GEOS; those with very many vertices are built once."""
@@ -451,7 +332,7 @@ class Outlines:
     def _distance_to_edges(self, position: Ints, lat: Floats, lng: Floats) -> Floats:
         base = self.hot_at.first[position]
         count = self.u4[base * 2 + 11].astype(np.int64) - 1
-        owner, step = _spread(np.zeros_like(count), count)
+        owner, step = spread(np.zeros_like(count), count)
         corner = self.cold_at.first[position][owner] + 2 * step
         x1, y1, x2, y2 = (self.cold[corner + offset] for offset in range(4))
         cut = ((x1 == x2) & (np.abs(x1) == 180)) | ((y1 == y2) & (np.abs(y1) == 90))

@@ -1,0 +1,260 @@
+"""Geofences that are looked up together, a layer of a matching index. It knows no updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geofences import blocks
+from geofences.outlines import Outlines
+from geofences.surroundings import Surroundings
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+Pairs = tuple[Ints, Ints]
+"""Fixes and the positions of geofences that hold them."""
+
+NO_PAIRS: Pairs = (np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Armed geofences column by column, any order, one id once; row i of each belongs together."""
+
+    geofence_id: NDArray[np.int64]
+    brand_id: NDArray[np.int64]
+    version: NDArray[np.int64]
+    resolution: NDArray[np.uint8]  # of the cover
+    interior: Sequence[bytes]  # Cover.interior.tobytes()
+    boundary: Sequence[bytes]  # Cover.boundary.tobytes()
+    shape: Sequence[bytes]  # outlines.pack(shape)
+    settings: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # any dtype, opaque here
+
+    def __len__(self) -> int:
+        return len(self.geofence_id)
+
+    def rows(self, chosen: Ints) -> Columns:
+        """Some rows, in the order given."""
+        rows = chosen.tolist()
+        return Columns(
+            geofence_id=self.geofence_id[chosen],
+            brand_id=self.brand_id[chosen],
+            version=self.version[chosen],
+            resolution=self.resolution[chosen],
+            interior=[self.interior[row] for row in rows],
+            boundary=[self.boundary[row] for row in rows],
+            shape=[self.shape[row] for row in rows],
+            settings={name: column[chosen] for name, column in self.settings.items()},
+        )
+
+    def plus(self, other: Columns) -> Columns:
+        """These rows, then the other's."""
+        return Columns(
+            geofence_id=np.concatenate((self.geofence_id, other.geofence_id)),
+            brand_id=np.concatenate((self.brand_id, other.brand_id)),
+            version=np.concatenate((self.version, other.version)),
+            resolution=np.concatenate((self.resolution, other.resolution)),
+            interior=[*self.interior, *other.interior],
+            boundary=[*self.boundary, *other.boundary],
+            shape=[*self.shape, *other.shape],
+            settings={
+                name: np.concatenate((column, other.settings[name]))
+                for name, column in self.settings.items()
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """Geofences by ascending id, and where they are. Positions count from 0 in each layer."""
+
+    geofence_id: Ints
+    brand_id: Ints
+    version: Ints
+    settings: Mapping[str, NDArray[Any]]
+    brands: Ints  # ascending; an entry's brand is a position here
+    tables: tuple[blocks.Table, ...]
+    outlines: Outlines
+    surroundings: Surroundings
+
+    @classmethod
+    def build(cls, columns: Columns) -> Layer:
+        order = np.argsort(columns.geofence_id, kind="stable")
+        position = np.empty(len(columns), np.int64)
+        position[order] = np.arange(len(columns))
+        brands, rank = np.unique(columns.brand_id, return_inverse=True)
+        levels: dict[int, list[blocks.Entries]] = {}
+        for resolution in np.unique(columns.resolution).tolist():
+            rows = np.flatnonzero(columns.resolution == resolution)
+            entries = blocks.Entries.of(
+                resolution,
+                [columns.interior[row] for row in rows.tolist()],
+                [columns.boundary[row] for row in rows.tolist()],
+                rank[rows],
+                position[rows],
+            )
+            levels.setdefault(blocks.level_of(resolution), []).append(entries)
+        shapes = [columns.shape[row] for row in order.tolist()]
+        return cls._assembled(
+            columns.geofence_id[order],
+            columns.brand_id[order],
+            columns.version[order],
+            {name: column[order] for name, column in columns.settings.items()},
+            brands,
+            levels,
+            Outlines.of(shapes),
+        )
+
+    @classmethod
+    def _assembled(
+        cls,
+        geofence_id: Ints,
+        brand_id: Ints,
+        version: Ints,
+        settings: Mapping[str, NDArray[Any]],
+        brands: Ints,
+        levels: Mapping[int, list[blocks.Entries]],
+        outlines: Outlines,
+    ) -> Layer:
+        return cls(
+            geofence_id=geofence_id,
+            brand_id=brand_id,
+            version=version,
+            settings=settings,
+            brands=brands,
+            tables=tuple(
+                blocks.Table.of(level, blocks.Entries.joined(entries))
+                for level, entries in sorted(levels.items())
+            ),
+            outlines=outlines,
+            surroundings=Surroundings.of(np.searchsorted(brands, brand_id), *outlines.bounds()),
+        )
+
+    @classmethod
+    def merged(cls, chosen: Sequence[tuple[Layer, Ints]]) -> Layer:
+        """One layer of some positions of several; no id twice."""
+
+        def column(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(layer, name)[rows] for layer, rows in chosen])
+
+        ids = column("geofence_id")
+        order = np.argsort(ids, kind="stable")
+        position = np.empty(len(ids), np.int64)
+        position[order] = np.arange(len(ids))
+        brand_id = column("brand_id")
+        brands, rank = np.unique(brand_id, return_inverse=True)
+        levels: dict[int, list[blocks.Entries]] = {}
+        start = 0
+        for layer, rows in chosen:
+            moved = np.full(len(layer.geofence_id), -1)
+            moved[rows] = np.arange(start, start + len(rows))
+            for table in layer.tables:
+                entries = table.entries()
+                to = moved[entries.geofence]
+                stays = np.flatnonzero(to >= 0)
+                levels.setdefault(table.level, []).append(
+                    blocks.Entries(
+                        entries.place[stays],
+                        rank[to[stays]],
+                        position[to[stays]],
+                        entries.touched[stays],
+                        entries.interior[stays],
+                    )
+                )
+            start += len(rows)
+        settings = {
+            name: np.concatenate([layer.settings[name][rows] for layer, rows in chosen])[order]
+            for name in chosen[0][0].settings
+        }
+        outlines = Outlines.joined([(layer.outlines, rows) for layer, rows in chosen])
+        return cls._assembled(
+            ids[order],
+            brand_id[order],
+            column("version")[order],
+            settings,
+            brands,
+            levels,
+            outlines.permuted(order),
+        )
+
+    def positions(self, ids: Ints) -> Ints:
+        """Of these geofences; -1 where they are not here."""
+        at = np.searchsorted(self.geofence_id, ids)
+        at[at == len(self.geofence_id)] = 0
+        known = self.geofence_id[at] == ids if len(self.geofence_id) else np.zeros(len(ids), bool)
+        return np.where(known, at, -1)
+
+    def match(self, cells: NDArray[np.uint64], lat: Floats, lng: Floats, brand: Ints) -> Pairs:
+        """`brand` as ranks in this layer, or -1 where it has none; one for all, or one each."""
+        if len(brand) == 1 and brand[0] < 0:
+            return NO_PAIRS
+        ranks = brand.astype(np.uint64)  # -1 becomes a rank that no block has
+        found = [table.candidates(cells, ranks) for table in self.tables]
+        if not found:
+            return NO_PAIRS
+        fix = np.concatenate([each.fix for each in found])
+        geofence = np.concatenate([each.geofence for each in found])
+        inside = np.concatenate([each.sure for each in found])
+        open_ = np.flatnonzero(~inside)
+        at = fix[open_]
+        inside[open_] = self.outlines.inside(geofence[open_], lat[at], lng[at])
+        return fix[inside], geofence[inside]
+
+    def match_one(self, cell: int, lat: float, lng: float, brand: int) -> list[int]:
+        rank = self.rank(brand)
+        if rank is None:
+            return []
+        return [
+            position
+            for table in self.tables
+            for position, sure in table.candidates_of_one(cell, rank)
+            if sure or self.outlines.holds(position, lat, lng)
+        ]
+
+    def nearest(
+        self, lat: float, lng: float, brand: int, count: int, alive: NDArray[np.bool_]
+    ) -> tuple[Ints, Floats]:
+        """The `count` of a brand that are nearest, or all it has: positions, signed metres."""
+        rank = self.rank(brand)
+        if rank is None:
+            return np.empty(0, np.int64), np.empty(0)
+        positions, distance_m = np.empty(0, np.int64), np.empty(0)
+        for around, least_m, whole_m in self.surroundings.looks(lat, lng, rank):
+            order = np.argsort(least_m)
+            order = order[alive[around[order]]]
+            positions, distance_m, looked = np.empty(0, np.int64), np.empty(0), 0
+            while looked < len(order):
+                some = around[order[looked : looked + 2 * count]]
+                looked += len(some)
+                here = np.full(len(some), lat), np.full(len(some), lng)
+                positions = np.concatenate((positions, some))
+                distance_m = np.concatenate((distance_m, self.outlines.distance_m(some, *here)))
+                best = np.argsort(-distance_m)[:count]
+                positions, distance_m = positions[best], distance_m[best]
+                rest_m = least_m[order[looked]] if looked < len(order) else np.inf
+                if len(best) == count and -distance_m[-1] <= rest_m:
+                    break
+            if len(positions) == count and -distance_m[-1] <= whole_m:
+                break
+        return positions, distance_m
+
+    def rank(self, brand: int) -> int | None:
+        """Where a brand stands among this layer's."""
+        rank = int(np.searchsorted(self.brands, brand))
+        known = rank < len(self.brands) and self.brands.item(rank) == brand
+        return rank if known else None
+
+    @property
+    def bytes_in_memory(self) -> int:
+        columns = (self.geofence_id, self.brand_id, self.version, *self.settings.values())
+        return (
+            sum(column.nbytes for column in columns)
+            + sum(table.bytes_in_memory for table in self.tables)
+            + self.outlines.bytes_in_memory
+            + self.surroundings.bytes_in_memory
+        )

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -100,19 +100,31 @@ class Emulator:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._client = httpx.Client(base_url=url)
 
-    def pushes(self, token: str) -> list[dict[str, object]]:
+    def pushes(self, token: str) -> list[dict[str, Any]]:
         """What arrived for a push token, newest first."""
-        found: list[dict[str, object]] = httpx.get(
-            f"{self.url}/messages", params={"token": token}
-        ).json()["results"]
+        found: list[dict[str, Any]] = self._messages(token=token)
         return found
+
+    def all_pushes(self) -> dict[str, list[dict[str, Any]]]:
+        """What arrived, by push token."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for push in self._messages():
+            found.setdefault(push["token"], []).append(push)
+        return found
+
+    def _messages(self, **wanted: str) -> Any:
+        return self._client.get("/messages", params=wanted).json()["results"]
 
     def answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/healthz").is_success
+            return self._client.get("/healthz").is_success
         except httpx.TransportError:
             return False
+
+    def close(self) -> None:
+        self._client.close()
 
 
 @contextmanager
@@ -122,5 +134,8 @@ def emulator(*, latency_ms: int = 5) -> Iterator[Emulator]:
     told = ("--port", str(port), "--latency-ms", str(latency_ms))
     with running("-m", "notifications.emulator", *told):
         found = Emulator(f"http://127.0.0.1:{port}")
-        until(found.answers, "the emulator answers", within_s=START_S)
-        yield found
+        try:
+            until(found.answers, "the emulator answers", within_s=START_S)
+            yield found
+        finally:
+            found.close()

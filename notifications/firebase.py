@@ -126,6 +126,8 @@ class FirebaseSender:
         )
         _aimed(self._app, origin, self._channel)
         self._concurrency = concurrency
+        # Over all calls together: a push that waits for its turn is not yet running out of time.
+        self._slots = asyncio.Semaphore(concurrency)
 
     async def send(self, pushes: Sequence[Push]) -> list[Outcome]:
         """Try each push once, a bounded number at a time."""
@@ -140,7 +142,8 @@ class FirebaseSender:
     ) -> None:
         """Send one after the other until none waits: a slow one holds up its lane only."""
         for place, push in waiting:
-            outcomes[place] = await self._send_one(push)
+            async with self._slots:
+                outcomes[place] = await self._send_one(push)
 
     async def _send_one(self, push: Push) -> Outcome:
         started_s = time.perf_counter()

@@ -56,10 +56,14 @@ class FakeSender:
         self.sent: list[Push] = []
         self.answers: dict[str, Outcome | Callable[[Push], Outcome]] = {}
         self.pause_s = 0.0
+        self.batches = self.most_batches = 0  # in the air, and the most there were
         self.closed = False
 
     async def send(self, pushes: Sequence[Push]) -> list[Outcome]:
+        self.batches += 1
+        self.most_batches = max(self.most_batches, self.batches)
         await asyncio.sleep(self.pause_s)
+        self.batches -= 1
         self.sent += pushes
         return [self._answer(push) for push in pushes]
 

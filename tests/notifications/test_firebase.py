@@ -370,6 +370,17 @@ async def test_it_keeps_to_its_concurrency(emulator: RunningEmulator) -> None:
     assert emulator.stats()["peak_in_flight"] == 7
 
 
+async def test_it_keeps_to_its_concurrency_over_several_batches_at_once(
+    emulator: RunningEmulator,
+) -> None:
+    pushes = [replace(PUSH, delivery_id=number) for number in range(30)]
+    async with sender(emulator, concurrency=7) as made:
+        await asyncio.gather(*[made.send(pushes) for _ in range(4)])
+
+    assert emulator.stats()["answered"] == {"OK": 120}
+    assert emulator.stats()["peak_in_flight"] == 7
+
+
 async def test_it_keeps_its_connection_between_batches(emulator: RunningEmulator) -> None:
     async with sender(emulator) as made:
         for _ in range(3):

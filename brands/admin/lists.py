@@ -54,7 +54,7 @@ class BigListAdmin(BrandScopedAdmin):
         brand = current_brand(request)
         if brand is None or not self.has_view_permission(request):
             raise PermissionDenied
-        form = self.filter_form(request.GET if request.GET else None)
+        form = self.filter_form(request.GET or None)
         if hasattr(form, "of_brand"):
             form.of_brand(brand)
         asked = form.cleaned_data if form.is_bound and form.is_valid() else {}

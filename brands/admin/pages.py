@@ -110,7 +110,7 @@ class AppKeyAdmin(BrandScopedAdmin):
     delete_role = None
     form = AppKeyForm
     empty_title = "No key yet"
-    empty_text = "Make one for your app: with it the app registers its devices. Make another for your back office."
+    empty_text = "With a key your app registers its devices; your back office needs one of its own."
     list_display = ("name", "what_for", "begins_with", "made", "state")
     list_display_links = ("name",)
     list_filter = ("kind",)

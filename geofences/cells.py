@@ -24,6 +24,7 @@ _AT_ONCE = 500  # shapes whose cells are judged together; bounds memory
 
 Cells = NDArray[np.uint64]
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,8 +148,9 @@ class _Judge:
             if isinstance(shape, Circle):
                 self._circles[:, position] = shape.lat, shape.lng, shape.radius_m
             else:
-                self._areas[position] = _around(shape)
+                self._areas[position] = shape
         shapely.prepare(self._areas)
+        self._copies = np.full(len(shapes), None, object)
 
     def verdict(self, candidates: _Owned) -> tuple[Bools, Bools]:
         reach = Reach.of(candidates.cells)
@@ -158,22 +160,29 @@ class _Judge:
         holds, touches = away_m + reach_m <= radius_m, away_m - reach_m <= radius_m
         flat = np.flatnonzero(~self._round[candidates.owner])
         if len(flat):
-            areas = self._areas[candidates.owner[flat]]
-            outlines = shapely.polygons(reach.outlines()[flat])
-            touches[flat] = shapely.intersects(areas, outlines)
-            edge = flat[touches[flat]]
-            holds[edge] = shapely.covers(areas[touches[flat]], outlines[touches[flat]])
+            outlines = reach.outlines()[flat]
+            areas = self._seen_by(outlines, candidates.owner[flat])
+            polygons = shapely.polygons(outlines)
+            touches[flat] = meets = shapely.intersects(areas, polygons)
+            holds[flat[meets]] = shapely.covers(areas[meets], polygons[meets])
         return holds, touches
 
+    def _seen_by(self, outlines: Floats, owner: NDArray[np.int64]) -> NDArray[np.object_]:
+        """The shapes as outlines see them: across the antimeridian one, not two that end there."""
+        areas = self._areas[owner]
+        beyond = np.flatnonzero(np.abs(outlines[:, :, 0]).max(axis=1) > 180)
+        for position in np.unique(owner[beyond]).tolist():
+            if self._copies[position] is None:
+                self._copies[position] = _all_around(self._areas[position])
+        areas[beyond] = self._copies[owner[beyond]]
+        return areas
 
-def _around(shape: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
-    """The shape as cells across the antimeridian see it: one, not two that end there."""
-    west, _, east, _ = shape.bounds
-    if west > -180 and east < 180:
-        return shape
+
+def _all_around(shape: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
     around: Polygon | MultiPolygon = shapely.unary_union(
         [shifted(shape, turn) for turn in (-360, 0, 360)]
     )
+    shapely.prepare(around)
     return around
 
 

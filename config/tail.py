@@ -185,10 +185,11 @@ def places_within(brand_id: int, bounds: Bounds, *, limit: int) -> list[dict[str
                      WHERE p.geofence_id = g.id AND p.state IN ('inside', 'leaving'))
               FROM geofences_geofence g
              WHERE brand_id = %s AND retired_at IS NULL
-               AND geometry && ST_MakeEnvelope(%s, %s, %s, %s, 4326)
+               AND geometry && ST_Expand(ST_MakeEnvelope(%s, %s, %s, %s, 4326), %s)
              ORDER BY ST_Area(geometry) DESC LIMIT %s
             """,
-            ((east - west) / 2000, brand_id, west, south, east, north, limit),
+            # A circle is stored as its middle: look a little beyond the edge of the view.
+            ((east - west) / 2000, brand_id, west, south, east, north, (east - west) / 5, limit),
         )
         return [
             {

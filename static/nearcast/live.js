@@ -1,5 +1,5 @@
 // The live page: geofences on the map, phones and happenings on a canvas above it, the feed beside.
-import { makeMap } from "./map.js";
+import { circle, makeMap } from "./map.js";
 import { calm, h } from "./dom.js";
 import { Sky } from "./sky.js";
 
@@ -194,7 +194,7 @@ let inside = new Map(); // geofence → phones in it, kept by what the feed says
 
 function showPlaces(features) {
   inside = new Map(features.map((each) => [each.id, each.properties.inside]));
-  const drawn = features.map((each) => (each.properties.radius_m ? { ...each, geometry: circle(each) } : each));
+  const drawn = features.map((each) => (each.properties.radius_m ? { ...each, geometry: circle(each.geometry.coordinates, each.properties.radius_m) } : each));
   map.getSource("places").setData({ type: "FeatureCollection", features: drawn });
   for (const [id, count] of inside) map.setFeatureState({ source: "places", id }, { inside: count });
 }
@@ -203,18 +203,6 @@ function people(id, more) {
   if (!inside.has(id)) return;
   inside.set(id, Math.max(0, inside.get(id) + more));
   map.setFeatureState({ source: "places", id }, { inside: inside.get(id) });
-}
-
-/** A circle as a polygon: metres to degrees at its latitude. */
-function circle({ geometry, properties }) {
-  const [lng, lat] = geometry.coordinates;
-  const high = properties.radius_m / 111195;
-  const wide = high / Math.max(0.01, Math.cos((lat * Math.PI) / 180));
-  const ring = Array.from({ length: 49 }, (_, step) => {
-    const angle = (step / 48) * 2 * Math.PI;
-    return [lng + wide * Math.cos(angle), lat + high * Math.sin(angle)];
-  });
-  return { type: "Polygon", coordinates: [ring] };
 }
 
 function addLayers() {
@@ -253,7 +241,9 @@ function click(event) {
 // -- start -----------------------------------------------------------------------------------
 
 const { map, popup } = await makeMap(document.getElementById("live-map"));
-const sky = new Sky(document.getElementById("live-sky"), map, { calmly });
+const canvas = document.getElementById("live-sky");
+map.getCanvasContainer().append(canvas); // above the map, below its buttons and what pops up
+const sky = new Sky(canvas, map, { calmly });
 addLayers();
 map.on("moveend", calm(250, look));
 map.on("click", click);

@@ -94,8 +94,8 @@ def normalise(geometry: shapely.Geometry, *, repair: bool = False) -> Polygon | 
     the earth holds the pole on its left (RFC 7946, section 3.1.6). What already is in its place
     keeps every coordinate to the last bit.
 
-    Raises GeometryError. `repair=True` mends rings that cross or touch themselves, where that
-    changes the area by less than a hundredth.
+    Raises GeometryError. `repair=True` unites parts that overlap, and mends rings that cross or
+    touch themselves where that changes the area by less than a hundredth.
     """
     _check_area(geometry)
     flat = shapely.force_2d(geometry)
@@ -106,8 +106,8 @@ def normalise(geometry: shapely.Geometry, *, repair: bool = False) -> Polygon | 
     parts = [_valid(part, repair=repair) for part in _unwrapped_parts(flat)]
     inside = [piece for part in parts for piece in _cut(part)]
     whole = inside[0] if len(inside) == 1 else MultiPolygon(inside)
-    if not shapely.is_valid(whole):  # parts that overlap
-        whole = _mended(whole, repair=repair)
+    if not shapely.is_valid(whole):
+        whole = _united(whole, repair=repair)
     oriented: Polygon | MultiPolygon = shapely.orient_polygons(whole)
     return oriented
 
@@ -183,7 +183,7 @@ def _valid(part: Polygon, *, repair: bool) -> Polygon | MultiPolygon:
     return part if shapely.is_valid(part) else _mended(part, repair=repair)
 
 
-def _mended(broken: Polygon | MultiPolygon, *, repair: bool) -> Polygon | MultiPolygon:
+def _mended(broken: Polygon, *, repair: bool) -> Polygon | MultiPolygon:
     why = shapely.is_valid_reason(broken)
     if not repair:
         raise GeometryError(GeometryReason.SELF_CROSSING, why)
@@ -191,12 +191,20 @@ def _mended(broken: Polygon | MultiPolygon, *, repair: bool) -> Polygon | MultiP
     if shapely.is_empty(mended) or not isinstance(mended, Polygon | MultiPolygon):
         raise GeometryError(GeometryReason.NOT_AN_AREA, f"{why}; nothing is left when mended")
     # Rings as drawn, each loop with its sign: a figure of eight cancels itself out here.
-    drawn = sum(shapely.area(part) for part in shapely.get_parts(broken))
-    if abs(mended.area - drawn) > _SAFE_REPAIR * mended.area:
+    if abs(mended.area - broken.area) > _SAFE_REPAIR * mended.area:
         raise GeometryError(
             GeometryReason.SELF_CROSSING, f"{why}; mending it would change its area too much"
         )
     return mended
+
+
+def _united(overlapping: MultiPolygon, *, repair: bool) -> Polygon | MultiPolygon:
+    """Valid parts that overlap: inside any of them is inside."""
+    if not repair:
+        why = shapely.is_valid_reason(overlapping)
+        raise GeometryError(GeometryReason.SELF_CROSSING, f"parts overlap: {why}")
+    united: Polygon | MultiPolygon = shapely.unary_union(overlapping)
+    return united
 
 
 def _cut(part: Polygon | MultiPolygon) -> Iterator[Polygon]:

@@ -104,8 +104,8 @@ def _around_circle(shape: Circle, rng: np.random.Generator, count: int) -> tuple
 
 
 def blob(rng: np.random.Generator, *, lat: float, lng: float, radius_m: float, corners: int) -> Any:
-    """A crooked polygon without holes."""
-    angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    """A crooked star without holes; for three corners and more it never crosses itself."""
+    angle = (np.arange(corners) + rng.uniform(0, 0.8, corners)) * (2 * np.pi / corners)
     away_deg = radius_m * rng.uniform(0.5, 1.0, corners) / 111_195
     y = lat + away_deg * np.sin(angle)
     x = lng + away_deg * np.cos(angle) / np.cos(np.radians(lat))

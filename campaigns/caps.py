@@ -7,8 +7,8 @@ offers exactly w apart are fine. Offers held back for later count at the time th
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -74,39 +74,55 @@ class Full(NamedTuple):
     next_ms: int | None
 
 
-@dataclass(slots=True)
 class Counts:
-    """The offers that caps look at, by what they count for; grows as a batch decides."""
+    """The offers that caps look at; grows as a batch decides. Times by key are made when asked."""
 
-    brand_id: int
-    times: dict[Key, list[int]] = field(default_factory=dict)
-    watched: frozenset[str] = frozenset()  # tags that some cap counts by
+    __slots__ = ("_devices", "_persons", "_times", "brand_id", "totals")
 
-    def add(self, offer: Offer, *, shared: bool = True) -> None:
-        """Remember one offer under every key that a cap may ask for.
+    def __init__(self, brand_id: int) -> None:
+        self.brand_id = brand_id
+        # Times of the offers to everybody, for ("campaign", id) and ("brand", id): only there
+        # where the sum was read under its lock.
+        self.totals: dict[Key, list[int]] = {}
+        self._devices: dict[int, list[Offer]] = {}
+        self._persons: dict[str, list[Offer]] = {}
+        self._times: dict[Key, list[int]] = {}
 
-        Not `shared`: an offer of the past, whose campaign's and brand's sums were read as such.
-        """
-        for key in self._keys(offer):
-            insort(self.times.setdefault(key, []), offer.at_ms)
-        if shared:
-            for total in (("campaign", offer.campaign_id), ("brand", self.brand_id)):
-                # Only where the sum was read under its lock: else it would begin at nothing.
-                if total in self.times:
-                    insort(self.times[total], offer.at_ms)
+    def add(self, offer: Offer) -> None:
+        """Remember an offer that was just decided."""
+        self.recall(offer)
+        for total in (("campaign", offer.campaign_id), ("brand", self.brand_id)):
+            if total in self.totals:
+                insort(self.totals[total], offer.at_ms)
 
-    def _keys(self, offer: Offer) -> Iterable[Key]:
-        _, device_id, person, campaign_id, geofence_id, tags = offer
-        yield ("device", device_id, campaign_id)
-        yield ("device", device_id)
-        yield ("person", person, campaign_id)
-        yield ("person", person)
-        if geofence_id is not None:
-            yield ("place", person, geofence_id, campaign_id)
-            yield ("place", person, geofence_id)
-        for tag in tags:
-            if tag in self.watched:
-                yield ("tag", person, tag)
+    def recall(self, offer: Offer) -> None:
+        """Remember an offer of the past; sums over everybody were read as such."""
+        self._devices.setdefault(offer.device_id, []).append(offer)
+        self._persons.setdefault(offer.person, []).append(offer)
+        self._times.clear()
+
+    def times(self, key: Key) -> Sequence[int]:
+        """When the offers under a key were made, sorted."""
+        found = self._times.get(key)
+        if found is None:
+            kind = key[0]
+            if kind in {"campaign", "brand"}:
+                return self.totals.get(key, ())
+            found = self._times[key] = sorted(offer.at_ms for offer in self._under(key))
+        return found
+
+    def _under(self, key: Key) -> Iterator[Offer]:
+        kind, owner, *rest = key
+        offers = self._devices if kind == "device" else self._persons
+        for offer in offers.get(owner, ()):  # type: ignore[call-overload]
+            if kind == "tag":
+                if rest[0] in offer.tags:
+                    yield offer
+            elif kind == "place":
+                if rest == [offer.geofence_id, offer.campaign_id][: len(rest)]:
+                    yield offer
+            elif not rest or rest[0] == offer.campaign_id:
+                yield offer
 
 
 def key_of(cap: Cap, offer: Offer, brand_id: int) -> Key | None:
@@ -133,7 +149,7 @@ def reached(caps: Sequence[Cap], offer: Offer, counts: Counts, tz: ZoneInfo) -> 
         key = key_of(cap, offer, counts.brand_id)
         if key is None:
             continue
-        full = check(cap, counts.times.get(key, ()), offer.at_ms, tz)
+        full = check(cap, counts.times(key), offer.at_ms, tz)
         if full is not None:
             return full
     return None

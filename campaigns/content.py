@@ -206,6 +206,8 @@ def _problem(source: str) -> str:
 
 
 def _rendered(field: str, source: str, names: Mapping[str, Any]) -> str:
+    if "{" not in source:
+        return source.strip()
     try:
         text: str = _parsed(source).render(**names)
     # Templates are programs of strangers: whatever goes wrong in one is its own fault, named,

@@ -17,7 +17,7 @@ from django.db import connection
 from campaigns import caps as capping
 from campaigns import rules
 from campaigns.catalogue import Catalogue
-from campaigns.moments import Happening
+from campaigns.moments import Happening, person_of
 
 # An offer is held for quiet hours at most this long after it was made: how far back a row may
 # have been written whose due time still counts.
@@ -33,15 +33,23 @@ _LOCK_CAMPAIGNS = (
 )
 _LOCK_BRANDS = "SELECT id FROM brands_brand WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
 _AT = "(extract(epoch FROM coalesce(d.sent_at, d.due_at)) * 1000)::bigint"
+# By device as well: what it was offered before somebody logged in counts for it still.
 _OFFERS = f"""
+    WITH mine AS (
+      SELECT d.id FROM unnest(%s::bigint[], %s::text[]) AS u(brand_id, person)
+        JOIN notifications_delivery d ON d.brand_id = u.brand_id AND d.person = u.person
+       WHERE d.created_at > %s
+       UNION
+      SELECT d.id FROM notifications_delivery d
+       WHERE d.device_id = ANY(%s) AND d.created_at > %s
+    )
     SELECT d.brand_id, {_AT}, d.device_id, d.person, d.campaign_id, d.geofence_id,
            coalesce(g.tags, '{{}}'), d.transactional, d.campaign_name, d.priority,
            (extract(epoch FROM t.occurred_at) * 1000)::bigint
-      FROM unnest(%s::bigint[], %s::text[]) AS u(brand_id, person)
-      JOIN notifications_delivery d ON d.brand_id = u.brand_id AND d.person = u.person
+      FROM mine JOIN notifications_delivery d USING (id)
       LEFT JOIN geofences_geofence g ON g.id = d.geofence_id
       LEFT JOIN devices_transition t ON d.moment_kind = 'transition' AND t.id = d.moment_id
-     WHERE d.created_at > %s AND d.state = ANY(%s)
+     WHERE d.state = ANY(%s) AND d.brand_id = ANY(%s)
 """  # noqa: S608 - only names of our own columns are put in
 _SHARED_OF_CAMPAIGNS = f"""
     SELECT u.campaign_id, d.at
@@ -83,24 +91,29 @@ def lock_and_read(
 ) -> Offers:
     """Take the locks for the offers that may be made, then read those that were.
 
-    At most six queries, none where nothing may be offered.
+    At most seven queries, none where nothing may be offered.
     """
     offers = Offers()
-    persons: dict[tuple[int, str], None] = {}
+    persons: set[tuple[int, str]] = set()
+    devices: dict[int, int] = {}  # and their brands
     campaigns: dict[int, rules.Campaign] = {}
     for happening, campaign in likely:
-        persons[happening.brand.id, happening.moment.subject.person] = None
+        subject = happening.moment.subject
+        persons.add((happening.brand.id, subject.person))
+        devices[subject.device_id] = happening.brand.id
         campaigns[campaign.id] = campaign
     if not persons:
         return offers
     judged = [one for one in campaigns.values() if not one.transactional]
     caps = [(one, cap) for one in judged for cap in one.caps]
-    watched = frozenset(cap.tag for _, cap in caps if cap.tag)
-    for brand_id, _ in persons:
-        offers.counts.setdefault(brand_id, capping.Counts(brand_id=brand_id, watched=watched))
-    _lock_persons(persons)
+    for brand_id in set(devices.values()):
+        offers.counts[brand_id] = capping.Counts(brand_id)
+    _lock_persons(
+        persons
+        | {(brand_id, person_of(device_id, None)) for device_id, brand_id in devices.items()}
+    )
     _read_shared(offers, [(one, cap) for one, cap in caps if cap.is_shared], now)
-    _read_persons(offers, persons, since(now, (cap for _, cap in caps)), catalogue)
+    _read_offers(offers, persons, devices, since(now, (cap for _, cap in caps)), catalogue)
     return offers
 
 
@@ -129,23 +142,25 @@ def _lock_persons(persons: Iterable[tuple[int, str]]) -> None:
         cursor.execute(_LOCK_PERSONS, (keys,))
 
 
-def _read_persons(
+def _read_offers(
     offers: Offers,
-    persons: Mapping[tuple[int, str], None],
+    persons: set[tuple[int, str]],
+    devices: Mapping[int, int],
     since_at: datetime,
     catalogue: Catalogue,
 ) -> None:
     brand_ids, names = zip(*persons, strict=True)
+    asked = (list(brand_ids), list(names), since_at, list(devices), since_at)
     with connection.cursor() as cursor:
-        cursor.execute(_OFFERS, (list(brand_ids), list(names), since_at, list(COUNTED)))
+        cursor.execute(_OFFERS, (*asked, list(COUNTED), list(offers.counts)))
         for row in cursor.fetchall():
             brand_id, at_ms, device_id, person, campaign_id, geofence_id, tags = row[:7]
             transactional, name, priority, occurred_ms = row[7:]
             if transactional:
                 continue
-            counts = offers.counts[brand_id]
-            offer = capping.Offer(at_ms, device_id, person, campaign_id, geofence_id, tuple(tags))
-            counts.add(offer, shared=False)
+            offers.counts[brand_id].recall(
+                capping.Offer(at_ms, device_id, person, campaign_id, geofence_id, tuple(tags))
+            )
             if occurred_ms is not None:
                 entry = catalogue.entries.get(campaign_id)
                 group = "" if entry is None else entry.campaign.group
@@ -188,4 +203,4 @@ def _read_shared(
                 times[key].append(at_ms)
         for counts in offers.counts.values():
             for key, found in times.items():
-                counts.times[kind, key] = sorted(found)
+                counts.totals[kind, key] = sorted(found)

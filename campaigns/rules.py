@@ -1,14 +1,14 @@
 """Whether a campaign speaks at a moment: the first reason against it, in a fixed order. Pure.
 
-The order is the order of `_GATES` and then of `decide`: what is wrong with the campaign, with the
-moment, with consent, with the person, with the hour, with a better campaign, with too much. It is
-part of the contract with support: the first reason that applies is the one that is stored.
+The order is the order of `_REASONS` and then of `restrain`: what is wrong with the campaign, with
+the moment, with consent, with the person, with the hour, with a better campaign, with too much. It
+is part of the contract with support: the first reason that applies is the one that is stored.
 Instants are epoch milliseconds. Nothing here reads a clock, a row or a setting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ class Reason(StrEnum):
 SENDS = frozenset({Reason.MATCHED, Reason.HELD})
 
 Trace = dict[str, Any]
+Gate = Callable[["Campaign", "Moment"], Trace | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +75,11 @@ class Campaign:
     initial_state: InitialState = InitialState.SUPPRESS
     transactional: bool = False
     problem: str = ""  # why it cannot be used at all
+    # Those of the gates that can object at all, in their order: most campaigns need few.
+    gates: tuple[Gate, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gates", tuple(_applicable(self)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,8 +136,10 @@ class History:
     winners: dict[str, Winner] = field(default_factory=dict)
 
 
-# Exits that no phone made: the place or the consent went away, not the person.
-_ADMINISTRATIVE = frozenset({"geofence_ended", "geofence_moved", "disarmed", "consent_withdrawn"})
+# Exits that nobody walked: the place, the consent or the phone's voice went away.
+_NO_CROSSING = frozenset(
+    {"geofence_ended", "geofence_moved", "disarmed", "consent_withdrawn", "silence"}
+)
 
 
 def decide(campaign: Campaign, moment: Moment, history: History) -> Decision:
@@ -144,11 +152,34 @@ def decide(campaign: Campaign, moment: Moment, history: History) -> Decision:
 
 def gate(campaign: Campaign, moment: Moment) -> Refusal | None:
     """The first reason that needs no look at other offers, and so no lock."""
-    for rule in _GATES:
+    for rule in campaign.gates:
         trace = rule(campaign, moment)
         if trace is not None:
             return Refusal(_REASONS[rule], trace)
     return None
+
+
+def _applicable(campaign: Campaign) -> Iterator[Gate]:
+    needless: set[Gate] = set()
+    if not campaign.problem:
+        needless.add(_malformed)
+    if campaign.starts_ms is None and campaign.ends_ms is None:
+        needless.add(_outside_window)
+    if campaign.on is not TriggerOn.EXITED:
+        needless.add(_not_a_crossing)
+    if campaign.on is TriggerOn.EVENT or campaign.initial_state is InitialState.FIRE:
+        needless.add(_initial_state)
+    if not campaign.where:
+        needless.add(_event_differs)
+    if campaign.transactional:
+        needless |= {_no_marketing_consent, _quiet_hours}
+    if not campaign.audience.leaves:
+        needless.add(_not_in_audience)
+    if not campaign.dayparts or campaign.outside_dayparts is HoursPolicy.HOLD:
+        needless.add(_outside_daypart)
+    if campaign.quiet is None or campaign.quiet_policy is HoursPolicy.HOLD:
+        needless.add(_quiet_hours)
+    return (rule for rule in _REASONS if rule not in needless)
 
 
 def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
@@ -219,17 +250,13 @@ def _outside_window(campaign: Campaign, moment: Moment) -> Trace | None:
 
 
 def _not_a_crossing(_campaign: Campaign, moment: Moment) -> Trace | None:
-    if moment.on is TriggerOn.EXITED and (
-        moment.reason in _ADMINISTRATIVE or moment.reason == "silence"
-    ):
-        return {"transition_reason": moment.reason}
-    return None
+    return {"transition_reason": moment.reason} if moment.reason in _NO_CROSSING else None
 
 
 def _initial_state(campaign: Campaign, moment: Moment) -> Trace | None:
-    policy = campaign.initial_state
-    if policy is InitialState.FIRE or not moment.began_initially:
+    if not moment.began_initially:
         return None
+    policy = campaign.initial_state
     if policy is InitialState.REQUIRE_EXIT or moment.on is TriggerOn.ENTERED:
         return {"policy": policy.value}
     return None
@@ -256,8 +283,8 @@ def _no_location_consent(_campaign: Campaign, moment: Moment) -> Trace | None:
     return {}
 
 
-def _no_marketing_consent(campaign: Campaign, moment: Moment) -> Trace | None:
-    return None if campaign.transactional or moment.subject.consent_marketing else {}
+def _no_marketing_consent(_campaign: Campaign, moment: Moment) -> Trace | None:
+    return None if moment.subject.consent_marketing else {}
 
 
 def _not_in_audience(campaign: Campaign, moment: Moment) -> Trace | None:
@@ -269,24 +296,18 @@ def _not_in_audience(campaign: Campaign, moment: Moment) -> Trace | None:
 
 
 def _outside_daypart(campaign: Campaign, moment: Moment) -> Trace | None:
-    if campaign.outside_dayparts is HoursPolicy.HOLD or hours.is_open(
-        moment.local.weekday, moment.local.minute, campaign.dayparts
-    ):
+    if hours.is_open(moment.local.weekday, moment.local.minute, campaign.dayparts):
         return None
     return _hour_trace(campaign, moment)
 
 
 def _quiet_hours(campaign: Campaign, moment: Moment) -> Trace | None:
-    if (
-        campaign.transactional
-        or campaign.quiet_policy is HoursPolicy.HOLD
-        or not hours.is_quiet(moment.local.weekday, moment.local.minute, campaign.quiet)
-    ):
+    if not hours.is_quiet(moment.local.weekday, moment.local.minute, campaign.quiet):
         return None
     return _hour_trace(campaign, moment)
 
 
-_REASONS: dict[Callable[[Campaign, Moment], Trace | None], Reason] = {
+_REASONS: dict[Gate, Reason] = {
     _malformed: Reason.MALFORMED,
     _outside_window: Reason.OUTSIDE_WINDOW,
     _not_a_crossing: Reason.NOT_A_CROSSING,
@@ -299,7 +320,6 @@ _REASONS: dict[Callable[[Campaign, Moment], Trace | None], Reason] = {
     _outside_daypart: Reason.OUTSIDE_DAYPART,
     _quiet_hours: Reason.QUIET_HOURS,
 }
-_GATES = tuple(_REASONS)
 
 
 def _hour_trace(campaign: Campaign, moment: Moment) -> Trace:

@@ -209,6 +209,19 @@ def test_a_person_with_two_phones_is_one_person() -> None:
     assert Delivery.objects.count() == 1
 
 
+def test_what_a_phone_was_offered_before_its_owner_logged_in_counts_for_it() -> None:
+    brand = make_brand()
+    shop, device = make_circle(brand), make_device(brand)
+    make_campaign(brand, shop, caps=[{"limit": 1, "window_s": DAY_S}])
+    make_transition(device, shop)
+    evaluate_once(now=now())
+    device.external_id = "ann"
+    device.save()
+    make_transition(device, shop)
+    evaluate_once(now=now())
+    assert reasons() == ["matched", "cap_reached"]
+
+
 def test_the_brands_caps_count_over_its_campaigns() -> None:
     brand = make_brand(caps=[{"limit": 1, "window_s": DAY_S, "scope": "device"}])
     one, two, device = make_circle(brand), make_circle(brand), make_device(brand)

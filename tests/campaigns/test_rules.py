@@ -38,11 +38,16 @@ OTHER = Winner(campaign_id=3, name="Tea", priority=9)
         (Reason.OUTSIDE_WINDOW, {"ends_ms": NOON_MS}, {}, {"ends_at": NOON_MS}),
         (
             Reason.NOT_A_CROSSING,
-            {},
+            {"on": TriggerOn.EXITED},
             {"on": TriggerOn.EXITED, "reason": "disarmed"},
             {"transition_reason": "disarmed"},
         ),
-        (Reason.NOT_A_CROSSING, {}, {"on": TriggerOn.EXITED, "reason": "silence"}, {}),
+        (
+            Reason.NOT_A_CROSSING,
+            {"on": TriggerOn.EXITED},
+            {"on": TriggerOn.EXITED, "reason": "silence"},
+            {},
+        ),
         (Reason.INITIAL_STATE, {}, {"began_initially": True}, {"policy": "suppress"}),
         (
             Reason.MATCHED,

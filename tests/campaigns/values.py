@@ -56,7 +56,7 @@ def a_moment(**fields: Any) -> rules.Moment:
 
 
 def a_history(*offers: caps.Offer, **winners: rules.Winner) -> rules.History:
-    counts = caps.Counts(brand_id=1)
+    counts = caps.Counts(1)
     for offer in offers:
         counts.add(offer)
     return rules.History(counts=counts, winners=dict(winners))

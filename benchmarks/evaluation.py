@@ -1,0 +1,263 @@
+"""P6: transitions a second that one evaluation worker settles, each against 20 candidates.
+
+Every transition is claimed, judged by 20 campaigns with audiences, hours and caps over a history of
+offers, and leaves 20 decisions and the deliveries that follow, committed. No peer does this work:
+Tile38 and Koncorde end where it begins, so the rows stand beside the goal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+DATABASE = "nearcast_bench_evaluation"
+GOAL_PER_S = 2_000
+CANDIDATES = 20
+DEVICES = 10_000
+PLACES = 500
+PAST_OFFERS = 5  # of each device, in the last days
+
+Row = dict[str, Any]
+
+
+def run(quick: bool) -> list[Row]:
+    """Return the rows of P6."""
+    count = 4_000 if quick else 20_000
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.evaluation", str(count)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return [
+        {
+            "row": "P6",
+            "case": case,
+            "value": value,
+            "unit": unit,
+            "peer": "goal" if unit == "transitions/s" else None,
+            "peer_value": GOAL_PER_S if unit == "transitions/s" else None,
+            "ratio": round(value / GOAL_PER_S, 2) if unit == "transitions/s" else None,
+        }
+        for case, value, unit in json.loads(done.stdout.splitlines()[-1])
+    ]
+
+
+def main(count: int) -> None:
+    """Make a database, fill it, time the worker, drop the database."""
+    home = os.environ["DATABASE_URL"]
+    _recreate(home)
+    try:
+        os.environ["DATABASE_URL"] = urlunsplit(urlsplit(home)._replace(path=f"/{DATABASE}"))
+        os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+        os.environ["NEARCAST_LOG_LEVEL"] = "WARNING"
+        import django
+        from django.core.management import call_command
+        from django.db import connection
+
+        django.setup()
+        call_command("migrate", verbosity=0)
+        print(json.dumps(_measure(count)))
+        connection.close()
+    finally:
+        _recreate(home, make=False)
+
+
+def _recreate(home: str, *, make: bool = True) -> None:
+    import psycopg
+
+    with psycopg.connect(home.replace("postgis:", "postgresql:"), autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{DATABASE}" WITH (FORCE)')
+        if make:
+            connection.execute(f'CREATE DATABASE "{DATABASE}"')
+
+
+def _measure(count: int) -> list[tuple[str, float, str]]:
+    from django.db import connection
+
+    brand_id = _people()
+    found: list[tuple[str, float, str]] = []
+    for case, make in (("mixed verdicts", _mixed), ("all pass, one wins", _all_pass)):
+        _campaigns(brand_id, make)
+        _transitions(brand_id, count)
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+        rate, cpu_us = _timed()
+        found.append((f"{case}, {CANDIDATES} candidates", rate, "transitions/s"))
+        found.append((f"{case}, the worker's own processor time", cpu_us, "µs/transition"))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT pg_relation_size('campaigns_decision') / count(*),
+                      pg_total_relation_size('campaigns_decision') / count(*)
+                 FROM campaigns_decision"""
+        )
+        row, total = cursor.fetchone()
+    found.append(("a decision with its trace", row, "bytes"))
+    found.append(("a decision with its indexes", total, "bytes"))
+    return found
+
+
+def _timed() -> tuple[float, float]:
+    """Transitions a second by the clock, and microseconds of this process for each."""
+    from campaigns.evaluation import evaluate_once
+
+    now = datetime.now(UTC)
+    evaluate_once(now=now, limit=10)  # the catalogue, the connection
+    settled, began, busy = 0, time.perf_counter(), time.process_time()
+    while done := evaluate_once(now=now):
+        settled += done
+    took_s, busy_s = time.perf_counter() - began, time.process_time() - busy
+    return round(settled / took_s), round(busy_s / settled * 1e6)
+
+
+# -- a brand with people, places, campaigns and what happened --------------------------------
+
+
+def _people() -> int:
+    from django.contrib.gis.geos import Point
+    from django.db import connection
+
+    from brands.models import Brand
+    from devices.models import Device
+    from geofences.models import Geofence
+
+    caps = [{"limit": 50, "window_s": 604_800, "scope": "person"}]
+    quiet = {"from": "03:00", "to": "03:30"}
+    brand = Brand.objects.create(name="Bench", slug="bench", caps=caps, quiet_hours=quiet)
+    Geofence.objects.bulk_create(
+        Geofence(
+            brand=brand,
+            name=f"Place {number}",
+            geometry=Point(24.9 + number / 1000, 60.1, srid=4326),
+            radius_m=100,
+            tags=["shop"],
+        )
+        for number in range(PLACES)
+    )
+    zones = ["Europe/Helsinki", "America/New_York", "Asia/Kolkata", "UTC"]
+    Device.objects.bulk_create(
+        (
+            Device(
+                brand=brand,
+                installation_id=str(number),
+                platform=("ios", "android")[number % 2],
+                external_id=f"person {number}",
+                locale="en",
+                timezone=zones[number % 4],
+                attributes={"plan": ("prepaid", "postpaid")[number % 3 == 0], "age": number % 90},
+                consent_location=True,
+                consent_marketing=True,
+            )
+            for number in range(DEVICES)
+        ),
+        batch_size=5_000,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO notifications_delivery (
+                 brand_id, device_id, person, campaign_id, campaign_name, campaign_version,
+                 variant, moment_kind, key, channel, transactional, content, gates, state, reason,
+                 priority, created_at, due_at, expires_at, attempt_count, sent_at)
+               SELECT brand_id, d.id, external_id, 1000 + n %% 5, '', 1, '', 'event',
+                      'past ' || n, 'push', false, '{}', '{}', 'sent', '', 0, at, at, at, 1, at
+                 FROM devices_device d, generate_series(1, %s) n,
+                      LATERAL (SELECT now() - n * interval '9 hours' AS at) t""",
+            (PAST_OFFERS,),
+        )
+    return brand.pk
+
+
+def _campaigns(brand_id: int, make: Callable[[int], dict[str, Any]]) -> None:
+    from brands.models import Brand
+    from campaigns import publishing
+    from campaigns.models import Campaign
+
+    brand = Brand.objects.get(pk=brand_id)
+    for old in Campaign.objects.filter(state="live"):
+        publishing.end(old, actor=None)
+    for number in range(CANDIDATES):
+        raw = {
+            "trigger": {"on": "entered", "tags": ["shop"]},
+            "content": {
+                "title": "Hello {{ device.attributes.name | default: 'you' }}",
+                "body": "{{ place.name }} has something for you",
+            },
+            "priority": number,
+            **make(number),
+        }
+        campaign = publishing.create(brand=brand, name=f"c{number}", raw=raw, actor=None)
+        publishing.publish(campaign, actor=None, now=datetime.now(UTC))
+
+
+def _all_pass(number: int) -> dict[str, Any]:
+    return {
+        "audience": {
+            "all": [
+                {"attribute": "age", "op": "gte", "value": 0},
+                {"platform": ["ios", "android"]},
+                {"locale": "en"},
+            ]
+        },
+        "caps": [
+            {"limit": 100 + number, "window_s": 86_400, "scope": "device"},
+            {"limit": 1_000, "window_s": 604_800, "scope": "person"},
+        ],
+        "dayparts": [{"from": "00:00", "to": "24:00"}],
+    }
+
+
+def _mixed(number: int) -> dict[str, Any]:
+    """A fifth each: not for this plan, not for this age, not now, capped, fine."""
+    wanted = _all_pass(number)
+    kind = number % 5
+    if kind == 0:
+        wanted["audience"]["all"].append({"attribute": "plan", "value": "postpaid"})
+    elif kind == 1:
+        wanted["audience"]["all"].append({"attribute": "age", "op": "lt", "value": 10})
+    elif kind == 2:
+        wanted["dayparts"] = [{"days": ["sat"], "from": "10:00", "to": "10:01"}]
+    elif kind == 3:
+        wanted["caps"].append({"limit": 1, "window_s": 86_400, "scope": "brand"})
+    return wanted
+
+
+def _transitions(brand_id: int, count: int) -> None:
+    from django.db import connection
+
+    at = datetime.now(UTC) - timedelta(seconds=30)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT coalesce(max(visit_id), 0) FROM devices_transition")
+        start = cursor.fetchone()[0]
+        cursor.execute(
+            """INSERT INTO devices_transition (
+                 brand_id, device_id, geofence_id, kind, visit_id, dwell_s, entered_at,
+                 occurred_at, recorded_at, reason, lat, lng, accuracy_m, parked_reason)
+               SELECT %(brand)s, d.id, g.id, 'entered', %(start)s + n, 0, at, at, at, '', 60.1,
+                      24.9, 10, ''
+                 FROM generate_series(1, %(count)s) n,
+                      LATERAL (SELECT %(at)s + n * interval '1 millisecond' AS at) t,
+                      LATERAL (SELECT min(id) + n %% %(devices)s AS id FROM devices_device) d,
+                      LATERAL (SELECT min(id) + n %% %(places)s AS id FROM geofences_geofence) g""",
+            {
+                "brand": brand_id,
+                "start": start,
+                "count": count,
+                "at": at,
+                "devices": DEVICES,
+                "places": PLACES,
+            },
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -90,7 +90,7 @@ async def drive(
             sent += 1
         await asyncio.sleep(0.001)
     settled = time.perf_counter() + SETTLE_S
-    while len(book.latencies) < total and time.perf_counter() < settled:
+    while len(book.latencies) < total and time.perf_counter() < settled:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     ranked = sorted(book.latencies)
     return {

@@ -1,4 +1,4 @@
-"""Registers the app `campaigns` with Django and its tables with `devices.holdings`."""
+"""Registers the app `campaigns` with Django, and with what lies below: holdings and gates."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ class CampaignsConfig(AppConfig):
     verbose_name = "Campaigning"
 
     def ready(self) -> None:
-        """Say what this app holds about a device."""
+        """Say what this app holds about a device, and look at offers before they are sent."""
         from campaigns.personal import HOLDINGS
+        from campaigns.standing import still_live
         from devices.holdings import hold
+        from notifications.delivering import add_gate
 
         hold(*HOLDINGS)
+        add_gate(still_live)

@@ -99,8 +99,8 @@ class SpanField(forms.MultiValueField):
         units = units or {60: "minutes", 3600: "hours", 86_400: "days"}
         super().__init__(
             fields=(
-                forms.FloatField(min_value=0),
-                forms.TypedChoiceField(coerce=int, choices=list(units.items())),
+                forms.FloatField(min_value=0, required=False),
+                forms.TypedChoiceField(coerce=int, choices=list(units.items()), required=False),
             ),
             widget=SpanWidget(units),
             require_all_fields=False,
@@ -108,7 +108,7 @@ class SpanField(forms.MultiValueField):
         )
 
     def compress(self, values: list[Any]) -> int | None:
-        if not values or values[0] is None:
+        if not values or values[0] is None or not values[1]:
             return None
         number_s: int = round(values[0] * values[1])
         return number_s

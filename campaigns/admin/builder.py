@@ -530,7 +530,8 @@ def _named(brand: Brand, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _differs(live: CampaignVersion, campaign: Campaign) -> bool:
-    return (live.definition, live.name) != (campaign.draft, campaign.name)
+    # As values: what spells out a default says the same as what leaves it out.
+    return (read(live.definition), live.name) != (read(campaign.draft), campaign.name)
 
 
 def _steps(campaign: Campaign) -> list[dict[str, str]]:

@@ -26,7 +26,6 @@ function* corners(coordinates) {
 
 export async function make(box) {
   const { map } = await makeMap(box);
-  if (!map.isStyleLoaded()) await new Promise((resolve) => map.once("load", resolve));
   const colour = getComputedStyle(document.documentElement).getPropertyValue("--nc-map-fill") || "#0d9488";
   map.addSource("chosen", { type: "geojson", data: { type: "FeatureCollection", features: [] } });
   map.addLayer({ id: "chosen-fill", type: "fill", source: "chosen", paint: { "fill-color": colour, "fill-opacity": 0.25 } });

@@ -1,0 +1,401 @@
+"""The campaign builder: what is filled in is what is kept, and nothing typed is lost."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django import forms
+from django.test import Client
+from django.urls import reverse
+
+from brands.forms import CapsField
+from brands.models import Brand, Role
+from campaigns import definition
+from campaigns.admin.builder import read
+from campaigns.forms import CampaignForm, field_of, initial_of
+from campaigns.models import Campaign, CampaignAction, CampaignState, Segment
+from tests.campaigns.rows import a_definition
+from tests.factories import make_brand, make_circle, make_device
+from tests.staff import logged_in, make_member
+
+pytestmark = pytest.mark.django_db
+
+RICH: list[dict[str, Any]] = [
+    {},
+    {"trigger": {"on": "entered", "tags": ["shop", "café"]}},
+    {"trigger": {"on": "dwelled", "geofences": [7, "ext-1"], "dwell_s": 90}},
+    {"trigger": {"on": "exited", "geofences": ["a"], "tags": ["b"]}},
+    {"trigger": {"on": "event", "event": "balance_low", "where": {"plan": "prepaid"}}},
+    {
+        "trigger": {"on": "entered", "tags": ["x"]},
+        "starts_at": "2026-12-01T09:30:00+00:00",
+        "ends_at": "2026-12-24T18:00:00+00:00",
+        "dayparts": [{"days": ["mon", "fri"], "from": "07:00", "to": "24:00"}, {"from": "22:00"}],
+        "outside_dayparts": "hold",
+        "quiet_hours": "hold",
+    },
+    {
+        "audience": {
+            "all": [
+                {"attribute": "tier", "op": "in", "value": ["gold", 3, True]},
+                {"any": [{"platform": ["ios"]}, {"not": {"all": [{"locale": ["fr"]}]}}]},
+                {"visits": {"tags": ["own"]}, "measure": "dwell_s", "value": 600},
+            ]
+        },
+        "caps": [
+            {"limit": 3, "window_s": 5400, "scope": "person"},
+            {"limit": 1, "per": "week", "scope": "tag", "tag": "own"},
+        ],
+    },
+    {
+        "content": {
+            "title": "Hi {{ place.name }} ",
+            "body": "Line\nbreak",
+            "deep_link": "app://x",
+            "image_url": "https://example.com/i.png",
+            "data": {"k": "v"},
+            "push": {"urgency": "normal"},
+            "locales": {"fr": {"title": "Salut"}, "de-AT": {"body": "Servus"}},
+        },
+        "priority": -3,
+        "group": "cafe",
+        "expires_after_s": 90,
+        "max_age_s": 7_200,
+        "only_while_inside": True,
+        "initial_state": "require_exit",
+        "transactional": True,
+    },
+]
+
+
+def posted(form: CampaignForm) -> dict[str, Any]:
+    """What a browser sends when nothing is touched."""
+    sent: dict[str, Any] = {}
+    for name, field in form.fields.items():
+        value = form[name].value()
+        if isinstance(field.widget, forms.MultiWidget):
+            for number, part in enumerate(field.widget.decompress(value)):
+                sent[f"{name}_{number}"] = "" if part is None else part
+        elif isinstance(field, forms.BooleanField):
+            sent |= {name: "on"} if value else {}
+        elif isinstance(field, CapsField | forms.JSONField):
+            sent[name] = value if isinstance(value, str) else json.dumps(value)
+        elif isinstance(value, datetime):
+            sent[name] = f"{value:%Y-%m-%dT%H:%M}"
+        else:
+            sent[name] = "" if value is None else value
+    return sent
+
+
+@pytest.mark.parametrize("raw", RICH)
+def test_it_changes_nothing_where_nothing_was_touched(raw: dict[str, Any]) -> None:
+    brand = make_brand()
+    before = definition.decode(raw)
+    form = CampaignForm(brand=brand, base=raw, initial=initial_of(before, name="N"))
+    again = CampaignForm(posted(form), brand=brand, base=raw)
+    assert again.is_valid(), again.errors
+    after = again.raw()
+    if not raw.get("trigger"):
+        assert after.pop("trigger") == {"on": "entered"}
+    if not raw.get("content"):
+        assert "content" not in after
+    assert definition.decode(after) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("trigger", "on"),
+        ("trigger.geofences[3]", "places"),
+        ("trigger.tags[0]", "places"),
+        ("trigger.dwell_s", "dwell"),
+        ("caps[0].limit", "caps"),
+        ("audience.all[1].any[0].value", "audience"),
+        ("content", "title"),
+        ("content.locales.fr.title", "locales"),
+        ("content.data.from", "extras"),
+        ("expires_after_s", "expires_after"),
+        ("ends_at", "ends_at"),
+        ("brand", None),
+    ],
+)
+def test_it_puts_a_message_beside_the_field_it_concerns(path: str, field: str | None) -> None:
+    assert field_of(path) == field
+
+
+def test_every_field_of_a_definition_has_its_place_in_the_form() -> None:
+    form = CampaignForm(brand=make_brand())
+    for one in definition._FIELDS:
+        assert field_of(one) in form.fields, one
+
+
+# -- the page ---------------------------------------------------------------------------------
+
+ADD = "admin:campaigns_campaign_add"
+
+
+def a_post(brand: Brand, raw: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    form = CampaignForm(
+        brand=brand, base=raw, initial=initial_of(definition.decode(raw), name="Coffee")
+    )
+    return posted(form) | {"brand": brand.pk} | fields
+
+
+@pytest.fixture
+def brand() -> Brand:
+    return make_brand(timezone="Europe/Helsinki")
+
+
+@pytest.fixture
+def marketer(brand: Brand) -> Client:
+    return logged_in(make_member(brand, Role.MARKETER, username="maria"))
+
+
+def change(campaign: Campaign, page: str = "change") -> str:
+    return reverse(f"admin:campaigns_campaign_{page}", args=[campaign.pk])
+
+
+def published(brand: Brand, marketer: Client, **fields: Any) -> Campaign:
+    shop = make_circle(brand)
+    marketer.post(reverse(ADD), a_post(brand, a_definition(shop, **fields), publish="1"))
+    return Campaign.objects.get()
+
+
+def test_it_saves_a_draft_in_the_name_of_the_marketer(brand: Brand, marketer: Client) -> None:
+    marketer.post(reverse(ADD), a_post(brand, {}, save="1"))
+    campaign = Campaign.objects.get()
+    assert (campaign.name, campaign.state) == ("Coffee", CampaignState.DRAFT)
+    entry = campaign.log.get()
+    assert entry.action == CampaignAction.CREATED
+    assert entry.actor is not None
+    assert entry.actor.username == "maria"
+
+
+def test_it_publishes_from_the_first_page(brand: Brand, marketer: Client) -> None:
+    campaign = published(brand, marketer)
+    assert campaign.state == CampaignState.LIVE
+    assert campaign.live_version is not None
+    assert campaign.live_version.definition["trigger"]["geofences"]
+
+
+def test_it_keeps_the_draft_and_marks_what_is_missing(brand: Brand, marketer: Client) -> None:
+    raw = {"trigger": {"on": "entered"}, "content": {"title": "Hi", "body": ""}}
+    body = marketer.post(reverse(ADD), a_post(brand, raw, publish="1")).content.decode()
+    campaign = Campaign.objects.get()
+    assert campaign.state == CampaignState.DRAFT
+    assert campaign.draft["content"]["title"] == "Hi"
+    assert '<p class="nc-error">The offer needs a body.</p>' in body
+    assert '<p class="nc-error">Choose geofences, or tags of geofences.</p>' in body
+
+
+def test_it_keeps_what_was_typed_where_it_cannot_be_saved(brand: Brand, marketer: Client) -> None:
+    sent = a_post(brand, {"content": {"title": "Keep me", "body": "And me"}}, save="1")
+    sent["dayparts"] = json.dumps([{"days": ["mon"], "from": "09:00", "to": "09:00"}])
+    body = marketer.post(reverse(ADD), sent).content.decode()
+    assert not Campaign.objects.exists()
+    assert "Keep me" in body
+    assert "And me" in body
+    assert "Row 1: It ends when it begins." in body
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("audience", '{"all": [{"attribute": "", "op": "eq"}]}'),
+        ("audience", "[1]"),
+        ("audience", "{"),
+        ("places", "[]"),
+        ("places", '{"geofences": [{}]}'),
+        ("caps", '[{"limit": "x"}]'),
+        ("locales", '{"fr": {"subtitle": "x"}}'),
+        ("extras", '{"a": {"b": 1}}'),
+        ("starts_at", "tomorrow"),
+        ("priority", "99999999"),
+        ("expires_after_0", "-1"),
+        ("on", "teleported"),
+        ("where", "[]"),
+        ("name", ""),
+    ],
+)
+def test_it_answers_nonsense_with_a_mark_beside_the_field(
+    brand: Brand, marketer: Client, field: str, value: str
+) -> None:
+    sent = a_post(brand, {"trigger": {"on": "entered"}}, save="1") | {field: value}
+    answer = marketer.post(reverse(ADD), sent)
+    assert answer.status_code == 200
+    assert "nc-error" in answer.content.decode()
+    assert not Campaign.objects.exists()
+
+
+def test_it_reads_times_in_the_brands_zone(brand: Brand, marketer: Client) -> None:
+    sent = a_post(brand, {}, save="1") | {"starts_at": "2026-07-01T12:00"}
+    marketer.post(reverse(ADD), sent)
+    draft = read(Campaign.objects.get().draft)
+    assert draft.starts_at == datetime(2026, 7, 1, 9, tzinfo=UTC)
+
+
+def test_it_leaves_what_is_live_alone_until_published(brand: Brand, marketer: Client) -> None:
+    campaign = published(brand, marketer)
+    raw = campaign.draft | {"content": {"title": "New", "body": "New"}}
+    answer = marketer.post(change(campaign), a_post(brand, raw, save="1"), follow=True)
+    assert "What is live has not changed" in answer.content.decode()
+    assert "This draft differs from what is live" in answer.content.decode()
+    campaign.refresh_from_db()
+    assert campaign.live_version is not None
+    assert campaign.live_version.definition["content"]["title"] == "Coffee"
+
+
+def test_it_shows_what_a_version_changed_and_goes_back(brand: Brand, marketer: Client) -> None:
+    campaign = published(brand, marketer)
+    raw = campaign.draft | {"content": {"title": "Tea", "body": "Green"}}
+    marketer.post(change(campaign), a_post(brand, raw, publish="1"))
+    body = marketer.get(change(campaign, "versions")).content.decode()
+    assert "<del>Coffee</del><ins>Tea</ins>" in body
+    back = reverse("admin:campaigns_campaign_roll_back", args=[campaign.pk, 1])
+    marketer.get(back)
+    campaign.refresh_from_db()
+    assert campaign.draft["content"]["title"] == "Tea", "asking changes nothing"
+    marketer.post(back)
+    campaign.refresh_from_db()
+    assert campaign.live_version is not None
+    assert campaign.live_version.number == 3
+    assert campaign.draft["content"]["title"] == "Coffee"
+
+
+def test_it_pauses_resumes_ends_and_duplicates(brand: Brand, marketer: Client) -> None:
+    campaign = published(brand, marketer)
+
+    def state_after(step: str, method: str = "post") -> str:
+        getattr(marketer, method)(change(campaign, step))
+        campaign.refresh_from_db()
+        return campaign.state
+
+    assert state_after("pause", "get") == CampaignState.LIVE
+    assert state_after("pause") == CampaignState.PAUSED
+    assert state_after("resume") == CampaignState.LIVE
+    assert state_after("end", "get") == CampaignState.LIVE
+    assert state_after("end") == CampaignState.ENDED
+    assert state_after("resume") == CampaignState.ENDED
+    assert state_after("duplicate") == CampaignState.ENDED
+    copy = Campaign.objects.exclude(pk=campaign.pk).get()
+    assert (copy.name, copy.state) == ("Coffee (copy)", CampaignState.DRAFT)
+    assert copy.draft == campaign.draft
+
+
+def test_it_lets_support_look_and_touch_nothing(brand: Brand, marketer: Client) -> None:
+    campaign = published(brand, marketer)
+    sam = logged_in(make_member(brand, Role.SUPPORT))
+    page = sam.get(change(campaign))
+    assert page.status_code == 200
+    assert 'name="publish"' not in page.content.decode()
+    assert sam.post(change(campaign), a_post(brand, campaign.draft, save="1")).status_code == 403
+    for step in ("pause", "resume", "end", "duplicate"):
+        assert sam.post(change(campaign, step)).status_code == 403
+    assert sam.get(reverse(ADD)).status_code == 403
+    campaign.refresh_from_db()
+    assert campaign.state == CampaignState.LIVE
+
+
+def test_it_deletes_only_what_was_never_live(brand: Brand, marketer: Client) -> None:
+    campaign = published(brand, marketer)
+    marketer.post(reverse(ADD), a_post(brand, {}, save="1"))
+    draft = Campaign.objects.exclude(pk=campaign.pk).get()
+    assert marketer.post(change(campaign, "delete"), {"post": "yes"}).status_code == 403
+    marketer.post(change(draft, "delete"), {"post": "yes"})
+    assert list(Campaign.objects.all()) == [campaign]
+
+
+# -- the preview ------------------------------------------------------------------------------
+
+
+def preview(client: Client, brand: Brand, raw: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    sent = a_post(brand, raw, **fields)
+    answer = client.post(reverse("admin:campaigns_campaign_preview"), sent)
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_it_shows_the_offer_as_a_device_would_get_it(brand: Brand, marketer: Client) -> None:
+    shop = make_circle(brand, name="Kallio")
+    make_device(brand, external_id="anna", locale="fr-CA", attributes={"first_name": "Anna"})
+    content = {
+        "title": "Hi {{ device.attributes.first_name }}",
+        "body": "At {{ place.name }}",
+        "locales": {"fr": {"title": "Salut {{ device.attributes.first_name }}"}},
+    }
+    raw = a_definition(shop) | {"content": content}
+    phones = preview(marketer, brand, raw, preview_device="anna")["phones"]
+    assert "Salut Anna" in phones
+    assert "At Kallio" in phones
+
+
+def test_it_says_the_whole_campaign_and_what_is_missing(brand: Brand, marketer: Client) -> None:
+    shop = make_circle(brand, name="Kallio")
+    said = preview(marketer, brand, {"trigger": {"on": "entered", "geofences": [shop.pk]}})
+    assert "Kallio" in said["sentence"]
+    assert {"field": "title", "text": "Say what the offer is."} in said["checklist"]
+
+
+def test_it_runs_no_script_of_an_offer(brand: Brand, marketer: Client) -> None:
+    raw = {"content": {"title": "<script>alert(1)</script>", "body": "{{ '<img>' }}"}}
+    said = preview(marketer, brand, raw)
+    assert "<script>" not in said["phones"]
+    assert "<img>" not in said["phones"]
+    marketer.post(reverse(ADD), a_post(brand, raw, save="1"))
+    page = marketer.get(change(Campaign.objects.get())).content.decode()
+    assert "<script>alert" not in page
+
+
+def test_it_survives_a_template_that_does_not_parse(brand: Brand, marketer: Client) -> None:
+    raw = {"content": {"title": "{{ place.name", "body": "{% for x in y %}"}}
+    said = preview(marketer, brand, raw)
+    assert "nc-error" in said["phones"]
+    assert any(one["field"] == "title" for one in said["checklist"])
+
+
+def test_it_keeps_push_options_that_the_page_does_not_show(brand: Brand, marketer: Client) -> None:
+    raw = {"content": {"title": "a", "body": "b", "push": {"android_channel_id": "offers"}}}
+    marketer.post(reverse(ADD), a_post(brand, {}, save="1"))
+    campaign = Campaign.objects.get()
+    Campaign.objects.filter(pk=campaign.pk).update(draft=raw)
+    marketer.post(change(campaign), a_post(brand, raw, save="1"))
+    campaign.refresh_from_db()
+    assert campaign.draft["content"]["push"] == {"android_channel_id": "offers"}
+
+
+# -- segments ---------------------------------------------------------------------------------
+
+SEGMENTS = "admin:campaigns_segment_add"
+
+
+def test_it_makes_a_segment_with_a_short_name_of_its_own(brand: Brand, marketer: Client) -> None:
+    tree = json.dumps({"all": [{"attribute": "tier", "op": "eq", "value": "gold"}]})
+    for _ in range(2):
+        marketer.post(reverse(SEGMENTS), {"name": "Gold members", "tree": tree})
+    assert set(Segment.objects.values_list("slug", flat=True)) == {"gold-members", "gold-members-2"}
+
+
+def test_it_refuses_a_segment_that_contains_itself(brand: Brand, marketer: Client) -> None:
+    outer = Segment.objects.create(brand=brand, name="Outer", slug="outer", tree={})
+    inner = Segment.objects.create(
+        brand=brand, name="Inner", slug="inner", tree={"segment": "outer"}
+    )
+    answer = marketer.post(
+        reverse("admin:campaigns_segment_change", args=[outer.pk]),
+        {"name": "Outer", "tree": json.dumps({"all": [{"segment": inner.slug}]})},
+    )
+    assert "part of itself" in answer.content.decode()
+    outer.refresh_from_db()
+    assert outer.tree == {}
+
+
+def test_it_deletes_no_segment_that_is_used(brand: Brand, marketer: Client) -> None:
+    used = Segment.objects.create(brand=brand, name="Used", slug="used", tree={})
+    published(brand, marketer, audience={"segment": "used"})
+    address = reverse("admin:campaigns_segment_delete", args=[used.pk])
+    assert marketer.post(address, {"post": "yes"}).status_code == 403
+    assert Segment.objects.filter(pk=used.pk).exists()

@@ -36,7 +36,7 @@ STATE = ROOT / ".nearcast"
 RUN_LOCK = STATE / "run.lock"
 DEMO = STATE / "demo.json"
 LOGS = STATE / "log"
-READY_WITHIN_S = 120.0
+READY_WITHIN_S = 300.0
 STOPPED_WITHIN_S = 25.0
 BEGAN = float(os.environ.get("NEARCAST_BEGAN") or time.time())
 

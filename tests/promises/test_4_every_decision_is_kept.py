@@ -26,9 +26,9 @@ def test_it_answers_for_every_campaign_why_and_why_not(shop: Shop, client: Clien
     yesterday = (now() - timedelta(days=1)).isoformat()
     others = {
         "Only iPhones": ({"audience": {"platform": "ios"}}, "not_in_audience"),
-        "Nobody any more": ({"caps": [{"limit": 0}]}, "cap_reached"),
+        "Nobody any more": ({"caps": [{"limit": 0}], "group": "capped"}, "cap_reached"),
         "Broken in this moment": (
-            {"content": {"title": FAILS_LATER, "body": "b"}},
+            {"content": {"title": FAILS_LATER, "body": "b"}, "group": "broken"},
             "content_error",
         ),
         "Better, with priority": ({"priority": 9, "starts_at": yesterday}, "matched"),

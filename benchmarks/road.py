@@ -226,11 +226,11 @@ def _case(case: str, phones: list[tuple[str, float, float]], seconds: float) -> 
                 for each in (one, many)
                 if each["bad"]
             ]
-            rows.append(_gateway(case, host, len(phones), seconds))
+            rows.append(_gateway(case, host, CASES[case][1], len(phones), seconds))
     return rows
 
 
-def _gateway(case: str, host: str, devices: int, seconds: float) -> Row:
+def _gateway(case: str, host: str, home: str, devices: int, seconds: float) -> Row:
     """10,000 fixes a call, every fix of another device."""
     from brands.models import AppKey, Brand, KeyKind
 
@@ -238,7 +238,9 @@ def _gateway(case: str, host: str, devices: int, seconds: float) -> Row:
         brand=Brand.objects.get(slug="bench"), kind=KeyKind.SERVER, name="bench"
     )
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_GATEWAY.format(devices=devices, secret=secret))
+        south, west, north, east = world.HOMES[home]
+        box = {"south": south, "height": north - south, "west": west, "width": east - west}
+        script.write(_GATEWAY.format(devices=devices, secret=secret, **box))
         script.flush()
         printed = subprocess.run(
             [
@@ -266,6 +268,10 @@ _GATEWAY = """
 local ffi = require("ffi")
 ffi.cdef[[typedef struct {{ long s; long us; }} timeval; int gettimeofday(timeval *, void *);]]
 local now, at = ffi.new("timeval"), 0
+local lats, lngs = {{}}, {{}}
+for i = 1, {devices} do
+  lats[i], lngs[i] = {south} + math.random() * {height}, {west} + math.random() * {width}
+end
 function request()
   ffi.C.gettimeofday(now, nil)
   local ms = tonumber(now.s) * 1000 + math.floor(tonumber(now.us) / 1000)
@@ -274,7 +280,9 @@ function request()
     at = at % {devices} + 1
     lines[i] = string.format(
       '{{"device_id":%d,"lat":%.5f,"lng":%.5f,"recorded_at":%.0f}}',
-      at, 46 + math.random(), 2 + math.random(), ms)
+      at, lats[at], lngs[at], ms)
+    lats[at] = lats[at] + (math.random() - 0.5) * 0.004
+    lngs[at] = lngs[at] + (math.random() - 0.5) * 0.004
   end
   return wrk.format("POST", "/v1/gateway/locations", {{
     ["Authorization"] = "Bearer {secret}", ["Content-Type"] = "application/x-ndjson"}},

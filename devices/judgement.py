@@ -75,8 +75,24 @@ def _judge_jumps(
         np.nan_to_num(from_accuracy) + np.nan_to_num(fix["accuracy_m"]),
         fix["recorded_ms"] - from_ms,
     )
-    jumps: dict[int, tuple[float, float]] = {}
-    for which in np.unique(of[far]):
+    # Most batches hold one fix of a device: those are judged at once.
+    alone = ~follows
+    alone[:-1] &= of[1:] != of[:-1]
+    confirmed = great_circle_m(
+        last["jump_lat"][of], last["jump_lng"][of], fix["lat"], fix["lng"]
+    ) <= MIN_TELEPORT_M + np.nan_to_num(fix["accuracy_m"])
+    astray = far & alone & ~confirmed
+    verdicts[used[astray]] = FixVerdict.TELEPORT
+    jumps = {
+        which: (lat, lng)
+        for which, lat, lng in zip(
+            of[astray].tolist(),
+            fix["lat"][astray].tolist(),
+            fix["lng"][astray].tolist(),
+            strict=True,
+        )
+    }
+    for which in np.unique(of[far & ~alone]):
         rows = used[of == which]
         jump = _walk_jumps(fixes, rows, int(which), last, verdicts)
         if jump is not None:

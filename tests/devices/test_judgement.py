@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from devices.arrays import NEVER
@@ -85,3 +87,27 @@ def test_it_believes_a_flight_that_took_its_time() -> None:
 def test_it_leaves_short_jumps_to_the_hysteresis() -> None:
     nearby = Place(AT_THE_DOOR.lat + 0.015, AT_THE_DOOR.lng)  # 1.7 km in a second
     assert verdicts(fixes((nearby, 11)), last(AT_THE_DOOR, 10)) == [FixVerdict.USED]
+
+
+@given(
+    walk=st.lists(
+        st.tuples(st.sampled_from([AT_THE_DOOR, ACROSS_TOWN, PARIS]), st.integers(1, 20_000)),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_it_judges_a_walk_alike_in_one_batch_and_fix_by_fix(walk: list[tuple[Place, int]]) -> None:
+    at_s, rows = 0, []
+    for place, gap_s in walk:
+        at_s += gap_s
+        rows.append((place, at_s))
+    together = verdicts(fixes(*rows), last())
+    one_by_one, known = [], last()
+    for place, at in rows:
+        (judged,), jumps = judge(fixes((place, at)), np.zeros(1, dtype=np.int64), known)
+        one_by_one.append(FixVerdict(judged))
+        if judged == FixVerdict.USED:
+            known = last(place, at)
+        elif 0 in jumps:
+            known["jump_lat"], known["jump_lng"] = jumps[0]
+    assert together == one_by_one

@@ -318,6 +318,23 @@ def finish(job: GeofenceImport, state: ImportState, message: str, *, now: dateti
     job.refresh_from_db()
 
 
+def refuse(job: GeofenceImport, message: str, *, now: datetime) -> None:
+    """End a draft whose file cannot be read."""
+    GeofenceImport.objects.filter(pk=job.pk, state=ImportState.DRAFT).update(
+        state=ImportState.FAILED, message=message, finished_at=now
+    )
+
+
+def cancel(job: GeofenceImport, *, now: datetime) -> bool:
+    """Stop a job that has not ended; its worker notices at the next chunk. Whether it was so."""
+    open_states = (ImportState.DRAFT, ImportState.QUEUED, ImportState.RUNNING)
+    return bool(
+        GeofenceImport.objects.filter(pk=job.pk, state__in=open_states).update(
+            state=ImportState.CANCELLED, finished_at=now, leased_until=None
+        )
+    )
+
+
 def execute(job: GeofenceImport, *, stop: threading.Event) -> None:
     """Do a claimed job to its end, whatever its file holds."""
     try:

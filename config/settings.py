@@ -181,7 +181,8 @@ STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
 # GDAL before 3.9 may follow references in a spatial reference: GeoDjango's GDAL here only ever sees
 # EPSG codes of our own columns; files people upload are read by geopandas' own, newer GDAL.
 SILENCED_SYSTEM_CHECKS = ["gis.W001"]
-WHITENOISE_USE_FINDERS = not PRODUCTION
+# A developer sees an edited file at the next request, and needs no collectstatic.
+WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = not PRODUCTION
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES * 4  # GeoJSON collections; files stream to disk
 
 LOGIN_URL = reverse_lazy("admin:login")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.live_server"]
+pytest_plugins = ["tests.committed", "tests.live_server"]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -1,5 +1,6 @@
 // Phones and happenings, drawn on a canvas above the map: thousands of dots at the screen's pace.
 
+const FRAME_MS = 33; // thirty times a second is smooth enough for people on foot
 const GLIDE_MS = 900; // a phone glides to its new place
 const TRAIL_MS = 12000;
 const PULSE_MS = { entered: 1600, exited: 1600, dwelled: 1600, offer: 3200 };
@@ -16,10 +17,16 @@ export class Sky {
     this.phones = new Map();
     this.pulses = [];
     this.held = false;
+    this.restless = 0; // until when something on the canvas moves by itself
     new ResizeObserver(() => this.fit()).observe(canvas);
     this.fit();
-    const frame = () => {
-      if (!document.hidden) this.draw(performance.now());
+    this.map.on("move", () => this.draw(performance.now()));
+    let drawn = 0;
+    const frame = (now) => {
+      if (now - drawn >= FRAME_MS && now < this.restless + FRAME_MS && !document.hidden) {
+        drawn = now;
+        this.draw(now);
+      }
       requestAnimationFrame(frame);
     };
     requestAnimationFrame(frame);
@@ -30,11 +37,18 @@ export class Sky {
     this.canvas.width = this.canvas.clientWidth * ratio;
     this.canvas.height = this.canvas.clientHeight * ratio;
     this.pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    this.stir(0);
+  }
+
+  /** Something will move for so long. */
+  stir(ms) {
+    this.restless = Math.max(this.restless, performance.now() + ms);
   }
 
   /** Phones where they were last heard of, without a glide. */
   stand(devices) {
     const now = performance.now();
+    this.stir(GLIDE_MS);
     for (const [id, lat, lng] of devices) {
       if (!this.phones.has(id)) this.phones.set(id, { lat, lng, from: [lng, lat], at: now - GLIDE_MS, trail: [] });
     }
@@ -42,6 +56,7 @@ export class Sky {
 
   move(devices) {
     const now = performance.now();
+    this.stir(TRAIL_MS);
     for (const [id, lat, lng] of devices) {
       const known = this.phones.get(id);
       const from = known ? this.place(known, now) : [lng, lat];
@@ -62,12 +77,14 @@ export class Sky {
   pulse(each) {
     if (each.lat === null || each.lat === undefined) return;
     const kind = each.kind === "offer" && each.outcome !== "sent" ? "failed" : each.kind;
+    this.stir(PULSE_MS[kind] || 1600);
     this.pulses.push({ kind, lat: each.lat, lng: each.lng, at: performance.now(), device: each.device });
     if (this.pulses.length > 200) this.pulses.shift();
   }
 
   hold(held) {
     this.held = held;
+    this.stir(0);
   }
 
   /** The phone under a point of the screen, or null. */

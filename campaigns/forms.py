@@ -42,6 +42,8 @@ CAP_SCOPES = {
     "campaign": "everybody together",
     "brand": "one person, over all campaigns",
 }
+# What the page can show of a trigger; whatever else a definition says stays as it is.
+SHOWN_OF_TRIGGER = frozenset({"on", "geofences", "tags", "dwell_s", "event", "where"})
 TRIGGERS = [
     (TriggerOn.ENTERED.value, "comes in"),
     (TriggerOn.DWELLED.value, "stays a while"),
@@ -195,15 +197,26 @@ class CampaignForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.brand = brand
         self.base = base or {}
+        self._keep_trigger()
         for name, options in suggestions(brand).items():
             widget = self.fields[name].widget
             assert isinstance(widget, RowsWidget), name
             widget.options = widget.options | options
 
+    def _keep_trigger(self) -> None:
+        """Offer a kind of trigger that this page cannot make, where the campaign has it."""
+        kind = (self.base.get("trigger") or {}).get("on")
+        field = self.fields["on"]
+        assert isinstance(field, forms.ChoiceField), "one of several"
+        if kind and kind not in dict(TRIGGERS):
+            field.choices = [*TRIGGERS, (kind, f"{kind}, as set over the API")]
+
     def raw(self) -> dict[str, Any]:
         """Return the definition in CONTRACT's shape; what the form does not show stays."""
         said = self.cleaned_data
         found: dict[str, Any] = {
+            key: value for key, value in self.base.items() if field_of(key) is None
+        } | {
             "trigger": self._trigger(),
             "dayparts": said["dayparts"],
             "outside_dayparts": said["outside_dayparts"] or HoursPolicy.DROP.value,
@@ -227,7 +240,13 @@ class CampaignForm(forms.Form):
 
     def _trigger(self) -> dict[str, Any]:
         said = self.cleaned_data
+        before = self.base.get("trigger") or {}
         found: dict[str, Any] = {"on": said["on"]}
+        if said["on"] == before.get("on"):
+            kept = before if said["on"] not in dict(TRIGGERS) else before.keys() - SHOWN_OF_TRIGGER
+            found |= {key: before[key] for key in kept}
+        if said["on"] not in dict(TRIGGERS):
+            return found
         if said["on"] == TriggerOn.EVENT:
             found |= {"event": said["event"]} if said["event"] else {}
             found |= {"where": said["where"]} if said["where"] else {}

@@ -6,7 +6,7 @@ Rules and words are those of `campaigns.definition`, `publishing` and `sentences
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from django.contrib import admin, messages
@@ -56,8 +56,19 @@ def _actor(request: HttpRequest) -> User:
 
 def names_of(brand: Brand, definitions: Iterable[Definition]) -> dict[int | str, str]:
     """Return the names of all places that some definitions speak of."""
-    keys = {key for one in definitions if one.trigger for key in one.trigger.geofences}
+    keys = {key for one in definitions for key in _places_in(definition.encode(one))}
     return {key: place.name for key, place in forms.places_named(brand, keys).items()}
+
+
+def _places_in(raw: Any) -> Iterator[int | str]:
+    """What a definition calls geofences by, wherever in it."""
+    if isinstance(raw, Mapping):
+        yield from raw.get("geofences", ())
+        for part in raw.values():
+            yield from _places_in(part)
+    elif isinstance(raw, list | tuple):
+        for part in raw:
+            yield from _places_in(part)
 
 
 class _List(ChangeList):

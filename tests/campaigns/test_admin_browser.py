@@ -1,0 +1,183 @@
+"""The admin in a real browser: a marketer publishes, support resends, a phone shows it all.
+
+Nobody in here reads or writes JSON.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from brands.models import Role
+from campaigns.models import Campaign, CampaignState
+from notifications.models import Delivery, DeliveryActionLog, DeliveryState
+from tests.live_server import LiveWeb
+from tests.staff import World, make_member, make_world
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+PASSWORD = "correct horse battery staple"
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, else the one that playwright installed."""
+    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def world(transactional_db: None, live_web: LiveWeb, monkeypatch: pytest.MonkeyPatch) -> World:
+    # Playwright keeps an event loop in this thread; the rows asked for here are none of its.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+    return make_world("Bara")
+
+
+def log_in(browser: Browser, web: LiveWeb, username: str, *, width: int = 1280) -> Page:
+    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    page.set_default_timeout(15_000)
+    page.goto(f"{web.base_url}/admin/")
+    page.fill("[name=username]", username)
+    page.fill("[name=password]", PASSWORD)
+    page.click("button[type=submit]")
+    page.wait_for_url(re.compile(r"/admin/$"))
+    return page
+
+
+def test_it_lets_a_marketer_publish_a_campaign(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    make_member(world.brand, Role.MARKETER, username="maria", password=PASSWORD)
+    page = log_in(chromium, live_web, "maria")
+    page.click("#nav-sidebar >> text=Campaigns")
+    page.click("a[href$='/campaigns/campaign/add/']")
+
+    page.fill("[name=name]", "Espresso on the house")
+    page.click("text=stays a while")
+    page.fill("[name=dwell_0]", "5")
+    page.click("[placeholder^='Search a place']")
+    page.fill("[placeholder^='Search a place']", "Bara sh")
+    page.click(".nc-result >> text=Bara shop")
+    expect(page.locator(".nc-chip", has_text="Bara shop")).to_be_visible()
+
+    page.click("#part-who >> text=+ Add a condition")
+    page.fill("#part-who [aria-label=attribute]", "tier")
+    page.fill("#part-who [aria-label=value]", "gold")
+
+    page.fill("[name=title]", "Espresso on us")
+    page.fill("[name=body]", "Welcome to ")
+    page.click("#variables >> text=place.name")
+    expect(page.locator("#phones .ios")).to_contain_text("Welcome to Bara shop")
+    page.select_option("#languages select", "fr")
+    page.fill("#locale-title", "Un espresso offert")
+
+    page.click("#part-when >> text=+ Add hours")
+    page.click("#part-often >> text=+ Add a limit")
+    expect(page.locator("#sentence")).to_contain_text("Espresso on us")
+    expect(page.locator("#checklist")).to_contain_text("it can go live")
+    page.click("[name=publish]")
+    expect(page.locator("text=is live, as version 1")).to_be_visible()
+
+    campaign = Campaign.objects.exclude(pk=world.campaign.pk).get()
+    assert campaign.state == CampaignState.LIVE
+    assert campaign.live_version is not None
+    assert campaign.live_version.definition == {
+        "trigger": {"on": "dwelled", "geofences": [world.geofence.pk], "dwell_s": 300},
+        "audience": {"all": [{"attribute": "tier", "op": "eq", "value": "gold"}]},
+        "content": {
+            "title": "Espresso on us",
+            "body": "Welcome to {{ place.name }}",
+            "locales": {"fr": {"title": "Un espresso offert"}},
+        },
+        "dayparts": [{"days": ["mon", "tue", "wed", "thu", "fri"], "from": "09:00", "to": "18:00"}],
+        "caps": [{"limit": 1, "window_s": 86_400, "scope": "person"}],
+    } | {
+        key: campaign.live_version.definition[key]
+        for key in ("expires_after_s", "max_age_s")
+        if key in campaign.live_version.definition
+    }
+
+
+def test_it_leads_from_what_is_missing_to_its_field(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    make_member(world.brand, Role.MARKETER, username="maria", password=PASSWORD)
+    page = log_in(chromium, live_web, "maria")
+    page.goto(f"{live_web.base_url}/admin/campaigns/campaign/add/")
+    page.fill("[name=name]", "Half done")
+    page.fill("[name=title]", "Only a title")
+    page.click("[name=publish]")
+    expect(page.locator("[data-field=body] .nc-error")).to_have_text("The offer needs a body.")
+    expect(page.locator("[name=title]")).to_have_value("Only a title")
+    page.click("#checklist >> text=The offer needs a body.")
+    expect(page.locator("[name=body]")).to_be_focused()
+
+
+def test_it_lets_support_read_a_delivery_and_send_it_again(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    make_member(world.brand, Role.SUPPORT, username="sam", password=PASSWORD)
+    page = log_in(chromium, live_web, "sam")
+    page.click("#nav-sidebar >> text=Deliveries")
+    page.fill("[name=q]", "Bara-person")
+    page.click("button >> text=Search")
+    page.click("text=Bara offer")
+    for told in ("Entered Bara shop", "Bara campaign: send", "The push service took it", "opened"):
+        expect(page.locator(".nc-timeline", has_text=told)).to_be_visible()
+    page.click("text=Send it again…")
+    page.fill("[name=note]", "The customer asked.")
+    page.click("button >> text=Send it again")
+    expect(page.locator(".nc-timeline", has_text="The customer asked.")).to_be_visible()
+
+    assert Delivery.objects.get(pk=world.delivery.pk).state == DeliveryState.PENDING
+    log = DeliveryActionLog.objects.get()
+    assert log.actor is not None
+    assert (log.actor.username, log.action) == ("sam", "resend")
+
+
+def test_it_answers_why_on_one_screen(world: World, live_web: LiveWeb, chromium: Browser) -> None:
+    make_member(world.brand, Role.SUPPORT, username="sam", password=PASSWORD)
+    page = log_in(chromium, live_web, "sam")
+    page.goto(f"{live_web.base_url}/admin/devices/device/{world.device.pk}/change/")
+    page.select_option("#why-campaign", label="Bara campaign")
+    page.click("button >> text=Why?")
+    expect(page.locator("#why")).to_contain_text("the offer was made")
+
+
+def test_it_fits_a_phone(world: World, live_web: LiveWeb, chromium: Browser) -> None:
+    make_member(world.brand, Role.ADMIN, username="ada", password=PASSWORD)
+    page = log_in(chromium, live_web, "ada", width=390)
+    for address in (
+        "",
+        "campaigns/campaign/",
+        "campaigns/campaign/add/",
+        f"campaigns/campaign/{world.campaign.pk}/change/",
+        f"campaigns/campaign/{world.campaign.pk}/versions/",
+        f"campaigns/segment/{world.segment.pk}/change/",
+        "notifications/delivery/",
+        f"notifications/delivery/{world.delivery.pk}/change/",
+        "devices/device/",
+        f"devices/device/{world.device.pk}/change/?why={world.campaign.pk}",
+        "campaigns/decision/",
+        f"campaigns/decision/{world.decision.pk}/change/",
+        "brands/appkey/",
+        "brands/appkey/add/",
+        "brands/membership/",
+        f"brands/brand/{world.brand.pk}/change/",
+    ):
+        page.goto(f"{live_web.base_url}/admin/{address}")
+        page.wait_for_load_state("networkidle")
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 1, f"{address} is {wide} px wider than the phone"

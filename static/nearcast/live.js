@@ -1,5 +1,5 @@
 // The live page: geofences on the map, phones and happenings on a canvas above it, the feed beside.
-import { circle, makeMap } from "./map.js";
+import { asBox, circle, makeMap } from "./map.js";
 import { calm, h } from "./dom.js";
 import { Sky } from "./sky.js";
 
@@ -101,7 +101,7 @@ function row(each, isNew) {
     { class: `${kind}${isNew ? " new" : ""}`, onclick: (event) => event.target.closest("a") || show(each) },
     h("span", { class: "material-symbols-outlined" }, ICONS[kind] || "place"),
     h("div", {}, what),
-    h("time", { dateTime: each.at, title: at.toLocaleString() }, at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" })),
+    h("time", { dateTime: each.at, title: at.toLocaleString() }, at.toLocaleTimeString([], { hourCycle: "h23" })),
   );
 }
 
@@ -208,7 +208,7 @@ function people(id, more) {
 function addLayers() {
   const crowd = ["coalesce", ["feature-state", "inside"], 0];
   const ink = ["case", ["get", "armed"], "#0d9488", "#7c8a88"];
-  map.addSource("places", { type: "geojson", data: { type: "FeatureCollection", features: [] } });
+  map.addSource("places", { type: "geojson", tolerance: 0.05, data: { type: "FeatureCollection", features: [] } });
   map.addLayer({
     id: "places-fill", type: "fill", source: "places",
     paint: { "fill-color": ink, "fill-opacity": ["interpolate", ["linear"], crowd, 0, 0.1, 1, 0.2, 20, 0.45] },
@@ -217,6 +217,14 @@ function addLayers() {
     id: "places-line", type: "line", source: "places",
     paint: { "line-color": ink, "line-width": ["interpolate", ["linear"], ["zoom"], 11, 0.8, 16, 2.2], "line-opacity": 0.8 },
   });
+}
+
+/** Everything of the brand in the part of the map that no panel covers. */
+function fitBetweenPanels() {
+  if (!about.bounds) return;
+  const beside = root.clientWidth > 900;
+  const padding = { top: 120, left: 30, right: beside ? 370 : 30, bottom: beside ? 40 : root.clientHeight * 0.4 };
+  map.fitBounds(asBox(about.bounds), { padding, maxZoom: 16, animate: false });
 }
 
 // -- clicks ----------------------------------------------------------------------------------
@@ -240,7 +248,8 @@ function click(event) {
 
 // -- start -----------------------------------------------------------------------------------
 
-const { map, popup } = await makeMap(document.getElementById("live-map"));
+const { map, popup, about } = await makeMap(document.getElementById("live-map"));
+fitBetweenPanels();
 const canvas = document.getElementById("live-sky");
 map.getCanvasContainer().append(canvas); // above the map, below its buttons and what pops up
 const sky = new Sky(canvas, map, { calmly });

@@ -16,7 +16,7 @@ from devices.replay import Over, Plan, Replay, Tally
 from devices.traces import Trace, read
 
 # Brand, how its phones connect, and how many of the two hundred have its app.
-APPS = (("bara", Over.WS, 200), ("avel", Over.HTTP, 80))
+APPS = (("bara", Over.WS, 200), ("ponant", Over.HTTP, 80))
 SPEED = 4.0  # half an hour of walks in under eight minutes: something happens while one watches
 LINE_EVERY_S = 30.0
 

@@ -39,7 +39,8 @@ class Brand(models.Model):
     quiet_hours = models.JSONField(
         default=dict,
         blank=True,
-        help_text='Hours without offers in the device\'s time zone: {"from": "21:00", "to": "08:00"}.',
+        help_text="Hours without offers in the device's time zone: "
+        '{"from": "21:00", "to": "08:00"}.',
     )
     caps = models.JSONField(
         default=list,

@@ -45,6 +45,7 @@ _CHANGED = """
      OR g.ends_at BETWEEN %(since)s AND now()
      OR g.armed_until BETWEEN %(since)s AND now())
 """
+_TOUCHED = f"SELECT g.id FROM geofences_geofence g WHERE {_CHANGED}"  # noqa: S608 - constants
 Row = tuple[Any, ...]
 
 
@@ -108,7 +109,7 @@ def refreshed(armed: Armed) -> Armed:
     with connection.cursor() as cursor:
         horizon, since = _horizon(cursor)
         bounds = {"horizon": armed.horizon, "since": armed.since}
-        cursor.execute(f"SELECT g.id FROM geofences_geofence g WHERE {_CHANGED}", bounds)
+        cursor.execute(_TOUCHED, bounds)
         touched = [row[0] for row in cursor.fetchall()]
         if not touched:
             return Armed(index=armed.index, dwells=armed.dwells, horizon=horizon, since=since)

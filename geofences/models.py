@@ -65,7 +65,7 @@ class Geofence(models.Model):
     """A place with an edge: a polygon, several, or a circle (a Point with `radius_m`)."""
 
     brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="geofences")
-    external_id = models.CharField(max_length=128, null=True, blank=True)  # noqa: DJ001 - unique when given
+    external_id = models.CharField(max_length=128, null=True, blank=True)
     name = models.CharField(max_length=200)
     geometry = models.GeometryField(srid=4326)
     radius_m = models.FloatField(null=True, blank=True)
@@ -93,7 +93,7 @@ class Geofence(models.Model):
     # Both computed by the trigger of migration 0002 from Arming, so that no writer can forget.
     armed_until = models.DateTimeField(null=True, blank=True, editable=False)
     dwell_thresholds = ArrayField(models.IntegerField(), default=list, editable=False)
-    # Since when it is armed in this shape (same trigger): tells an arrival from "was there already".
+    # Since when it is armed in this shape (same trigger): tells arriving from being there already.
     armed_at = models.DateTimeField(null=True, blank=True, editable=False)
     # The transaction that wrote the row last (same trigger): a reader that has seen everything
     # below some snapshot's xmin asks for the rows at or above it and misses none.
@@ -185,7 +185,7 @@ class Arming(models.Model):
     brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE)
     campaign_id = models.BigIntegerField()
     geofence = models.ForeignKey(Geofence, on_delete=models.CASCADE, null=True)
-    tag = models.CharField(max_length=64, null=True)  # noqa: DJ001 - null means "by geofence"
+    tag = models.CharField(max_length=64, null=True)
     dwell_s = models.PositiveIntegerField(null=True)
     until = models.DateTimeField(default=FOREVER)
 
@@ -250,6 +250,7 @@ class GeofenceImport(models.Model):
     leased_until = models.DateTimeField(null=True)  # past: its worker died, another takes over
 
     class Meta:
+        verbose_name = "import"
         ordering = ("-created_at",)
         indexes = (
             models.Index(

@@ -12,7 +12,7 @@ class NotificationsConfig(AppConfig):
 
     def ready(self) -> None:
         """Say what this app holds about a device."""
-        from notifications.personal import HOLDINGS
         from devices.holdings import hold
+        from notifications.personal import HOLDINGS
 
         hold(*HOLDINGS)

@@ -53,7 +53,7 @@ def make_device(brand: Brand, **fields: Any) -> Device:
 
 def make_circle(brand: Brand, **fields: Any) -> Geofence:
     """The shop: a circle that tracks visits, with its cover."""
-    from geofences.writing import save  # noqa: PLC0415 - the shell that also writes the cover
+    from geofences.writing import save
 
     number = next(_numbers)
     geofence = Geofence(

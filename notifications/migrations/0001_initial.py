@@ -7,7 +7,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -16,83 +15,178 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Delivery',
+            name="Delivery",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('brand_id', models.BigIntegerField()),
-                ('device_id', models.BigIntegerField()),
-                ('person', models.CharField(max_length=160)),
-                ('campaign_id', models.BigIntegerField()),
-                ('campaign_name', models.CharField(max_length=200)),
-                ('campaign_version', models.IntegerField(default=1)),
-                ('variant', models.CharField(blank=True, max_length=40)),
-                ('decision_id', models.BigIntegerField(null=True)),
-                ('moment_kind', models.CharField(max_length=16)),
-                ('moment_id', models.BigIntegerField(null=True)),
-                ('geofence_id', models.BigIntegerField(null=True)),
-                ('key', models.CharField(max_length=160)),
-                ('channel', models.CharField(default='push', max_length=16)),
-                ('transactional', models.BooleanField(default=False)),
-                ('content', models.JSONField()),
-                ('gates', models.JSONField(default=dict)),
-                ('state', models.CharField(choices=[('pending', 'Pending'), ('sending', 'Sending'), ('sent', 'Sent'), ('failed', 'Failed'), ('expired', 'Expired'), ('suppressed', 'Suppressed'), ('cancelled', 'Cancelled'), ('parked', 'Parked')], max_length=12)),
-                ('reason', models.CharField(blank=True, max_length=200)),
-                ('priority', models.SmallIntegerField(default=0)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('due_at', models.DateTimeField()),
-                ('expires_at', models.DateTimeField()),
-                ('lease_until', models.DateTimeField(null=True)),
-                ('attempt_count', models.SmallIntegerField(default=0)),
-                ('sent_at', models.DateTimeField(null=True)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("brand_id", models.BigIntegerField()),
+                ("device_id", models.BigIntegerField()),
+                ("person", models.CharField(max_length=160)),
+                ("campaign_id", models.BigIntegerField()),
+                ("campaign_name", models.CharField(max_length=200)),
+                ("campaign_version", models.IntegerField(default=1)),
+                ("variant", models.CharField(blank=True, max_length=40)),
+                ("decision_id", models.BigIntegerField(null=True)),
+                ("moment_kind", models.CharField(max_length=16)),
+                ("moment_id", models.BigIntegerField(null=True)),
+                ("geofence_id", models.BigIntegerField(null=True)),
+                ("key", models.CharField(max_length=160)),
+                ("channel", models.CharField(default="push", max_length=16)),
+                ("transactional", models.BooleanField(default=False)),
+                ("content", models.JSONField()),
+                ("gates", models.JSONField(default=dict)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("pending", "Pending"),
+                            ("sending", "Sending"),
+                            ("sent", "Sent"),
+                            ("failed", "Failed"),
+                            ("expired", "Expired"),
+                            ("suppressed", "Suppressed"),
+                            ("cancelled", "Cancelled"),
+                            ("parked", "Parked"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=200)),
+                ("priority", models.SmallIntegerField(default=0)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("due_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
+                ("lease_until", models.DateTimeField(null=True)),
+                ("attempt_count", models.SmallIntegerField(default=0)),
+                ("sent_at", models.DateTimeField(null=True)),
             ],
             options={
-                'verbose_name_plural': 'deliveries',
-                'ordering': ('-id',),
-                'indexes': [models.Index(condition=models.Q(('state__in', ('pending', 'sending'))), fields=['due_at', 'id'], name='deliveries_to_claim'), models.Index(fields=['device_id', 'created_at'], name='deliveries_by_device'), models.Index(fields=['campaign_id', 'created_at'], name='deliveries_by_campaign'), models.Index(fields=['brand_id', 'person', 'created_at'], name='deliveries_by_person')],
-                'constraints': [models.UniqueConstraint(fields=('device_id', 'key'), name='one_offer_per_moment')],
+                "verbose_name_plural": "deliveries",
+                "ordering": ("-id",),
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("state__in", ("pending", "sending"))),
+                        fields=["due_at", "id"],
+                        name="deliveries_to_claim",
+                    ),
+                    models.Index(fields=["device_id", "created_at"], name="deliveries_by_device"),
+                    models.Index(
+                        fields=["campaign_id", "created_at"], name="deliveries_by_campaign"
+                    ),
+                    models.Index(
+                        fields=["brand_id", "person", "created_at"], name="deliveries_by_person"
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("device_id", "key"), name="one_offer_per_moment"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField()),
-                ('outcome', models.CharField(max_length=16)),
-                ('error', models.CharField(blank=True, max_length=400)),
-                ('provider_message_id', models.CharField(blank=True, max_length=200)),
-                ('latency_ms', models.IntegerField(default=0)),
-                ('delivery', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='notifications.delivery')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("at", models.DateTimeField()),
+                ("outcome", models.CharField(max_length=16)),
+                ("error", models.CharField(blank=True, max_length=400)),
+                ("provider_message_id", models.CharField(blank=True, max_length=200)),
+                ("latency_ms", models.IntegerField(default=0)),
+                (
+                    "delivery",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="attempts",
+                        to="notifications.delivery",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('id',),
+                "ordering": ("id",),
             },
         ),
         migrations.CreateModel(
-            name='DeliveryActionLog',
+            name="DeliveryActionLog",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('action', models.CharField(choices=[('resend', 'Resend'), ('cancel', 'Cancel')], max_length=12)),
-                ('at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('note', models.CharField(blank=True, max_length=400)),
-                ('actor', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
-                ('delivery', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='actions', to='notifications.delivery')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "action",
+                    models.CharField(
+                        choices=[("resend", "Resend"), ("cancel", "Cancel")], max_length=12
+                    ),
+                ),
+                ("at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("note", models.CharField(blank=True, max_length=400)),
+                (
+                    "actor",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "delivery",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="actions",
+                        to="notifications.delivery",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('id',),
+                "ordering": ("id",),
             },
         ),
         migrations.CreateModel(
-            name='Feedback',
+            name="Feedback",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('event', models.CharField(choices=[('received', 'Received'), ('opened', 'Opened'), ('dismissed', 'Dismissed'), ('redeemed', 'Redeemed')], max_length=12)),
-                ('occurred_at', models.DateTimeField()),
-                ('received_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('delivery', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='feedback', to='notifications.delivery')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "event",
+                    models.CharField(
+                        choices=[
+                            ("received", "Received"),
+                            ("opened", "Opened"),
+                            ("dismissed", "Dismissed"),
+                            ("redeemed", "Redeemed"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("occurred_at", models.DateTimeField()),
+                ("received_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "delivery",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="feedback",
+                        to="notifications.delivery",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('id',),
-                'constraints': [models.UniqueConstraint(fields=('delivery', 'event'), name='one_feedback_per_event')],
+                "ordering": ("id",),
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("delivery", "event"), name="one_feedback_per_event"
+                    )
+                ],
             },
         ),
     ]

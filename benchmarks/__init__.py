@@ -1,0 +1,1 @@
+"""Benchmarks: each prints its ratio to the peers that ran beside it."""

@@ -14,7 +14,8 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     response = exception_handler(error, context)
     if response is None:
         return None
-    code, message, fields = "error", "", {}
+    code, message = "error", ""
+    fields: Any = {}
     if isinstance(error, exceptions.ValidationError):
         code, message = "invalid", "The request is not valid; see fields."
         detail = error.detail

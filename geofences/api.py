@@ -229,7 +229,7 @@ class Pages(CursorPagination):
 
 
 # -- paths ------------------------------------------------------------------------------------
-class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):  # type: ignore[misc]
+class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
     """Geofences of the caller's brands, as GeoJSON."""
 
     queryset = Geofence.objects.present().select_related("cover")

@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('devices', '0004_announce_serials'),
+        ("devices", "0004_announce_serials"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='devicestate',
-            name='version',
+            model_name="devicestate",
+            name="version",
             field=models.BigIntegerField(default=0),
         ),
     ]

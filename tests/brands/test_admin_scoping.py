@@ -113,9 +113,10 @@ def snapshot(world: World) -> list[list[dict[str, Any]]]:
             names = {field.name for field in model._meta.get_fields()}
             if "brand" in names or "brand_id" in names:
                 mine = model._default_manager.filter(brand_id=world.brand.pk)
-                rows.append(list(mine.order_by("pk").values()))
-    rows.append(list(Membership.objects.filter(brand=world.brand).order_by("pk").values()))
-    rows.append(list(User.objects.filter(pk=world.admin.pk).values()))
+                rows.append([dict(row) for row in mine.order_by("pk").values()])
+    members = Membership.objects.filter(brand=world.brand)
+    rows.append([dict(row) for row in members.order_by("pk").values()])
+    rows.append([dict(row) for row in User.objects.filter(pk=world.admin.pk).values()])
     return rows
 
 
@@ -153,7 +154,7 @@ def lists() -> Iterator[str]:
 
 def test_it_lists_no_row_of_another_brand(ours: World, theirs: World) -> None:
     client = logged_in(ours.admin)
-    asked = [
+    asked: list[dict[str, Any]] = [
         {},
         {"q": THEIRS},
         {"q": f"{THEIRS}-person"},
@@ -195,7 +196,7 @@ def test_it_offers_no_choice_of_another_brand(ours: World, theirs: World) -> Non
                 autocomplete,
                 {
                     "app_label": model._meta.app_label,
-                    "model_name": model._meta.model_name,
+                    "model_name": str(model._meta.model_name),
                     "field_name": field.name,
                     "term": "",
                 },
@@ -209,7 +210,11 @@ def test_it_answers_the_builders_scripts_for_ones_own_brand_only(
     client = logged_in(ours.admin)
     for name in ("places", "shapes"):
         address = reverse(f"admin:campaigns_campaign_{name}")
-        query = {"brand": ours.brand.pk, "id": theirs.geofence.pk, "tag": f"{THEIRS}-tag"}
+        query: dict[str, Any] = {
+            "brand": ours.brand.pk,
+            "id": theirs.geofence.pk,
+            "tag": f"{THEIRS}-tag",
+        }
         answer = client.get(address, query | {"q": THEIRS})
         assert THEIRS not in answer.content.decode()
         assert client.get(address, query | {"brand": theirs.brand.pk}).status_code == 404

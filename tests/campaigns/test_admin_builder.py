@@ -77,7 +77,7 @@ def posted(form: CampaignForm) -> dict[str, Any]:
     for name, field in form.fields.items():
         value = form[name].value()
         if isinstance(field.widget, forms.MultiWidget):
-            for number, part in enumerate(field.widget.decompress(value)):
+            for number, part in enumerate(field.widget.decompress(value) or ()):
                 sent[f"{name}_{number}"] = "" if part is None else part
         elif isinstance(field, forms.BooleanField):
             sent |= {name: "on"} if value else {}

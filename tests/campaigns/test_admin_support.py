@@ -81,7 +81,7 @@ def test_it_finds_deliveries_by_device_person_campaign_state_and_time(world: Wor
     client = logged_in(world.admin)
     address = reverse("admin:notifications_delivery_changelist")
 
-    def found(**query: object) -> set[int]:
+    def found(**query: Any) -> set[int]:
         return {row.pk for row in client.get(address, query).context["rows"]}
 
     mine = world.delivery.pk
@@ -102,7 +102,7 @@ def test_it_finds_decisions_by_verdict_and_reason(world: World) -> None:
     client = logged_in(world.admin)
     address = reverse("admin:campaigns_decision_changelist")
 
-    def found(**query: object) -> set[int]:
+    def found(**query: Any) -> set[int]:
         return {row["decision"].pk for row in client.get(address, query).context["rows"]}
 
     assert found(verdict="refuse") == {refused.pk}
@@ -349,7 +349,7 @@ def test_it_says_that_an_event_has_not_come(world: World) -> None:
 def test_it_always_says_something(world: World) -> None:
     elsewhere = make_circle(world.brand, name="Elsewhere")
     for trigger in ("entered", "dwelled", "exited"):
-        raw = {"on": trigger, "geofences": [elsewhere.pk]}
+        raw: dict[str, Any] = {"on": trigger, "geofences": [elsewhere.pk]}
         raw |= {"dwell_s": 60} if trigger == "dwelled" else {}
         campaign = make_campaign(world.brand, name=trigger, trigger=raw)
         seen_now(world)

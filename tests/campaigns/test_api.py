@@ -275,4 +275,4 @@ def test_support_may_look_and_a_marketer_may_act(brand: Brand) -> None:
         assert client.get("/v1/campaigns").status_code == 200
         answer = client.post(f"/v1/campaigns/{campaign.pk}/pause")
         assert answer.status_code == (200 if allowed else 403)
-    assert campaign.log.first().actor.username == "marketer"
+    assert list(campaign.log.values_list("actor__username", flat=True))[:1] == ["marketer"]

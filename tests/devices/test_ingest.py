@@ -360,7 +360,7 @@ class _counting:  # noqa: N801 - reads as a with-statement
             self.seen.append(str(query))
             return self._copy(cursor, query, *args, **kwargs)
 
-        psycopg.Cursor.execute, psycopg.Cursor.copy = execute, copy  # type: ignore[method-assign]
+        psycopg.Cursor.execute, psycopg.Cursor.copy = execute, copy  # type: ignore[method-assign, assignment]
         return self.seen
 
     def __exit__(self, *_: object) -> None:
@@ -424,7 +424,8 @@ def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(brand: Brand) -
 
     def remembering(*rows: tuple[Any, ...]) -> list[int]:
         batch = assemble(list(rows))
-        return ingest(batch, now_ms=NOW_MS, armed=snapshot, memory=memory).tolist()
+        verdicts = ingest(batch, now_ms=NOW_MS, armed=snapshot, memory=memory)
+        return [int(each) for each in verdicts]
 
     assert (
         remembering(fix(device, DOWN_THE_ROAD, NOW_MS), fix(bystander, DOWN_THE_ROAD, NOW_MS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -30,13 +31,17 @@ DEATHS = 2
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+def _at_least(count: Callable[[], int], wanted: int) -> bool:
+    return count() >= wanted
+
+
 def test_it_decides_once_on_each_visit_though_evaluators_are_killed(shop: Shop) -> None:
     for device in make_devices(shop.brand, PHONES):
         make_transition(device, shop.place)
     for death in range(1, DEATHS + 1):
         with workers("evaluate") as worker:
             wanted = PHONES * death // (DEATHS + 2)
-            until(lambda wanted=wanted: Decision.objects.count() >= wanted, "some are decided")
+            until(partial(_at_least, Decision.objects.count, wanted), "some are decided")
             worker.kill()
     with workers("evaluate"), workers("evaluate"):
         until(lambda: not Transition.objects.filter(processed_at=None).exists(), "all are decided")
@@ -57,7 +62,7 @@ def test_it_sends_every_offer_though_senders_are_killed(shop: Shop) -> None:
         for death in range(1, DEATHS + 1):
             with workers("deliver", emulator_url=fcm.url) as worker:
                 wanted = PHONES * death // (DEATHS + 2)
-                until(lambda wanted=wanted: sent() >= wanted, "some are sent")
+                until(partial(_at_least, sent, wanted), "some are sent")
                 worker.kill()
             let_leases_run_out()
         with workers("deliver", emulator_url=fcm.url):

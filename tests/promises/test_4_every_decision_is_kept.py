@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 def test_it_answers_for_every_campaign_why_and_why_not(shop: Shop, client: Client) -> None:
     yesterday = (now() - timedelta(days=1)).isoformat()
-    others = {
+    others: dict[str, tuple[dict[str, Any], str]] = {
         "Only iPhones": ({"audience": {"platform": "ios"}}, "not_in_audience"),
         "Nobody any more": ({"caps": [{"limit": 0}], "group": "capped"}, "cap_reached"),
         "Broken in this moment": (

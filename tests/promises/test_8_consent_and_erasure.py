@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import pytest
@@ -74,7 +75,7 @@ def test_it_erases_every_row_that_names_a_device(
     with httpx.Client(base_url=live_web.base_url) as api:
         for each in (device, bystander):
             headers = bearer(each)
-            until(lambda h=headers: knows_as(api, h), "the shop is armed in the web process")
+            until(partial(knows_as, api, headers), "the shop is armed in the web process")
             for place, ago in ((DOWN_THE_ROAD, 2.0), (AT_THE_DOOR, 1.0)):
                 api.post("/v1/locations", headers=headers, json=fix(place, minutes_ago=ago))
             event = {"name": "purchase", "occurred_at": now().isoformat()}

@@ -74,14 +74,16 @@ class Socket:
     """One open connection of a device."""
 
     __slots__ = (
-        *("_draining", "_owed", "_send", "device_id", "heard_at", "is_open", "serial", "since"),
-        "told",
+        *("_draining", "_owed", "_send", "brand_id", "device_id", "farewell", "heard_at"),
+        *("is_open", "serial", "since", "task", "told"),
     )
 
     def __init__(self, identity: DeviceIdentity, send: Send, *, since: int) -> None:
-        self.device_id, self.serial = identity.device_id, identity.serial
+        self.device_id, self.brand_id, self.serial = identity
         self._send = send
+        self.task = asyncio.current_task()
         self.is_open = False
+        self.farewell: tuple[int, str] | None = None  # why we end it: close code and reason
         self.heard_at = time.monotonic()
         self.since = since  # deliveries up to here were seen on an earlier connection
         self.told: set[int] = set()  # deliveries sent on this one
@@ -119,8 +121,17 @@ class Socket:
         finally:
             self._draining = None
 
+    def dismiss(self, code: int, reason: str) -> None:
+        """End the connection from outside: its own task is woken to say goodbye.
+
+        A close sent from here would wait for the client's next frame: the task is reading.
+        """
+        if self.farewell is None and self.task is not None:
+            self.farewell = (code, reason)
+            self.task.cancel()
+
     async def close(self, code: int, reason: str) -> None:
-        """Say goodbye once; whatever is still owed is dropped."""
+        """Say goodbye, in the connection's own task; whatever is still owed is dropped."""
         if self.is_open:
             self.is_open = False
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
@@ -146,8 +157,7 @@ class StreamDoor:
         self._sockets: dict[int, list[Socket]] = {}
         self._asked: set[int] = set()
         self._ask = asyncio.Event()
-        self._looks: list[asyncio.Future[bool]] = []  # who waits for the next look
-        self._goodbyes: set[asyncio.Task[None]] = set()
+        self._looks: list[asyncio.Future[None]] = []  # who waits for the next look
         self._closing = False
 
     # -- one connection ------------------------------------------------------------------------
@@ -162,9 +172,15 @@ class StreamDoor:
         socket = Socket(identity, send, since=_since(scope))
         self._add(socket)
         try:
-            if await self._look_at(socket):
-                await socket.accept(subprotocol)
-                await self._converse(socket, identity, receive)
+            await self._look_at(socket)
+            await socket.accept(subprotocol)
+            await self._converse(socket, identity, receive)
+        except asyncio.CancelledError:
+            if socket.farewell is None or socket.task is None:
+                raise
+            socket.task.uncancel()
+            if socket.is_open:
+                await socket.close(*socket.farewell)
             else:
                 await _refuse(scope, send)
         finally:
@@ -248,7 +264,7 @@ class StreamDoor:
         held = self._sockets.setdefault(socket.device_id, [])
         held.append(socket)
         for older in held[:-SOCKETS_PER_DEVICE]:
-            self._say_goodbye(older, REPLACED, "replaced by a newer connection")
+            older.dismiss(REPLACED, "replaced by a newer connection")
 
     def _remove(self, socket: Socket) -> None:
         held = self._sockets.get(socket.device_id, [])
@@ -257,26 +273,15 @@ class StreamDoor:
         if not held:
             self._sockets.pop(socket.device_id, None)
 
-    def _say_goodbye(self, socket: Socket, code: int, reason: str) -> None:
-        self._remove(socket)
-        task = asyncio.get_running_loop().create_task(socket.close(code, reason))
-        self._goodbyes.add(task)
-        task.add_done_callback(self._said_goodbye)
-
-    def _said_goodbye(self, task: asyncio.Task[None]) -> None:
-        self._goodbyes.discard(task)
-        if not task.cancelled():
-            task.exception()  # a connection that broke before the goodbye is gone all the same
-
     def __len__(self) -> int:
         """How many sockets are open."""
         return sum(map(len, self._sockets.values()))
 
     def revoked(self, device_id: int, serial: int) -> None:
         """Close the device's sockets but for those of this serial (0: of none)."""
-        for socket in list(self._sockets.get(device_id, ())):
+        for socket in self._sockets.get(device_id, ()):
             if socket.serial != serial:
-                self._say_goodbye(socket, REVOKED, "token revoked")
+                socket.dismiss(REVOKED, "token revoked")
 
     def offers_changed(self, payload: str) -> None:
         """Look at the rows of those named (comma-separated device ids) who are connected."""
@@ -289,11 +294,14 @@ class StreamDoor:
     async def close_all(self) -> None:
         """No new sockets, and a goodbye to those there are: clients reconnect elsewhere."""
         self._closing = True
-        for held in list(self._sockets.values()):
-            for socket in list(held):
-                self._say_goodbye(socket, RESTARTING, "server restarts")
-        if self._goodbyes:
-            await asyncio.wait(self._goodbyes, timeout=GOODBYE_S)
+        tasks = set()
+        for held in self._sockets.values():
+            for socket in held:
+                socket.dismiss(RESTARTING, "server restarts")
+                if socket.task is not None:
+                    tasks.add(socket.task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=GOODBYE_S)
 
     async def watch(self) -> None:
         """Look at rows whenever asked to, many devices at once; runs until cancelled."""
@@ -306,14 +314,13 @@ class StreamDoor:
         if self._asked:
             self._ask.set()
 
-    async def _look_at(self, socket: Socket) -> bool:
-        """Look at a new socket's rows; whether its token still stands."""
+    async def _look_at(self, socket: Socket) -> None:
+        """Look at a new socket's rows; it is dismissed where its token no longer stands."""
         look = asyncio.get_running_loop().create_future()
         self._looks.append(look)
         self._asked.add(socket.device_id)
         self._ask.set()
         await look
-        return socket in self._sockets.get(socket.device_id, ())
 
     async def _keep_looking(self) -> None:
         while True:
@@ -322,29 +329,36 @@ class StreamDoor:
             asked, self._asked = list(self._asked), set()
             looks, self._looks = self._looks, []
             try:
-                serials, offers = await self._on_thread(self._read, asked)
+                stand, offers = await self._on_thread(self._read, asked)
             except DatabaseError as error:
                 # Sockets stay open: the next look is seconds away.
                 logger.warning("could not look at offers: %s", error)
             else:
                 for device_id in asked:
-                    self.revoked(device_id, serials.get(device_id, 0))
+                    self._check(device_id, stand.get(device_id))
                     self._tell(device_id, offers.get(device_id, ()))
             for look in looks:
                 if not look.done():
-                    look.set_result(True)
+                    look.set_result(None)
 
     def _read(
         self, device_ids: list[int]
-    ) -> tuple[dict[int, int], Mapping[int, Sequence[OfferLike]]]:
+    ) -> tuple[dict[int, tuple[int, int]], Mapping[int, Sequence[OfferLike]]]:
+        """Each device's brand and serial, and its offers; on a thread."""
         close_old_connections()
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT device_id, serial FROM devices_devicestate WHERE device_id = ANY(%s)",
+                "SELECT device_id, brand_id, serial FROM devices_devicestate"
+                " WHERE device_id = ANY(%s)",
                 (device_ids,),
             )
-            serials = dict(cursor.fetchall())
-        return serials, self._current_offers(device_ids)
+            stand = {device_id: (brand, serial) for device_id, brand, serial in cursor.fetchall()}
+        return stand, self._current_offers(device_ids)
+
+    def _check(self, device_id: int, stands: tuple[int, int] | None) -> None:
+        for socket in self._sockets.get(device_id, ()):
+            if (socket.brand_id, socket.serial) != stands:
+                socket.dismiss(REVOKED, "token revoked")
 
     def _tell(self, device_id: int, offers: Sequence[OfferLike]) -> None:
         for socket in self._sockets.get(device_id, ()):

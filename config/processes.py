@@ -43,10 +43,14 @@ def web(*, host: str, port: int, workers: int) -> Process:
 LOOPS = {"evaluate": ["evaluate"], "deliver": ["deliver"], "clock": ["clock", "imports"]}
 
 
-def workers() -> list[Process]:
-    """Return the loops behind the doors."""
+def workers(*, base_url: str) -> list[Process]:
+    """Return the loops behind the doors; they let the doors open first where cores are few."""
     return [
-        Process(name=name, command=[PYTHON, "manage.py", "work", *loops])
+        Process(
+            name=name,
+            command=[PYTHON, "manage.py", "work", *loops],
+            after=f"{base_url}/healthz",
+        )
         for name, loops in LOOPS.items()
     ]
 

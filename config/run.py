@@ -239,7 +239,7 @@ def is_production() -> bool:
 def plan(host: str, port: int) -> tuple[list[Process], dict[str, str]]:
     """Return what to run, and the addresses it will have."""
     base_url = f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104
-    processes = [web(host=host, port=port, workers=web_workers()), *workers()]
+    processes = [web(host=host, port=port, workers=web_workers()), *workers(base_url=base_url)]
     addresses = {
         "base_url": base_url,
         "ws_url": base_url.replace("http", "ws", 1) + "/v1/stream",

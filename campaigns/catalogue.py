@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,6 @@ from campaigns.audience import compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import Tree
 from campaigns.definition import (
-    PLACE_TRIGGERS,
     ContentText,
     Definition,
     Trigger,
@@ -32,6 +31,7 @@ from campaigns.definition import (
     caps_of,
     dayparts_of,
     decode,
+    pattern_of,
     quiet_of,
 )
 
@@ -79,7 +79,7 @@ class Entry:
 
 @dataclass(slots=True, kw_only=True)
 class Catalogue:
-    """All live campaigns at one moment. `candidates` answers in the order they may speak."""
+    """All live campaigns at one moment; what it answers is in the order they may speak."""
 
     mark: Mark
     brands: Mapping[int, BrandRules]
@@ -91,10 +91,10 @@ class Catalogue:
         self,
         brand_id: int,
         on: TriggerOn,
-        *,
         geofence_id: int,
         external_id: str | None,
         tags: tuple[str, ...],
+        *,
         dwell_s: int,
         own_dwell_s: int | None,
     ) -> tuple[rules.Campaign, ...]:
@@ -102,20 +102,54 @@ class Catalogue:
         key = (brand_id, on, geofence_id, external_id, tags, dwell_s, own_dwell_s)
         found = self._found.get(key)
         if found is None:
-            names = [("id", geofence_id), ("external_id", external_id)]
-            names += [("tag", tag) for tag in tags]
-            unique = {
-                one.id: one
-                for kind, name in names
-                for one in self._by.get((brand_id, on, kind, name), ())
+            at = self._at(brand_id, False, on, geofence_id, external_id, tags)
+            found = self._found[key] = tuple(
+                one
+                for one in at
                 if on is not TriggerOn.DWELLED or dwell_s == (one.dwell_s or own_dwell_s)
-            }
-            found = self._found[key] = tuple(rules.ranked(list(unique.values())))
+            )
         return found
+
+    def sequences_at_place(
+        self,
+        brand_id: int,
+        on: TriggerOn,
+        geofence_id: int,
+        external_id: str | None,
+        tags: tuple[str, ...],
+    ) -> tuple[rules.Campaign, ...]:
+        """The sequences with a step at this place."""
+        key = (brand_id, on, geofence_id, external_id, tags)
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = self._at(brand_id, True, on, geofence_id, external_id, tags)
+        return found
+
+    def _at(
+        self,
+        brand_id: int,
+        steps: bool,
+        on: TriggerOn,
+        geofence_id: int,
+        external_id: str | None,
+        tags: tuple[str, ...],
+    ) -> tuple[rules.Campaign, ...]:
+        names = [("id", geofence_id), ("external_id", external_id)]
+        names += [("tag", tag) for tag in tags]
+        unique = {
+            one.id: one
+            for kind, name in names
+            for one in self._by.get((brand_id, steps, on, kind, name), ())
+        }
+        return tuple(rules.ranked(list(unique.values())))
 
     def on_event(self, brand_id: int, name: str) -> tuple[rules.Campaign, ...]:
         """The campaigns that wait for an event of this name."""
-        return self._by.get((brand_id, TriggerOn.EVENT, "event", name), ())
+        return self._by.get((brand_id, False, TriggerOn.EVENT, "event", name), ())
+
+    def sequences_on_event(self, brand_id: int, name: str) -> tuple[rules.Campaign, ...]:
+        """The sequences with a step that is an event of this name."""
+        return self._by.get((brand_id, True, TriggerOn.EVENT, "event", name), ())
 
 
 EMPTY = Catalogue(mark=(), brands={}, entries={})
@@ -136,6 +170,7 @@ def compiled(
         dwell_s=trigger.dwell_s,
         event=trigger.event or "",
         where=tuple(trigger.where.items()),
+        pattern=pattern_of(trigger) if trigger.on is TriggerOn.SEQUENCE else None,
         starts_ms=_ms(definition.starts_at),
         ends_ms=_ms(definition.ends_at),
         dayparts=dayparts_of(definition.dayparts),
@@ -208,14 +243,21 @@ def build(mark: Mark, brands: Mapping[int, BrandRules], entries: Iterable[Entry]
     )
 
 
-def _keys(entry: Entry) -> Sequence[tuple[object, ...]]:
+def _keys(entry: Entry) -> list[tuple[object, ...]]:
+    """Under what a campaign is found; a sequence under each of its steps, marked as such."""
     brand_id, trigger = entry.campaign.brand_id, entry.trigger
-    if trigger.on not in PLACE_TRIGGERS:
-        return [(brand_id, trigger.on, "event", trigger.event)]
-    names = [
-        ("id" if isinstance(place, int) else "external_id", place) for place in trigger.geofences
-    ] + [("tag", tag) for tag in trigger.tags]
-    return [(brand_id, trigger.on, kind, name) for kind, name in dict.fromkeys(names)]
+    steps = trigger.on is TriggerOn.SEQUENCE
+    chosen = [trigger] if not steps else list(trigger.steps)
+    found: list[tuple[object, ...]] = []
+    for one in chosen:
+        if one.on is TriggerOn.EVENT:
+            found.append((brand_id, steps, one.on, "event", one.event))
+        found += [
+            (brand_id, steps, one.on, "id" if isinstance(place, int) else "external_id", place)
+            for place in one.geofences
+        ]
+        found += [(brand_id, steps, one.on, "tag", tag) for tag in one.tags]
+    return list(dict.fromkeys(found))
 
 
 def needs(campaigns: Iterable[rules.Campaign]) -> frozenset[Need]:

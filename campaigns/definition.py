@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from campaigns import caps as capping
-from campaigns import conditions, hours
+from campaigns import conditions, hours, sequences
 from notifications.push import PushOptions
 
 DEFAULT_EXPIRES_S = 3_600
@@ -38,6 +38,7 @@ class TriggerOn(StrEnum):
     DWELLED = "dwelled"
     EXITED = "exited"
     EVENT = "event"
+    SEQUENCE = "sequence"
 
 
 PLACE_TRIGGERS = frozenset({TriggerOn.ENTERED, TriggerOn.DWELLED, TriggerOn.EXITED})
@@ -58,6 +59,19 @@ class HoursPolicy(StrEnum):
     DROP = "drop"
 
 
+class StepText(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One thing of a sequence: at a place as in a trigger, or an event; `times` in a row."""
+
+    on: TriggerOn
+    geofences: Annotated[tuple[int | ShortText, ...], Meta(max_length=MAX_GEOFENCES)] = ()
+    tags: tuple[ShortText, ...] = ()
+    dwell_s: Seconds | None = None
+    event: ShortText | None = None
+    where: dict[str, str | int | float | bool | None] = {}
+    days: tuple[str | int, ...] = ()
+    times: Annotated[int, Meta(ge=1, le=20)] = 1
+
+
 class Trigger(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What sets the campaign off. A text names a geofence by external id, a number by id."""
 
@@ -67,6 +81,18 @@ class Trigger(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     dwell_s: Seconds | None = None
     event: ShortText | None = None
     where: dict[str, str | int | float | bool | None] = {}
+    # A sequence: these steps, one after the other, from first to last within so long …
+    steps: Annotated[tuple[StepText, ...], Meta(max_length=10)] = ()
+    within_s: Seconds | None = None
+    # … and then nothing like `unless` for `for_s`, by the server's clock.
+    unless: StepText | None = None
+    for_s: Seconds | None = None
+    key: Annotated[str, Meta(max_length=64)] = ""  # a property that all its events share
+    nth: Annotated[int, Meta(ge=1, le=1_000)] = 1
+    every: bool = False  # every n-th time, not only the n-th
+    absent_s: Seconds | None = None  # the last step came before, but not in so long
+    once: bool = False
+    again_after_s: Annotated[int, Meta(ge=0, le=MAX_SPAN_S)] = 0
 
 
 class DaypartText(
@@ -197,8 +223,7 @@ def missing(definition: Definition, *, now: datetime) -> list[Missing]:
         found.append(
             Missing(field="ends_at", code="before_start", message="It ends before it starts.")
         )
-    place = definition.trigger is not None and definition.trigger.on in PLACE_TRIGGERS
-    if definition.only_while_inside and not place:
+    if definition.only_while_inside and not _ends_at_a_place(definition.trigger):
         found.append(
             Missing(
                 field="only_while_inside",
@@ -206,7 +231,7 @@ def missing(definition: Definition, *, now: datetime) -> list[Missing]:
                 message="Only a trigger at a geofence has an inside.",
             )
         )
-    elif definition.only_while_inside and definition.trigger.on is TriggerOn.EXITED:  # type: ignore[union-attr]
+    elif definition.only_while_inside and _last(definition.trigger) is TriggerOn.EXITED:
         found.append(
             Missing(
                 field="only_while_inside",
@@ -217,24 +242,108 @@ def missing(definition: Definition, *, now: datetime) -> list[Missing]:
     return found
 
 
+def _last(trigger: Trigger | None) -> TriggerOn | None:
+    """What sets it off in the end: of a sequence, its last step."""
+    if trigger is None or trigger.on is not TriggerOn.SEQUENCE:
+        return None if trigger is None else trigger.on
+    return trigger.steps[-1].on if trigger.steps else None
+
+
+def _ends_at_a_place(trigger: Trigger | None) -> bool:
+    return _last(trigger) in PLACE_TRIGGERS
+
+
 def _missing_trigger(trigger: Trigger | None) -> list[Missing]:
     if trigger is None:
         return [Missing(field="trigger", code="missing", message="Say what sets it off.")]
-    if trigger.on is TriggerOn.EVENT:
-        if trigger.event:
+    if trigger.on is TriggerOn.SEQUENCE:
+        return _missing_sequence(trigger)
+    return _missing_selector(trigger, "trigger")
+
+
+def _missing_selector(one: Trigger | StepText, path: str) -> list[Missing]:
+    """What a trigger or a step lacks to be recognised."""
+    if one.on is TriggerOn.EVENT:
+        if one.event:
             return []
-        return [
-            Missing(field="trigger.event", code="missing", message="Name the event to wait for.")
-        ]
-    if not trigger.geofences and not trigger.tags:
-        return [
+        return [Missing(field=f"{path}.event", code="missing", message="Name the event.")]
+    if one.on is TriggerOn.SEQUENCE:
+        return [Missing(field=f"{path}.on", code="invalid", message="A step is no sequence.")]
+    if one.geofences or one.tags:
+        return []
+    return [
+        Missing(
+            field=f"{path}.geofences",
+            code="missing",
+            message="Choose geofences, or tags of geofences.",
+        )
+    ]
+
+
+def _missing_sequence(trigger: Trigger) -> list[Missing]:
+    found = [
+        lack
+        for number, step in enumerate(trigger.steps)
+        for lack in _missing_selector(step, f"trigger.steps[{number}]")
+    ]
+    if not trigger.steps:
+        found.append(
+            Missing(field="trigger.steps", code="missing", message="A sequence needs steps.")
+        )
+    if trigger.unless is not None:
+        found += _missing_selector(trigger.unless, "trigger.unless")
+    if (trigger.unless is None) is not (trigger.for_s is None):
+        found.append(
             Missing(
-                field="trigger.geofences",
+                field="trigger.for_s" if trigger.for_s is None else "trigger.unless",
                 code="missing",
-                message="Choose geofences, or tags of geofences.",
+                message="`unless` and `for_s` go together: nothing like this, for so long.",
             )
-        ]
-    return []
+        )
+    return found
+
+
+def selectors(trigger: Trigger | None) -> list[tuple[str, Trigger | StepText]]:
+    """Every part of a trigger that names places or an event, with its path."""
+    if trigger is None:
+        return []
+    if trigger.on is not TriggerOn.SEQUENCE:
+        return [("trigger", trigger)]
+    found: list[tuple[str, Trigger | StepText]] = [
+        (f"trigger.steps[{number}]", step) for number, step in enumerate(trigger.steps)
+    ]
+    if trigger.unless is not None:
+        found.append(("trigger.unless", trigger.unless))
+    return found
+
+
+def pattern_of(trigger: Trigger) -> sequences.Pattern:
+    """The pattern a sequence waits for."""
+    return sequences.Pattern(
+        steps=tuple(_step(step) for step in trigger.steps for _ in range(step.times)),
+        within_ms=None if trigger.within_s is None else trigger.within_s * 1000,
+        unless=None if trigger.unless is None else _step(trigger.unless),
+        for_ms=(trigger.for_s or 0) * 1000,
+        key=trigger.key,
+        nth=trigger.nth,
+        every=trigger.every,
+        absent_ms=None if trigger.absent_s is None else trigger.absent_s * 1000,
+        once=trigger.once,
+        again_after_ms=trigger.again_after_s * 1000,
+    )
+
+
+def _step(text: StepText) -> sequences.Step:
+    is_event = text.on is TriggerOn.EVENT
+    return sequences.Step(
+        name=(text.event or "") if is_event else text.on.value,
+        is_event=is_event,
+        geofences=frozenset(text.geofences),
+        tags=frozenset(text.tags),
+        dwell_s=text.dwell_s,
+        where=tuple(text.where.items()),
+        days=frozenset(found for day in text.days if (found := weekday(day)) is not None),
+    )
 
 
 def _missing_content(content: ContentText | None) -> list[Missing]:
@@ -278,6 +387,13 @@ def _nonsense(definition: Definition, segments: Sequence[str] | None) -> list[tu
         ]
         if part.start == part.end:
             found.append((f"dayparts[{number}]", "It ends when it begins."))
+    found += [
+        (f"{path}.days", f"{day!r} is not a day: mon … sun.")
+        for path, one in selectors(definition.trigger)
+        if isinstance(one, StepText)
+        for day in one.days
+        if weekday(day) is None
+    ]
     for number, cap in enumerate(definition.caps):
         if cap.window_s is not None and cap.per is not None:
             found.append((f"caps[{number}]", "Either `window_s` or `per`, not both."))

@@ -23,7 +23,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from campaigns import catalogue as catalogues
-from campaigns import history, moments, rules
+from campaigns import history, moments, past, places, progress, rules
 from campaigns.catalogue import Catalogue
 from campaigns.content import ContentError, Scene, render
 from campaigns.moments import Batch, Happening
@@ -49,12 +49,16 @@ _TAKE_IDS = """
 _DONE = {
     "transition": "UPDATE devices_transition SET processed_at = %s WHERE id = ANY(%s)",
     "event": "UPDATE devices_event SET processed_at = %s WHERE id = ANY(%s)",
+    "timer": "UPDATE campaigns_completion SET settled_at = %s WHERE id = ANY(%s)",
 }
+_CALLED_OFF = "UPDATE campaigns_completion SET called_off = true WHERE id = ANY(%s)"
 _PARK = {
-    "transition": """UPDATE devices_transition SET processed_at = %s, parked_reason = %s
-                      WHERE id = %s AND processed_at IS NULL""",
-    "event": """UPDATE devices_event SET processed_at = %s, parked_reason = %s
-                 WHERE id = %s AND processed_at IS NULL""",
+    "transition": """UPDATE devices_transition SET processed_at = %(now)s, parked_reason = %(why)s
+                      WHERE id = ANY(%(ids)s) AND processed_at IS NULL""",
+    "event": """UPDATE devices_event SET processed_at = %(now)s, parked_reason = %(why)s
+                 WHERE id = ANY(%(ids)s) AND processed_at IS NULL""",
+    "timer": """UPDATE campaigns_completion SET settled_at = %(now)s
+                 WHERE id = ANY(%(ids)s) AND settled_at IS NULL""",
 }
 
 
@@ -89,14 +93,24 @@ def evaluate_once(*, now: datetime, limit: int = BATCH) -> int:
 
 def _evaluate(now: datetime, limit: int) -> int:
     with transaction.atomic():
-        batch = moments.claim(limit)
+        batch = moments.claim(limit, now)
         if not batch:
             return 0
         current = catalogues.current()
-        moments.gather(batch, current, _epoch_ms(now))
-        verdicts = judge(batch.happenings, current, now)
-        _apply(batch, verdicts, now)
+        happenings = gather(batch, current, _epoch_ms(now))
+        _apply(batch, judge(happenings, current, now), now)
     return len(batch)
+
+
+def gather(batch: Batch, current: Catalogue, now_ms: int) -> list[Happening]:
+    """Everything that the rules need to know of a batch, in a bounded number of queries."""
+    pairs, subjects = moments.arrivals(batch, current, now_ms)
+    happenings = [happening for _, happening in pairs if happening.candidates]
+    happenings += progress.advance(
+        [pair for pair in pairs if pair[0].sequences], batch.due, subjects, current, now_ms
+    )
+    past.measure(happenings, now_ms)
+    return happenings
 
 
 def _one_at_a_time(now: datetime, limit: int) -> int:
@@ -106,23 +120,19 @@ def _one_at_a_time(now: datetime, limit: int) -> int:
         held: Batch | None = None
         try:
             with transaction.atomic():
-                held = moments.claim(1)
+                held = moments.claim(1, now)
                 if not held:
                     break
                 current = catalogues.current()
-                moments.gather(held, current, _epoch_ms(now))
-                _apply(held, judge(held.happenings, current, now), now)
+                happenings = gather(held, current, _epoch_ms(now))
+                _apply(held, judge(happenings, current, now), now)
             settled += len(held)
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:
             if held is None:
                 raise
-            logger.exception(
-                "parked: transitions %s, events %s",
-                [row.id for row in held.transitions],
-                [row.id for row in held.events],
-            )
+            logger.exception("parked: %s", held.claimed())
             settled += _park(held, error, now)
     return settled
 
@@ -130,9 +140,8 @@ def _one_at_a_time(now: datetime, limit: int) -> int:
 def _park(held: Batch, error: Exception, now: datetime) -> int:
     why = " ".join(str(error).split())[:200] or type(error).__name__
     with transaction.atomic(), connection.cursor() as cursor:
-        for kind, rows in (("transition", held.transitions), ("event", held.events)):
-            for row in rows:
-                cursor.execute(_PARK[kind], (now, why, row.id))
+        for kind, ids in held.claimed():
+            cursor.execute(_PARK[kind], {"now": now, "why": why, "ids": ids})
     return len(held)
 
 
@@ -245,7 +254,7 @@ def scene_of(happening: Happening, campaign: rules.Campaign) -> Scene:
             "on": moment.on.value,
             "at": moment.local.text,
             "dwell_s": moment.dwell_s,
-            "distance_m": None if place is None else moments.distance_m(place, happening.fix),
+            "distance_m": None if place is None else places.distance_m(place, happening.fix),
         },
         event={"name": moment.event, "properties": moment.properties},
         brand={"name": happening.brand.name},
@@ -280,9 +289,15 @@ def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
                 # In pieces: PostgreSQL takes one in while the next is sent.
                 for start in range(0, len(lines), COPIED_ROWS):
                     copy.write("".join(lines[start : start + COPIED_ROWS]).encode())
-        for kind, rows in (("transition", batch.transitions), ("event", batch.events)):
-            if rows:
-                cursor.execute(_DONE[kind], (now, [row.id for row in rows]))
+        for kind, keys in batch.claimed():
+            cursor.execute(_DONE[kind], (now, keys))
+        off = [
+            happening.moment.id
+            for happening, _, decision in verdicts.refusals
+            if decision.reason is rules.Reason.CALLED_OFF
+        ]
+        if off:
+            cursor.execute(_CALLED_OFF, (off,))
 
 
 _encode = msgspec.json.Encoder().encode

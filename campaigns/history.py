@@ -17,7 +17,8 @@ from django.db import connection
 from campaigns import caps as capping
 from campaigns import rules
 from campaigns.catalogue import Catalogue
-from campaigns.moments import Happening, person_of
+from campaigns.moments import Happening
+from campaigns.subjects import person_of
 
 # An offer is held for quiet hours at most this long after it was made: how far back a row may
 # have been written whose due time still counts.

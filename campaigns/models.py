@@ -150,3 +150,41 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.verdict}: {self.reason}"
+
+
+class Completion(models.Model):
+    """A sequence that a person completed: it fires once, at once or when its wait is over."""
+
+    id = models.BigAutoField(primary_key=True)
+    brand_id = models.BigIntegerField()
+    person = models.CharField(max_length=160)
+    device_id = models.BigIntegerField()  # of the last step
+    campaign_id = models.BigIntegerField()
+    last_kind = models.CharField(max_length=16)
+    last_id = models.BigIntegerField()
+    key = models.CharField(max_length=128, blank=True)
+    first_at = models.DateTimeField()
+    completed_at = models.DateTimeField()
+    due_at = models.DateTimeField()
+    settled_at = models.DateTimeField(null=True)
+    called_off = models.BooleanField(default=False)  # then it does not count as having fired
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("person", "campaign_id", "last_kind", "last_id", "key", "brand_id"),
+                name="one_completion_per_last_step",
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=("due_at",),
+                condition=models.Q(settled_at__isnull=True),
+                name="completions_due",  # evaluation's clock
+            ),
+            models.Index(fields=("device_id",), name="completions_by_device"),  # erasure
+        )
+
+    def __str__(self) -> str:
+        return f"completion of campaign {self.campaign_id} at {self.completed_at}"

@@ -5,22 +5,19 @@ It takes the same number of queries whatever the size of a batch, and decides no
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from math import asin, cos, radians, sin, sqrt
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import msgspec
 from django.db import connection
 
-from campaigns import behaviour, hours, rules
-from campaigns.audience import Subject
-from campaigns.catalogue import BrandRules, Catalogue, needs
+from campaigns import rules
+from campaigns.catalogue import BrandRules, Catalogue
 from campaigns.definition import InitialState, TriggerOn
-from geofences.geometry import EARTH_RADIUS_M
+from campaigns.places import Place, known_places
+from campaigns.subjects import Known, Subjects
 
 _MS = "(extract(epoch FROM {}) * 1000)::bigint"
 
@@ -47,20 +44,6 @@ _RESOLVE = """
       LEFT JOIN devices_devicestate s ON s.device_id = d.id
      ORDER BY d.brand_id, d.external_id, s.received_at DESC NULLS LAST, d.id DESC
 """
-_DEVICES = """
-    SELECT d.id, d.brand_id, d.external_id, d.platform, d.locale, d.timezone, d.app_version,
-           d.attributes, d.attribute_facts, d.consent_location, d.consent_marketing,
-           d.push_token IS NOT NULL, p.attributes, p.attribute_facts
-      FROM devices_device d
-      LEFT JOIN devices_profile p ON p.brand_id = d.brand_id AND p.external_id = d.external_id
-     WHERE d.id = ANY(%s)
-"""
-_PLACES = """
-    SELECT id, changed_xid, external_id, name, tags, metadata, dwell_s,
-           ST_Y(ST_Centroid(geometry)), ST_X(ST_Centroid(geometry))
-      FROM geofences_geofence WHERE id = ANY(%s)
-"""
-_PLACE_MARKS = "SELECT id, changed_xid FROM geofences_geofence WHERE id = ANY(%s)"
 _BEGAN_INITIALLY = """
     SELECT t.device_id, t.visit_id
       FROM unnest(%s::bigint[], %s::bigint[]) AS u(device_id, visit_id)
@@ -68,52 +51,15 @@ _BEGAN_INITIALLY = """
         ON t.device_id = u.device_id AND t.visit_id = u.visit_id AND t.kind = 'entered'
      WHERE t.reason = 'initial'
 """
-_OWNED = """
-    WITH asked AS (
-      SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::text[])
-        AS u(subject, brand_id, external_id)
-    ), owned AS (
-      SELECT subject, subject AS device_id FROM asked
-       UNION
-      SELECT a.subject, d.id FROM asked a
-        JOIN devices_device d ON d.brand_id = a.brand_id AND d.external_id = a.external_id
-       WHERE a.external_id <> ''
-    )
-"""
-_PAST_EVENTS = f"""{_OWNED}, past AS (
-      SELECT o.subject, e.* FROM owned o JOIN devices_event e ON e.device_id = o.device_id
-       UNION ALL
-      SELECT a.subject, e.* FROM asked a
-        JOIN devices_event e ON e.brand_id = a.brand_id AND e.external_id = a.external_id
-       WHERE a.external_id <> '' AND e.device_id IS NULL
-    )
-    SELECT subject, name, {_MS.format("occurred_at")}, properties
-      FROM past WHERE name = ANY(%s) AND occurred_at > %s
+# Sequences whose wait is over.
+_CLAIM_DUE = f"""
+    SELECT id, brand_id, person, device_id, campaign_id, last_kind, last_id, key,
+           {_MS.format("first_at")}, {_MS.format("completed_at")}, {_MS.format("due_at")}
+      FROM campaigns_completion
+     WHERE settled_at IS NULL AND due_at <= %s
+     ORDER BY due_at, id LIMIT %s
+       FOR UPDATE SKIP LOCKED
 """  # noqa: S608 - only names of our own columns are put in
-_PAST_VISITS = f"""{_OWNED}
-    SELECT o.subject, t.geofence_id, g.external_id, g.tags, {_MS.format("min(t.entered_at)")},
-           {_MS.format("max(t.occurred_at) FILTER (WHERE t.kind = 'exited')")}
-      FROM owned o
-      JOIN devices_transition t ON t.device_id = o.device_id
-      JOIN geofences_geofence g ON g.id = t.geofence_id
-     WHERE t.occurred_at > %s
-       AND (g.tags && %s::varchar[] OR g.id = ANY(%s::bigint[]) OR g.external_id = ANY(%s::text[]))
-     GROUP BY o.subject, t.device_id, t.visit_id, t.geofence_id, g.external_id, g.tags
-"""  # noqa: S608 - only names of our own columns are put in
-
-
-class Place(NamedTuple):
-    """What moments tell of a geofence."""
-
-    id: int
-    mark: int
-    external_id: str | None
-    name: str
-    tags: tuple[str, ...]
-    metadata: dict[str, Any]
-    dwell_s: int | None
-    lat: float | None
-    lng: float | None
 
 
 class TransitionRow(NamedTuple):
@@ -142,6 +88,22 @@ class EventRow(NamedTuple):
     properties: Any
 
 
+class DueRow(NamedTuple):
+    """A completed sequence that waited to see that nothing calls it off."""
+
+    id: int
+    brand_id: int
+    person: str
+    device_id: int
+    campaign_id: int
+    last_kind: str
+    last_id: int
+    key: str
+    first_ms: int
+    completed_ms: int
+    due_ms: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Happening:
     """A moment with the campaigns it concerns and what an offer may say of it."""
@@ -155,255 +117,140 @@ class Happening:
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """What one evaluation claimed; `happenings` are those of it that concern some campaign."""
+    """What one evaluation holds under its locks."""
 
     transitions: list[TransitionRow]
     events: list[EventRow]
-    happenings: list[Happening] = field(default_factory=list)
-    parked: list[tuple[str, int, str]] = field(default_factory=list)  # (kind, id, why)
+    due: list[DueRow]
 
     def __len__(self) -> int:
-        return len(self.transitions) + len(self.events)
+        return len(self.transitions) + len(self.events) + len(self.due)
+
+    def claimed(self) -> list[tuple[str, list[int]]]:
+        """The ids of what is held, by kind; kinds without any are left out."""
+        kinds = (("transition", self.transitions), ("event", self.events), ("timer", self.due))
+        return [(kind, [row.id for row in rows]) for kind, rows in kinds if rows]
 
 
-def claim(limit: int) -> Batch:
-    """Lock the oldest unprocessed transitions and events that nobody else holds."""
+class Arrival(NamedTuple):
+    """A claimed row with the campaigns that it may set off, and those it may advance."""
+
+    row: TransitionRow | EventRow
+    device_id: int
+    place: Place | None
+    direct: tuple[rules.Campaign, ...]
+    sequences: tuple[rules.Campaign, ...]
+
+
+def claim(limit: int, now: datetime) -> Batch:
+    """Lock the oldest unprocessed rows, and the sequences that are due, that nobody else holds."""
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM_TRANSITIONS, (limit,))
         transitions = [TransitionRow._make(row) for row in cursor.fetchall()]
         cursor.execute(_CLAIM_EVENTS, (limit,))
         events = [EventRow._make(row) for row in cursor.fetchall()]
-    return Batch(transitions=transitions, events=events)
+        cursor.execute(_CLAIM_DUE, (now, limit))
+        due = [DueRow._make(row) for row in cursor.fetchall()]
+    return Batch(transitions=transitions, events=events, due=due)
 
 
-def gather(batch: Batch, catalogue: Catalogue, now_ms: int) -> None:
-    """Fill `batch.happenings`: a bounded number of queries, the same for one row as for many."""
+def arrivals(
+    batch: Batch, catalogue: Catalogue, now_ms: int
+) -> tuple[list[tuple[Arrival, Happening]], Subjects]:
+    """The claimed rows that concern some campaign, each as a happening, and who they are about.
+
+    A bounded number of queries, the same for one row as for many. A device that was erased since
+    has no happening: nothing may name it any more.
+    """
     places = known_places({row.geofence_id for row in batch.transitions})
-    found = [(row, _at_place(row, places, catalogue)) for row in batch.transitions]
-    concerned = [(row, campaigns) for row, campaigns in found if campaigns]
-    events = [(row, catalogue.on_event(row.brand_id, row.name)) for row in batch.events]
-    awaited = _resolved([(row, campaigns) for row, campaigns in events if campaigns])
-    subjects = _Subjects(catalogue, now_ms)
-    subjects.load(
-        {row.device_id for row, _ in concerned} | {device_id for _, device_id, _ in awaited}
-    )
+    found = [_at_place(row, places, catalogue) for row in batch.transitions]
+    found += _resolved([_on_event(row, catalogue) for row in batch.events])
+    concerned = [one for one in found if one.direct or one.sequences]
+    subjects = Subjects(catalogue, now_ms)
+    subjects.load({one.device_id for one in concerned} | {row.device_id for row in batch.due})
     initial = _initial_visits(concerned)
-    for row, campaigns in concerned:
-        known = subjects.known.get(row.device_id)
-        if known is None:
-            continue  # erased since: nothing may name it any more
-        place = places[row.geofence_id]
-        batch.happenings.append(
-            Happening(
-                moment=_transition_moment(row, place, known, now_ms, initial),
-                brand=known.brand,
-                candidates=campaigns,
-                place=place,
-                fix=None if row.lat is None or row.lng is None else (row.lat, row.lng),
-            )
+    pairs = []
+    for one in concerned:
+        known = subjects.known.get(one.device_id)
+        if known is not None and known.brand.id == one.row.brand_id:
+            pairs.append((one, _happening(one, known, now_ms, initial)))
+    return pairs, subjects
+
+
+def _happening(
+    arrival: Arrival, known: Known, now_ms: int, initial: set[tuple[int, int]]
+) -> Happening:
+    row, place = arrival.row, arrival.place
+    if isinstance(row, TransitionRow) and place is not None:
+        return Happening(
+            moment=_transition_moment(row, place, known, now_ms, initial),
+            brand=known.brand,
+            candidates=arrival.direct,
+            place=place,
+            fix=None if row.lat is None or row.lng is None else (row.lat, row.lng),
         )
-    for event, device_id, campaigns in awaited:
-        known = subjects.known.get(device_id)
-        if known is not None and known.brand.id == event.brand_id:
-            batch.happenings.append(
-                Happening(
-                    moment=_event_moment(event, known, now_ms),
-                    brand=known.brand,
-                    candidates=campaigns,
-                )
-            )
-    _measure(batch.happenings, now_ms)
+    assert isinstance(row, EventRow)
+    moment = _event_moment(row, known, now_ms)
+    return Happening(moment=moment, brand=known.brand, candidates=arrival.direct)
 
 
-# -- places -----------------------------------------------------------------------------------
-
-KEPT_PLACES = 200_000
-_places: OrderedDict[int, Place] = OrderedDict()
-
-
-def known_places(ids: set[int]) -> dict[int, Place]:
-    """The geofences by id, from memory where their row has not changed."""
-    if not ids:
-        return {}
-    with connection.cursor() as cursor:
-        cursor.execute(_PLACE_MARKS, (list(ids),))
-        marks = dict(cursor.fetchall())
-        found = {
-            key: place
-            for key, mark in marks.items()
-            if (place := _places.get(key)) is not None and place.mark == mark
-        }
-        stale = [key for key in marks if key not in found]
-        if stale:
-            cursor.execute(_PLACES, (stale,))
-            for row in cursor.fetchall():
-                key, mark, external_id, name, tags, metadata, dwell_s, lat, lng = row
-                found[key] = _places[key] = Place(
-                    key,
-                    mark,
-                    external_id,
-                    name,
-                    tuple(tags),
-                    _json(metadata),
-                    dwell_s,
-                    lat,
-                    lng,
-                )
-    while len(_places) > KEPT_PLACES:
-        _places.popitem(last=False)
-    return found
-
-
-def _at_place(
-    row: TransitionRow, places: dict[int, Place], catalogue: Catalogue
-) -> tuple[rules.Campaign, ...]:
+def _at_place(row: TransitionRow, places: dict[int, Place], catalogue: Catalogue) -> Arrival:
     place = places.get(row.geofence_id)
     if place is None:
-        return ()
-    return catalogue.at_place(
-        row.brand_id,
-        TriggerOn(row.kind),
-        geofence_id=place.id,
-        external_id=place.external_id,
-        tags=place.tags,
-        dwell_s=row.dwell_s,
-        own_dwell_s=place.dwell_s,
+        return Arrival(row, row.device_id, None, (), ())
+    on, named = TriggerOn(row.kind), (place.id, place.external_id, place.tags)
+    direct = catalogue.at_place(
+        row.brand_id, on, *named, dwell_s=row.dwell_s, own_dwell_s=place.dwell_s
     )
+    sequences = catalogue.sequences_at_place(row.brand_id, on, *named)
+    return Arrival(row, row.device_id, place, direct, sequences)
 
 
-def distance_m(place: Place, fix: tuple[float, float] | None) -> int | None:
-    """Metres from the fix to the middle of the place, for templates: "320 m from here"."""
-    if fix is None or place.lat is None or place.lng is None:
-        return None
-    lat_a, lat_b = radians(fix[0]), radians(place.lat)
-    half = (
-        sin((lat_b - lat_a) / 2) ** 2
-        + cos(lat_a) * cos(lat_b) * sin(radians(place.lng - fix[1]) / 2) ** 2
-    )
-    return round(2 * float(EARTH_RADIUS_M) * asin(sqrt(min(1.0, half))))
+def _on_event(row: EventRow, catalogue: Catalogue) -> Arrival:
+    direct = catalogue.on_event(row.brand_id, row.name)
+    sequences = catalogue.sequences_on_event(row.brand_id, row.name)
+    return Arrival(row, row.device_id or 0, None, direct, sequences)
 
 
-# -- devices and persons ----------------------------------------------------------------------
-
-
-class Known(NamedTuple):
-    """A device at this moment of judging."""
-
-    subject: Subject
-    brand: BrandRules
-    tz: ZoneInfo
-    local: hours.Local
-
-
-class _Subjects:
-    """The devices of a batch and their persons; the wall clock is read once per zone."""
-
-    def __init__(self, catalogue: Catalogue, now_ms: int) -> None:
-        self.known: dict[int, Known] = {}
-        self._brands = catalogue.brands
-        self._now_ms = now_ms
-        self._clocks: dict[tuple[str, str], tuple[ZoneInfo, hours.Local]] = {}
-
-    def load(self, device_ids: set[int]) -> None:
-        if not device_ids:
-            return
-        with connection.cursor() as cursor:
-            cursor.execute(_DEVICES, (list(device_ids),))
-            for row in cursor.fetchall():
-                brand = self._brands.get(row[1])
-                if brand is not None:
-                    self.known[row[0]] = self._known(row, brand)
-
-    def _known(self, row: Sequence[Any], brand: BrandRules) -> Known:
-        (device_id, _, external_id, platform, locale, timezone, app_version) = row[:7]
-        attributes, facts = merged(
-            _json(row[7]), _json(row[8]), _json(row[12]) or {}, _json(row[13]) or {}
-        )
-        clock = self._clocks.get((timezone, brand.timezone))
-        if clock is None:
-            tz = hours.zone(timezone, brand.timezone)
-            clock = self._clocks[timezone, brand.timezone] = (tz, hours.local(self._now_ms, tz))
-        subject = Subject(
-            device_id=device_id,
-            person=person_of(device_id, external_id),
-            external_id=external_id,
-            platform=platform,
-            locale=locale,
-            timezone=clock[0].key,
-            app_version=app_version,
-            attributes=attributes,
-            facts=facts,
-            consent_location=row[9],
-            consent_marketing=row[10],
-            has_push=row[11],
-            now_ms=self._now_ms,
-        )
-        return Known(subject, brand, *clock)
-
-
-def person_of(device_id: int, external_id: str | None) -> str:
-    """Whom caps count: the person behind an external id, else the device by itself."""
-    return external_id or f"device:{device_id}"
-
-
-def merged(
-    own: dict[str, Any], own_facts: dict[str, Any], shared: dict[str, Any], facts: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is known of a person: what the device said, unless the back office said it later."""
-    known = {name: _fact(fact) for name, fact in own_facts.items()}
-    if not shared:
-        return own, known
-    attributes = dict(shared)
-    theirs = {name: _fact(fact) for name, fact in facts.items()}
-    for name, value in own.items():
-        later = (theirs.get(name) or {}).get("at_ms") or 0
-        if name not in shared or later <= ((known.get(name) or {}).get("at_ms") or 0):
-            attributes[name] = value
-            theirs[name] = known.get(name, {})
-    return attributes, theirs
-
-
-def _fact(fact: dict[str, Any]) -> dict[str, Any]:
-    try:
-        at_ms = round(datetime.fromisoformat(fact["at"]).timestamp() * 1000)
-    except (KeyError, TypeError, ValueError):
-        at_ms = None
-    return {"source": fact.get("source"), "at_ms": at_ms}
-
-
-def _resolved(
-    events: list[tuple[EventRow, tuple[rules.Campaign, ...]]],
-) -> list[tuple[EventRow, int, tuple[rules.Campaign, ...]]]:
+def _resolved(found: Sequence[Arrival]) -> list[Arrival]:
     """Events with the device they concern; those of a person without any device fall away."""
-    persons = {(row.brand_id, row.external_id) for row, _ in events if row.device_id is None}
+    persons = {
+        (one.row.brand_id, one.row.external_id)
+        for one in found
+        if isinstance(one.row, EventRow)
+        and one.row.device_id is None
+        and (one.direct or one.sequences)
+    }
     owners: dict[tuple[int, str], int] = {}
     if persons:
         brand_ids, external_ids = zip(*persons, strict=True)
         with connection.cursor() as cursor:
             cursor.execute(_RESOLVE, (list(brand_ids), list(external_ids)))
             owners = {(brand_id, name): device for brand_id, name, device in cursor.fetchall()}
-    found = []
-    for row, campaigns in events:
-        device_id = row.device_id or owners.get((row.brand_id, row.external_id))
-        if device_id is not None:
-            found.append((row, device_id, campaigns))
-    return found
+    return [
+        one._replace(device_id=device_id)
+        for one in found
+        if isinstance(one.row, EventRow)
+        and (device_id := one.device_id or owners.get((one.row.brand_id, one.row.external_id)))
+    ]
 
 
 # -- moments ----------------------------------------------------------------------------------
 
 
-def _initial_visits(
-    concerned: list[tuple[TransitionRow, tuple[rules.Campaign, ...]]],
-) -> set[tuple[int, int]]:
+def _initial_visits(concerned: Sequence[Arrival]) -> set[tuple[int, int]]:
     """The visits that began with the arming; only asked where a campaign cares."""
+    rows = [(one, one.row) for one in concerned if isinstance(one.row, TransitionRow)]
     asked = [
         row
-        for row, campaigns in concerned
+        for one, row in rows
         if row.kind != TriggerOn.ENTERED
-        and any(one.initial_state is InitialState.REQUIRE_EXIT for one in campaigns)
+        and any(
+            campaign.initial_state is InitialState.REQUIRE_EXIT
+            for campaign in (*one.direct, *one.sequences)
+        )
     ]
-    found = {(row.device_id, row.visit_id) for row, _ in concerned if row.reason == "initial"}
+    found = {(row.device_id, row.visit_id) for _, row in rows if row.reason == "initial"}
     if asked:
         with connection.cursor() as cursor:
             cursor.execute(
@@ -449,76 +296,6 @@ def _event_moment(row: EventRow, known: Known, now_ms: int) -> rules.Moment:
         event=row.name,
         properties=_json(row.properties),
     )
-
-
-# -- behaviour --------------------------------------------------------------------------------
-
-
-def _measure(happenings: Iterable[Happening], now_ms: int) -> None:
-    """Give each subject the figures its candidates' audiences ask for: two queries at most."""
-    asked: dict[int, set[behaviour.Need]] = defaultdict(set)
-    subjects: dict[int, tuple[Subject, int]] = {}
-    for happening in happenings:
-        subject = happening.moment.subject
-        wanted = needs(happening.candidates)
-        if wanted:
-            asked[subject.device_id] |= wanted
-            subjects[subject.device_id] = (subject, happening.brand.id)
-    if not asked:
-        return
-    everything = set().union(*asked.values())
-    events = _past_events(subjects, [need for need in everything if need.kind == "event"], now_ms)
-    visits = _past_visits(subjects, [need for need in everything if need.kind == "visits"], now_ms)
-    for device_id, (subject, _) in subjects.items():
-        for need in asked[device_id]:
-            subject.measures[need] = behaviour.measure(
-                need, events.get(device_id, ()), visits.get(device_id, ()), now_ms=now_ms
-            )
-
-
-def _who(subjects: dict[int, tuple[Subject, int]]) -> tuple[list[int], list[int], list[str]]:
-    return (
-        list(subjects),
-        [brand_id for _, brand_id in subjects.values()],
-        [subject.external_id or "" for subject, _ in subjects.values()],
-    )
-
-
-def _since(wanted: Sequence[behaviour.Need], now_ms: int) -> datetime:
-    """The start of the longest window; for visits that began before it, a month more."""
-    spans = [need.within_s or behaviour.MAX_WITHIN_S for need in wanted]
-    return datetime.fromtimestamp(now_ms / 1000 - max(spans) - 30 * 86_400, hours.zone("UTC"))
-
-
-def _past_events(
-    subjects: dict[int, tuple[Subject, int]], wanted: Sequence[behaviour.Need], now_ms: int
-) -> dict[int, list[behaviour.PastEvent]]:
-    found: dict[int, list[behaviour.PastEvent]] = defaultdict(list)
-    if wanted:
-        names = list({need.name for need in wanted})
-        with connection.cursor() as cursor:
-            cursor.execute(_PAST_EVENTS, (*_who(subjects), names, _since(wanted, now_ms)))
-            for device_id, name, at_ms, properties in cursor.fetchall():
-                found[device_id].append(behaviour.PastEvent(name, at_ms, _json(properties)))
-    return found
-
-
-def _past_visits(
-    subjects: dict[int, tuple[Subject, int]], wanted: Sequence[behaviour.Need], now_ms: int
-) -> dict[int, list[behaviour.PastVisit]]:
-    found: dict[int, list[behaviour.PastVisit]] = defaultdict(list)
-    if wanted:
-        tags = list({tag for need in wanted for tag in need.tags})
-        named = {place for need in wanted for place in need.geofences}
-        ids = [place for place in named if isinstance(place, int)]
-        external_ids = [place for place in named if isinstance(place, str)]
-        with connection.cursor() as cursor:
-            cursor.execute(
-                _PAST_VISITS, (*_who(subjects), _since(wanted, now_ms), tags, ids, external_ids)
-            )
-            for device_id, *visit in cursor.fetchall():
-                found[device_id].append(behaviour.PastVisit(*visit))
-    return found
 
 
 def _json(value: Any) -> Any:

@@ -16,4 +16,12 @@ HOLDINGS = (
         """,
         erase=("DELETE FROM campaigns_decision WHERE device_id = %(device_id)s",),
     ),
+    Holding(
+        name="completions",
+        rows="""
+            SELECT c.id, c.campaign_id, c.first_at, c.completed_at, c.due_at, c.called_off
+              FROM campaigns_completion c WHERE c.device_id = %(device_id)s ORDER BY c.id
+        """,
+        erase=("DELETE FROM campaigns_completion WHERE device_id = %(device_id)s",),
+    ),
 )

@@ -17,14 +17,17 @@ from django.db.models import Max, Q
 from brands.models import Brand
 from campaigns import catalogue, content, definition
 from campaigns.audience import compile_tree
+from campaigns.behaviour import Need
 from campaigns.conditions import AudienceError, segments_in
 from campaigns.definition import (
     PLACE_TRIGGERS,
     Definition,
     DefinitionError,
     Missing,
+    StepText,
     Trigger,
     TriggerOn,
+    selectors,
 )
 from campaigns.models import (
     Campaign,
@@ -154,8 +157,9 @@ def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missi
     found = definition.missing(wanted, now=now)
     if wanted.content is not None:
         found += content.check(wanted.content)
-    if wanted.trigger is not None and wanted.trigger.on in PLACE_TRIGGERS:
-        found += _missing_places(brand_id, wanted.trigger)
+    for path, one in selectors(wanted.trigger):
+        if one.on in PLACE_TRIGGERS:
+            found += _missing_places(brand_id, one, path)
     if brand.problem:
         found.append(Missing(field="brand", code="invalid", message=brand.problem))
     try:
@@ -167,14 +171,14 @@ def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missi
     return found
 
 
-def _missing_places(brand_id: int, trigger: Trigger) -> list[Missing]:
+def _missing_places(brand_id: int, trigger: Trigger | StepText, path: str) -> list[Missing]:
     """Geofences that do not exist, tags that none has, a dwell without a length."""
     found: list[Missing] = []
     named = _named(brand_id, trigger)
     known = {place.pk for place in named} | {place.external_id for place in named}
     found += [
         Missing(
-            field=f"trigger.geofences[{number}]",
+            field=f"{path}.geofences[{number}]",
             code="unknown",
             message=f"There is no geofence {place!r}.",
         )
@@ -184,7 +188,7 @@ def _missing_places(brand_id: int, trigger: Trigger) -> list[Missing]:
     present = Geofence.objects.present().filter(brand_id=brand_id)
     found += [
         Missing(
-            field=f"trigger.tags[{number}]",
+            field=f"{path}.tags[{number}]",
             code="unknown",
             message=f"No geofence is tagged {tag!r}.",
         )
@@ -199,7 +203,7 @@ def _missing_places(brand_id: int, trigger: Trigger) -> list[Missing]:
         if lengthless.exists():
             found.append(
                 Missing(
-                    field="trigger.dwell_s",
+                    field=f"{path}.dwell_s",
                     code="missing",
                     message="Say after how long; not all of these geofences say so themselves.",
                 )
@@ -207,7 +211,7 @@ def _missing_places(brand_id: int, trigger: Trigger) -> list[Missing]:
     return found
 
 
-def _named(brand_id: int, trigger: Trigger) -> list[Geofence]:
+def _named(brand_id: int, trigger: Trigger | StepText) -> list[Geofence]:
     ids = [place for place in trigger.geofences if isinstance(place, int)]
     external_ids = [place for place in trigger.geofences if isinstance(place, str)]
     return list(
@@ -282,17 +286,33 @@ def _log(
 
 
 def _arm(campaign: Campaign, wanted: Definition) -> None:
-    """Arm exactly the geofences that this definition names, until it ends."""
-    trigger = wanted.trigger
+    """Arm exactly the geofences that this definition needs, until it ends.
+
+    Those of the trigger and of every step, and those whose visits its audience asks about: a visit
+    to a place that nobody watches is never known.
+    """
+    until = wanted.ends_at or FOREVER
     rows: set[ArmingKey] = set()
-    if trigger is not None and trigger.on in PLACE_TRIGGERS:
-        until = wanted.ends_at or FOREVER
-        dwell_s = trigger.dwell_s if trigger.on is TriggerOn.DWELLED else None
-        rows = {
-            ArmingKey(place.pk, None, dwell_s, until)
-            for place in _named(campaign.brand_id, trigger)
-        } | {ArmingKey(None, tag, dwell_s, until) for tag in trigger.tags}
+    for _, one in selectors(wanted.trigger):
+        if one.on in PLACE_TRIGGERS:
+            dwell_s = one.dwell_s if one.on is TriggerOn.DWELLED else None
+            rows |= {
+                ArmingKey(place.pk, None, dwell_s, until)
+                for place in _named(campaign.brand_id, one)
+            } | {ArmingKey(None, tag, dwell_s, until) for tag in one.tags}
+    for need in _behaviour(campaign.brand_id, wanted):
+        visited = Trigger(on=TriggerOn.ENTERED, geofences=need.geofences)
+        rows |= {
+            ArmingKey(place.pk, None, None, until) for place in _named(campaign.brand_id, visited)
+        } | {ArmingKey(None, tag, None, until) for tag in need.tags}
     _replace_arming(campaign, rows)
+
+
+def _behaviour(brand_id: int, wanted: Definition) -> frozenset[Need]:
+    if not wanted.audience:
+        return frozenset()
+    trees = dict(Segment.objects.filter(brand_id=brand_id).values_list("slug", "tree"))
+    return compile_tree(wanted.audience, segments=trees).needs
 
 
 def _replace_arming(campaign: Campaign, wanted: set[ArmingKey]) -> None:

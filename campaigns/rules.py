@@ -18,6 +18,7 @@ from campaigns import caps as capping
 from campaigns import hours
 from campaigns.audience import Audience, Subject
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
+from campaigns.sequences import Pattern
 
 
 class Reason(StrEnum):
@@ -31,6 +32,9 @@ class Reason(StrEnum):
     INITIAL_STATE = "initial_state"
     TOO_LATE = "too_late"
     EVENT_DIFFERS = "event_differs"
+    SEQUENCE_INCOMPLETE = "sequence_incomplete"
+    SEQUENCE_RESTS = "sequence_rests"
+    CALLED_OFF = "called_off"
     NO_LOCATION_CONSENT = "no_location_consent"
     NO_MARKETING_CONSENT = "no_marketing_consent"
     NOT_IN_AUDIENCE = "not_in_audience"
@@ -60,6 +64,7 @@ class Campaign:
     dwell_s: int | None = None
     event: str = ""
     where: tuple[tuple[str, Any], ...] = ()
+    pattern: Pattern | None = None  # of a sequence
     starts_ms: int | None = None
     ends_ms: int | None = None
     dayparts: tuple[hours.Daypart, ...] = ()
@@ -103,6 +108,8 @@ class Moment:
     began_initially: bool = False  # the visit began with the arming, not with an arrival
     event: str = ""
     properties: Mapping[str, Any] = field(default_factory=dict)
+    # Of a sequence: what stands against it before any rule is asked, already in words.
+    objection: Refusal | None = None
 
 
 class Refusal(NamedTuple):
@@ -171,6 +178,8 @@ def _applicable(campaign: Campaign) -> Iterator[Gate]:
         needless.add(_initial_state)
     if not campaign.where:
         needless.add(_event_differs)
+    if campaign.pattern is None:
+        needless |= {_sequence_incomplete, _sequence_rests, _called_off}
     if campaign.transactional:
         needless |= {_no_marketing_consent, _quiet_hours}
     if not campaign.audience.leaves:
@@ -277,6 +286,23 @@ def _event_differs(campaign: Campaign, moment: Moment) -> Trace | None:
     return None
 
 
+def _sequence_incomplete(_campaign: Campaign, moment: Moment) -> Trace | None:
+    return _objection(moment, Reason.SEQUENCE_INCOMPLETE)
+
+
+def _sequence_rests(_campaign: Campaign, moment: Moment) -> Trace | None:
+    return _objection(moment, Reason.SEQUENCE_RESTS)
+
+
+def _called_off(_campaign: Campaign, moment: Moment) -> Trace | None:
+    return _objection(moment, Reason.CALLED_OFF)
+
+
+def _objection(moment: Moment, reason: Reason) -> Trace | None:
+    found = moment.objection
+    return found.trace if found is not None and found.reason is reason else None
+
+
 def _no_location_consent(_campaign: Campaign, moment: Moment) -> Trace | None:
     if moment.geofence_id is None or moment.subject.consent_location:
         return None
@@ -314,6 +340,9 @@ _REASONS: dict[Gate, Reason] = {
     _initial_state: Reason.INITIAL_STATE,
     _too_late: Reason.TOO_LATE,
     _event_differs: Reason.EVENT_DIFFERS,
+    _sequence_incomplete: Reason.SEQUENCE_INCOMPLETE,
+    _sequence_rests: Reason.SEQUENCE_RESTS,
+    _called_off: Reason.CALLED_OFF,
     _no_location_consent: Reason.NO_LOCATION_CONSENT,
     _no_marketing_consent: Reason.NO_MARKETING_CONSENT,
     _not_in_audience: Reason.NOT_IN_AUDIENCE,

@@ -39,6 +39,18 @@ _WORDS: dict[Reason, tuple[str, str]] = {
         "It was already {age_s} s ago when it could be judged; the campaign allows {max_age_s} s.",
         "C’était déjà il y a {age_s} s au moment d’en juger ; la campagne en permet {max_age_s}.",
     ),
+    Reason.SEQUENCE_INCOMPLETE: (
+        "The sequence was not complete: {matched} of {of} steps; {lacks}.",
+        "La suite n’était pas complète : {matched} étapes sur {of} ; {lacks}.",
+    ),
+    Reason.SEQUENCE_RESTS: (
+        "The sequence was complete, but it had fired before; next possible at {next_at}.",
+        "La suite était complète, mais elle avait déjà agi ; prochaine fois possible {next_at}.",
+    ),
+    Reason.CALLED_OFF: (
+        "Something happened that calls it off: {by} at {at}.",
+        "Quelque chose s’est produit qui l’annule : {by} à {at}.",
+    ),
     Reason.NO_LOCATION_CONSENT: (
         "The person has not agreed to the use of their location.",
         "La personne n’a pas accepté l’usage de sa position.",

@@ -52,7 +52,7 @@ class CampaignFilters(filters.FilterSet):
     list=extend_schema(responses=CampaignDetail(many=True)),
     retrieve=extend_schema(responses=CampaignDetail),
 )
-class CampaignViewSet(  # type: ignore[misc]
+class CampaignViewSet(
     BrandScoped,
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
@@ -295,7 +295,7 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
         return tree
 
 
-class SegmentViewSet(BrandScoped, viewsets.ModelViewSet[Segment]):  # type: ignore[misc]
+class SegmentViewSet(BrandScoped, viewsets.ModelViewSet[Segment]):
     """Named audiences; a campaign uses them by slug, as they are when it judges."""
 
     queryset = Segment.objects.all()

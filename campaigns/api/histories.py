@@ -254,7 +254,7 @@ class DeliveryOut(Row):
         return self.place(row.geofence_id)
 
 
-class History(  # type: ignore[misc]
+class History(
     BrandScoped,
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,

@@ -8,6 +8,9 @@ const INK = { entered: "13 148 136", exited: "100 116 139", dwelled: "99 102 241
 const FORGOTTEN_MS = 15 * 60000;
 const REACH_PX = 12;
 
+// A frame's time may lie a little before the event that it draws.
+const portion = (spent, of) => Math.max(0, Math.min(1, spent / of));
+
 export class Sky {
   constructor(canvas, map, { calmly = false } = {}) {
     this.canvas = canvas;
@@ -69,7 +72,7 @@ export class Sky {
 
   /** Where a phone is on its way between two reports. */
   place(phone, now) {
-    const share = this.calmly ? 1 : Math.min(1, (now - phone.at) / GLIDE_MS);
+    const share = this.calmly ? 1 : portion(now - phone.at, GLIDE_MS);
     const eased = 1 - (1 - share) ** 3;
     return [phone.from[0] + (phone.lng - phone.from[0]) * eased, phone.from[1] + (phone.lat - phone.from[1]) * eased];
   }
@@ -138,7 +141,7 @@ export class Sky {
     pen.lineCap = "round";
     for (let index = phone.trail.length - 1; index >= 0; index -= 1) {
       const [lng, lat, when] = phone.trail[index];
-      const age = (now - when) / TRAIL_MS;
+      const age = portion(now - when, TRAIL_MS);
       if (age >= 1) break;
       const start = this.map.project([lng, lat]);
       pen.strokeStyle = `rgb(13 148 136 / ${0.38 * (1 - age)})`;
@@ -153,7 +156,7 @@ export class Sky {
   ring(pulse, now) {
     const pen = this.pen;
     const lasts = PULSE_MS[pulse.kind] || 1600;
-    const share = Math.min(1, (now - pulse.at) / lasts);
+    const share = portion(now - pulse.at, lasts);
     const known = pulse.kind === "offer" ? this.phones.get(pulse.device) : null;
     const at = this.map.project(known ? this.place(known, now) : [pulse.lng, pulse.lat]);
     const ink = INK[pulse.kind] || INK.entered;

@@ -87,7 +87,7 @@ class SpanWidget(forms.MultiWidget):
 
     def decompress(self, value: Any) -> list[Any]:
         if value is None:
-            return [None, min(self.units)]
+            return [None, next(iter(self.units))]
         unit = max((size for size in self.units if value % size == 0), default=min(self.units))
         return [value // unit if value % unit == 0 else value / unit, unit]
 

@@ -32,16 +32,16 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 def chromium() -> Iterator[Browser]:
     """The system's Chromium, else the one that playwright installed."""
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright keeps an event loop in this thread; rows asked for here are none of its.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def world(transactional_db: None, live_web: LiveWeb, monkeypatch: pytest.MonkeyPatch) -> World:
-    # Playwright keeps an event loop in this thread; the rows asked for here are none of its.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+def world(chromium: Browser, transactional_db: None, live_web: LiveWeb) -> World:
     return make_world("Bara")
 
 

@@ -1,0 +1,73 @@
+"""Whether a process may get traffic, and what it tells Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from config import health, metrics
+from geofences.armed import follower
+from tests.factories import make_brand, make_device
+
+pytestmark = pytest.mark.django_db
+
+
+def figures() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    # After config.metrics, which says how the library keeps its figures.
+    from prometheus_client.parser import text_string_to_metric_families
+
+    text = Client().get("/metrics").content.decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_it_is_alive_without_a_database(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        assert Client().get("/healthz").status_code == 200
+
+
+def test_it_is_ready_once_the_index_is_loaded() -> None:
+    follower.forget()
+    answer = Client().get("/readyz")
+    assert (answer.status_code, answer.json()["index"]) == (503, "not loaded yet")
+    follower.refresh()
+    answer = Client().get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+
+
+def test_it_is_not_ready_where_a_migration_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_settled", set())
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'notifications'")
+    answer = Client().get("/readyz")
+    assert (answer.status_code, answer.json()["migrations"]) == (503, "1 not applied")
+
+
+def test_it_counts_what_came_to_the_doors() -> None:
+    before = figures().get(("nearcast_items_total", (("kind", "fix"), ("verdict", "odd"))), 0.0)
+    metrics.count_items(Counter({("fix", "odd"): 3}))
+    assert figures()["nearcast_items_total", (("kind", "fix"), ("verdict", "odd"))] == before + 3
+
+
+def test_it_tells_how_much_waits_and_for_how_long() -> None:
+    device = make_device(make_brand())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO devices_event (brand_id, device_id, external_id, key, name, occurred_at,
+                                       received_at, properties, parked_reason)
+            SELECT %s, %s, '', n, 'x', now(), now() - interval '1 minute', '{}', ''
+              FROM generate_series(1, 5) n
+            """,
+            (device.brand_id, device.pk),
+        )
+    found = figures()
+    assert found["nearcast_queue_depth", (("queue", "events"),)] == 5
+    assert found["nearcast_queue_oldest_seconds", (("queue", "events"),)] == pytest.approx(60, 0.1)
+    assert found["nearcast_queue_depth", (("queue", "deliveries"),)] == 0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test import Client
+
 from config import health, metrics
 from geofences.armed import follower
 from tests.factories import make_brand, make_device

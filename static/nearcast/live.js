@@ -111,7 +111,7 @@ function tell(happened, { isNew = true } = {}) {
     if (each.id > (seen[key] || 0)) seen[key] = each.id;
     if (told.has(`${key}${each.id}`)) continue;
     told.add(`${key}${each.id}`);
-    feed.prepend(row(each, isNew));
+    feed.prepend(row(each, isNew && happened.length < 8)); // a burst does not flash
   }
   while (feed.children.length > FEED_ROWS) feed.lastElementChild.remove();
   if (told.size > 5000) told = new Set([...told].slice(-1000));

@@ -9,11 +9,13 @@ from typing import Any
 from campaigns.caps import CapScope
 from campaigns.definition import (
     DAY_NAMES,
+    PLACE_TRIGGERS,
     CapText,
     DaypartText,
     Definition,
     HoursPolicy,
     InitialState,
+    StepText,
     Trigger,
     TriggerOn,
     weekday,
@@ -71,19 +73,47 @@ def span(seconds: int) -> str:
 def _when(trigger: Trigger | None, names: Mapping[int | str, str]) -> str:
     if trigger is None:
         return "when something happens that is still to be chosen"
-    if trigger.on is TriggerOn.EVENT:
-        where = " and ".join(f"{key} {value}" for key, value in trigger.where.items())
-        return f"when “{trigger.event}” is reported" + (f" with {where}" if where else "")
-    places = [f"“{names.get(one, one)}”" for one in trigger.geofences[:5]]
-    if len(trigger.geofences) > 5:
-        places.append(f"{len(trigger.geofences) - 5} more places")
-    if trigger.tags:
-        places.append("any place tagged " + _either([f"“{tag}”" for tag in trigger.tags]))
+    if trigger.on is not TriggerOn.SEQUENCE:
+        return f"when {_thing(trigger, names)}"
+    steps = [_thing(step, names) + _times(step) for step in trigger.steps]
+    said = "when " + (" and then ".join(steps) or "a sequence still to be chosen")
+    if trigger.within_s is not None:
+        said += f", all within {span(trigger.within_s)}"
+    if trigger.nth > 1:
+        said += f", every {trigger.nth} times" if trigger.every else f", for time {trigger.nth}"
+    if trigger.absent_s is not None:
+        said += f", for the first time in {span(trigger.absent_s)}"
+    if trigger.key:
+        said += f", all with one {trigger.key}"
+    if trigger.unless is not None and trigger.for_s is not None:
+        said += f", unless {_thing(trigger.unless, names)} in the next {span(trigger.for_s)}"
+    if trigger.once:
+        return said + ", once ever"
+    if trigger.again_after_s:
+        return said + f", and again after {span(trigger.again_after_s)} at the earliest"
+    return said
+
+
+def _thing(one: Trigger | StepText, names: Mapping[int | str, str]) -> str:
+    if one.on is TriggerOn.EVENT:
+        where = " and ".join(f"{key} {value}" for key, value in one.where.items())
+        return f"“{one.event}” is reported" + (f" with {where}" if where else "")
+    places = [f"“{names.get(place, place)}”" for place in one.geofences[:5]]
+    if len(one.geofences) > 5:
+        places.append(f"{len(one.geofences) - 5} more places")
+    if one.tags:
+        places.append("any place tagged " + _either([f"“{tag}”" for tag in one.tags]))
     where = _either(places) or "places still to be chosen"
-    if trigger.on is TriggerOn.DWELLED:
-        length = "its dwell time" if trigger.dwell_s is None else span(trigger.dwell_s)
-        return f"when a device has stayed in {where} for {length}"
-    return f"when a device {'enters' if trigger.on is TriggerOn.ENTERED else 'leaves'} {where}"
+    if one.on is TriggerOn.DWELLED:
+        length = "its dwell time" if one.dwell_s is None else span(one.dwell_s)
+        return f"a device has stayed in {where} for {length}"
+    return f"a device {'enters' if one.on is TriggerOn.ENTERED else 'leaves'} {where}"
+
+
+def _times(step: StepText) -> str:
+    days = sorted(found for day in step.days if (found := weekday(day)) is not None)
+    said = f" {_days(days)}" if days else ""
+    return said + (f" {step.times} times" if step.times > 1 else "")
 
 
 def _window(starts: datetime | None, ends: datetime | None) -> str:
@@ -203,7 +233,7 @@ def _asides(definition: Definition) -> list[str]:
     if definition.only_while_inside:
         said.append("only while the device is still inside")
     trigger = definition.trigger
-    if trigger is not None and trigger.on is not TriggerOn.EVENT:
+    if trigger is not None and trigger.on in PLACE_TRIGGERS:
         said.append(
             {
                 InitialState.FIRE: "devices already there count as arriving",

@@ -13,8 +13,7 @@ from campaigns.models import CampaignState, CampaignVersion
 _HOLD_OR_DROP = f"{HoursPolicy.HOLD} or {HoursPolicy.DROP}: what becomes of an offer then."
 
 
-class TriggerShape(serializers.Serializer[Any]):
-    on = serializers.ChoiceField(choices=[one.value for one in TriggerOn])
+class SelectorShape(serializers.Serializer[Any]):
     geofences = serializers.ListField(
         child=serializers.JSONField(), required=False, help_text="External ids (text) or ids."
     )
@@ -22,6 +21,26 @@ class TriggerShape(serializers.Serializer[Any]):
     dwell_s = serializers.IntegerField(required=False, min_value=1)
     event = serializers.CharField(required=False)
     where = serializers.DictField(required=False)
+
+
+class StepShape(SelectorShape):
+    on = serializers.CharField(help_text="entered, dwelled, exited or event.")
+    days = serializers.ListField(child=serializers.JSONField(), required=False)
+    times = serializers.IntegerField(required=False, min_value=1)
+
+
+class TriggerShape(SelectorShape):
+    on = serializers.ChoiceField(choices=[one.value for one in TriggerOn])
+    steps = StepShape(many=True, required=False, help_text="Of a sequence: one after the other.")
+    within_s = serializers.IntegerField(required=False, help_text="From the first to the last.")
+    unless = StepShape(required=False, help_text="What calls it off …")
+    for_s = serializers.IntegerField(required=False, help_text="… within so long.")
+    key = serializers.CharField(required=False, help_text="A property all its events share.")
+    nth = serializers.IntegerField(required=False, min_value=1)
+    every = serializers.BooleanField(required=False, help_text="Every n-th time.")
+    absent_s = serializers.IntegerField(required=False, help_text="First time in so long.")
+    once = serializers.BooleanField(required=False)
+    again_after_s = serializers.IntegerField(required=False)
 
 
 class DaypartShape(serializers.Serializer[Any]):

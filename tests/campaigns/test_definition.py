@@ -183,6 +183,58 @@ def test_it_reads_as_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
+    ("trigger", "words"),
+    [
+        ({"on": "exited", "tags": ["a"]}, "a device leaves any place tagged “a”"),
+        ({"on": "event", "event": "buy", "where": {"n": 1}}, "“buy” is reported with n 1"),
+        (
+            {
+                "on": "sequence",
+                "steps": [
+                    {"on": "entered", "tags": ["rival"], "times": 2},
+                    {"on": "entered", "geofences": ["ours"], "days": [1, 2, 3, 4, 5]},
+                ],
+                "within_s": 1_209_600,
+                "unless": {"on": "event", "event": "purchase"},
+                "for_s": 86_400,
+                "once": True,
+            },
+            (
+                "a device enters any place tagged “rival” 2 times and then a device enters “ours” on"
+                " weekdays, all within 2 weeks, unless “purchase” is reported in the next 1 day, once"
+                " ever"
+            ),
+        ),
+        (
+            {"on": "sequence", "steps": [{"on": "dwelled", "tags": ["a"]}], "nth": 3},
+            "a device has stayed in any place tagged “a” for its dwell time, for time 3",
+        ),
+    ],
+)
+def test_it_puts_a_trigger_in_words(trigger: dict[str, Any], words: str) -> None:
+    assert sentence(decode({"trigger": trigger})).startswith(f"When {words}, make an offer")
+
+
+@pytest.mark.parametrize(
+    ("trigger", "field"),
+    [
+        ({"on": "sequence"}, "trigger.steps"),
+        ({"on": "sequence", "steps": [{"on": "entered"}]}, "trigger.steps[0].geofences"),
+        ({"on": "sequence", "steps": [{"on": "event"}]}, "trigger.steps[0].event"),
+        ({"on": "sequence", "steps": [{"on": "sequence"}]}, "trigger.steps[0].on"),
+        (
+            {"on": "sequence", "steps": [{"on": "event", "event": "a"}], "for_s": 60},
+            "trigger.unless",
+        ),
+    ],
+)
+def test_it_says_what_a_sequence_lacks(trigger: dict[str, Any], field: str) -> None:
+    content = {"title": "t", "body": "b"}
+    found = missing(decode({"trigger": trigger, "content": content}), now=NOW)
+    assert [one.field for one in found] == [field]
+
+
+@pytest.mark.parametrize(
     ("audience", "words"),
     [
         ({"not": {"segment": "vip"}}, "not (in the segment “vip”)"),

@@ -32,7 +32,7 @@ import pyogrio.raw
 import pyproj
 import shapely
 
-CHUNK_ROWS = 2_000
+CHUNK_ROWS = 1_000
 SAMPLE_ROWS = 1_000  # enough to guess what a column means
 WGS84 = pyproj.CRS.from_epsg(4326)
 DELIMITED = frozenset({".csv", ".tsv", ".txt"})
@@ -110,7 +110,7 @@ class Layout:
 
     columns: tuple[str, ...]
     layers: tuple[str, ...]
-    rows: int | None
+    rows: int | None  # of a text: about
     crs: str
     is_table: bool  # places come from two columns
     guess: Columns
@@ -128,11 +128,15 @@ def look(path: Path, columns: Columns | None = None) -> Layout:
     first = list(islice(_raw(path, wanted), 1))
     sample = first[0][0][:SAMPLE_ROWS] if first else []
     guess = _guess(names, sample, wanted, is_table=is_table)
-    problem, taken = "", []
+    problem = ""
     try:
         taken = next(read(path, guess), [])
     except FileError as error:
         problem = str(error)
+        taken = [
+            Row(number=number, values=values, geometry=None, problem=problem)
+            for number, values in enumerate(sample, start=1)
+        ]
     return Layout(
         columns=names,
         layers=_layers(path),
@@ -185,7 +189,7 @@ def _describe(
     try:
         if suffix in DELIMITED:
             head = pandas.read_csv(path, nrows=0, **_dialect(path))
-            return tuple(map(str, head.columns)), None, WGS84, True
+            return tuple(map(str, head.columns)), _lines(path), WGS84, True
         if suffix in PARQUET:
             return _describe_parquet(path)
         about = pyogrio.read_info(_local(path), layer=columns.layer or None)
@@ -264,6 +268,14 @@ def _dialect(path: Path) -> dict[str, Any]:
     except csv.Error:
         separator = ","
     return {"sep": separator, "encoding": encoding, "dtype": str}
+
+
+def _lines(path: Path) -> int:
+    """About how many rows a text has; a line break inside quotes counts as a row too."""
+    with path.open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        file.seek(max(0, file.tell() - 1))
+        return max(0, lines - (file.read(1) == b"\n"))
 
 
 def _delimited(path: Path) -> Iterator[Raw]:

@@ -24,6 +24,7 @@ ENDINGS = (
     *(".parquet", ".geoparquet"),
 )
 TEXT = {"class": "nc-input nc-wide"}
+MOMENTS = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]  # as browsers send a datetime-local
 NUMBER = {"class": "nc-input nc-number", "inputmode": "decimal"}
 
 
@@ -33,6 +34,10 @@ def text_input(**attrs: str) -> forms.TextInput:
 
 def number_input(**attrs: Any) -> forms.NumberInput:
     return forms.NumberInput(NUMBER | attrs)
+
+
+def moment_input() -> forms.DateTimeInput:
+    return forms.DateTimeInput({"type": "datetime-local", "class": "nc-input"}, format=MOMENTS[0])
 
 
 def place_of(value: str) -> tuple[GEOSGeometry, float | None]:
@@ -115,6 +120,13 @@ class GeofenceForm(forms.ModelForm):  # type: ignore[type-arg]
         label="For seconds", min_value=0, max_value=3600, widget=number_input(min="0")
     )
 
+    starts_at = forms.DateTimeField(
+        label="Counts from", required=False, widget=moment_input(), input_formats=MOMENTS
+    )
+    ends_at = forms.DateTimeField(
+        label="Until", required=False, widget=moment_input(), input_formats=MOMENTS
+    )
+
     class Meta:
         model = Geofence
         fields = (
@@ -125,19 +137,11 @@ class GeofenceForm(forms.ModelForm):  # type: ignore[type-arg]
             "external_id": "Your own id",
             "track_visits": "Record visits even when no campaign needs this place",
             "exit_buffer_m": "Leaving counts this far outside",
-            "starts_at": "Counts from",
-            "ends_at": "Until",
         }
         widgets = {
             "name": text_input(placeholder="Market square"),
             "external_id": text_input(placeholder="store-0042"),
             "exit_buffer_m": number_input(min="0", step="any"),
-            "starts_at": forms.DateTimeInput(
-                {"type": "datetime-local", "class": "nc-input"}, format="%Y-%m-%dT%H:%M"
-            ),
-            "ends_at": forms.DateTimeInput(
-                {"type": "datetime-local", "class": "nc-input"}, format="%Y-%m-%dT%H:%M"
-            ),
         }
         help_texts = {
             "external_id": "Imports and your systems find the place by it. Leave it empty if it "

@@ -169,10 +169,11 @@ def _unwrapped(exterior: Floats, holes: list[Floats]) -> Polygon | None:
 def _without_jumps(ring: Floats) -> Floats | None:
     """The ring with every edge going the short way round; None where it does already."""
     steps = np.diff(ring[:, 0])
-    polar = np.abs(ring[:, 1]) == 90
-    steps[polar[1:] & polar[:-1]] = 0  # along a pole, as Antarctica is drawn: that is one point
     turns = np.where(steps > 180, -360.0, np.where(steps < -180, 360.0, 0.0))
-    if not turns.any() and np.abs(ring[:, 0]).max() <= 180:
+    # Along a pole, as Antarctica is drawn, is one point: such a ring is cut open there already.
+    polar = np.abs(ring[:, 1]) == 90
+    jumps = turns[~(polar[1:] & polar[:-1])]
+    if not jumps.any() and np.abs(ring[:, 0]).max() <= 180:
         return None
     smooth = ring.copy()
     smooth[1:, 0] += np.cumsum(turns)

@@ -173,6 +173,7 @@ class GeofenceImportAdmin(BrandScopedAdmin):
             job.mapping = _plan(form).to_json()
             job.rows_total = layout.rows
             job.state = ImportState.QUEUED
+            job.created_at = now()  # its place in the queue
             job.save()
             return redirect("admin:geofences_geofenceimport_change", job.pk)
         points = any(

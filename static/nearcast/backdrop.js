@@ -3,12 +3,12 @@
 
 const PALETTES = {
   light: {
-    far: "#cfe0e6", near: "#d5e4e9", land: "#f4f2ec", shore: "#c3d3d6", line: "#9fb6bb", ink: "#3d5056", halo: "#ffffff",
+    far: "#cfe0e6", near: "#edf1f0", sea: "#d5e4e9", land: "#f4f2ec", shore: "#c3d3d6", line: "#9fb6bb", ink: "#3d5056", halo: "#ffffff",
     city: "#f5f3ee", water: "#c3dce5", sand: "#f2e6c4", park: "#d3e6cb", pier: "#e6e2d8", block: "#ece8df",
     building: "#dfd9cd", street: "#ffffff", casing: "#d9d3c6", main: "#fbe7b2", tram: "#a78f86",
   },
   dark: {
-    far: "#0d1b20", near: "#101c20", land: "#1b282b", shore: "#24363a", line: "#33484e", ink: "#b8c7ca", halo: "#0b1416",
+    far: "#0d1b20", near: "#131d20", sea: "#10212a", land: "#1b282b", shore: "#24363a", line: "#33484e", ink: "#b8c7ca", halo: "#0b1416",
     city: "#1b2629", water: "#10303a", sand: "#33301f", park: "#1d3325", pier: "#252f31", block: "#202b2e",
     building: "#2a3639", street: "#37464a", casing: "#151f21", main: "#544a2b", tram: "#7d6a62",
   },
@@ -35,6 +35,7 @@ export function backdrop({ cityUrl, tiles, attribution, dark }) {
     sources: {
       land: { type: "geojson", data: landOfTheWorld() },
       city: { type: "geojson", data: cityUrl || NOTHING },
+      sea: { type: "geojson", data: NOTHING },
       graticule: { type: "geojson", data: NOTHING },
       ...(tiles ? { tiles: { type: "raster", tiles: [tiles], tileSize: 256, maxzoom: 19, attribution: link(attribution) } } : {}),
     },
@@ -42,6 +43,7 @@ export function backdrop({ cityUrl, tiles, attribution, dark }) {
       { id: "far", type: "background", paint: { "background-color": byZoom([4, ink.far], [8, ink.near]) } },
       // Coarse outlines are a picture of the world, not of a coast: they fade before they could lie.
       { id: "land", type: "fill", source: "land", maxzoom: 8, paint: { "fill-color": ink.land, "fill-opacity": byZoom([4, 1], [7, 0]), "fill-outline-color": ink.shore } },
+      { id: "sea", type: "fill", source: "sea", minzoom: 7, paint: { "fill-color": ink.sea, "fill-opacity": byZoom([7, 0], [9, 1]) } },
       { id: "graticule", type: "line", source: "graticule", filter: ["==", ["geometry-type"], "LineString"], paint: { "line-color": ink.line, "line-width": 0.6, "line-opacity": 0.55 } },
       fill("city-land", kind("land"), ink.city),
       fill("city-sand", kind("sand"), ink.sand),
@@ -73,6 +75,20 @@ export function backdrop({ cityUrl, tiles, attribution, dark }) {
     ],
   };
 }
+
+/** Puts the demo city into the sea it was drawn in. */
+export async function drawSea(map) {
+  const bounds = await map.getSource("city").getBounds();
+  if (bounds.isEmpty()) return;
+  const { lng, lat } = bounds.getCenter();
+  const ring = Array.from({ length: 49 }, (_, at) => {
+    const angle = (at / 48) * 2 * Math.PI;
+    return [lng + SEA_DEGREES * Math.cos(angle), lat + SEA_DEGREES * Math.cos((lat * Math.PI) / 180) * Math.sin(angle)];
+  });
+  map.getSource("sea")?.setData({ type: "Feature", properties: {}, geometry: { type: "Polygon", coordinates: [ring] } });
+}
+
+const SEA_DEGREES = 0.6;
 
 /** OpenStreetMap asks that its name leads to its copyright page. */
 function link(attribution) {

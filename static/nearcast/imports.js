@@ -1,5 +1,6 @@
 // Imports: a file dropped, its places on a map, and the bar that follows the rows.
 const LOOK_MS = 1000;
+const number = (value) => value.toLocaleString("en");
 
 const drop = document.getElementById("drop");
 if (drop) upload();
@@ -110,5 +111,3 @@ function follow() {
   show(JSON.parse(document.getElementById("import-progress").textContent));
   setTimeout(look, LOOK_MS);
 }
-
-const number = (value) => value.toLocaleString("en");

@@ -1,7 +1,7 @@
 // The map that every page uses: makes it, puts a background under it that is never blank, fits it.
 // It knows nothing of geofences, devices or drawing.
 import * as maplibregl from "../build/maplibre-gl/maplibre-gl.mjs";
-import { backdrop, drawGraticule } from "./backdrop.js";
+import { backdrop, drawGraticule, drawSea } from "./backdrop.js";
 
 export { maplibregl };
 
@@ -54,6 +54,7 @@ export async function makeMap(element, options = {}) {
   map.on("moveend", graticule);
   await new Promise((resolve) => map.once("style.load", resolve));
   graticule();
+  if (about.city) drawSea(map).catch((error) => console.warn("no demo city", error));
   const popup = new maplibregl.Popup({ maxWidth: "280px", closeButton: true });
   return { map, popup, about };
 }

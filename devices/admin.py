@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -27,7 +27,7 @@ from devices import holdings, registration
 from devices.api import DeviceOut, device_out
 from devices.fixes import FixVerdict
 from devices.models import Device, DeviceState, Fix, Platform, Presence, Profile
-from devices.sketch import Mark, Place, sketch
+from devices.sketch import Mark, Place, features, sketch
 from geofences.models import Geofence
 
 TRAIL_FIXES = 200
@@ -38,12 +38,16 @@ def place_of(geofence: Geofence, *, faint: bool = False) -> Place:
     """Return a geofence as the map draws it."""
     geometry: Any = geofence.geometry
     if geofence.radius_m is not None:
-        rings: list[Any] = [[(geometry.x, geometry.y)]]
-    elif geometry.geom_type == "Polygon":
-        rings = list(geometry.coords)
+        polygons: Any = [[[(geometry.x, geometry.y)]]]
     else:
-        rings = [ring for polygon in geometry.coords for ring in polygon]
-    return Place(name=geofence.name, rings=rings, radius_m=geofence.radius_m, faint=faint)
+        polygons = [geometry.coords] if geometry.geom_type == "Polygon" else geometry.coords
+    return Place(name=geofence.name, polygons=polygons, radius_m=geofence.radius_m, faint=faint)
+
+
+def map_of(places: Sequence[Place], marks: Sequence[Mark]) -> dict[str, Any] | None:
+    """Return what the small map's template shows; None where there is nothing."""
+    drawn = sketch(places, marks)
+    return {"svg": drawn, "features": features(places, marks)} if drawn else None
 
 
 def trail_of(device_id: int, *, since: Any, until: Any) -> list[Mark]:
@@ -171,7 +175,7 @@ class DeviceAdmin(BigListAdmin):
             ],
             "attributes": list(_attributes(device, profile)),
             "siblings": self.siblings(device),
-            "map": sketch(
+            "map": map_of(
                 [place_of(place) for place in places.values()],
                 _whereabouts(device, state),
             ),

@@ -1,4 +1,4 @@
-"""A small map as SVG: places, a trail and where things happened, to scale. Pure; it needs no tiles.
+"""A small map: places, a trail and where things happened. Pure; as SVG it needs no tiles.
 
 Degrees become metres on a plane around the middle of what is shown, which is true to a percent over
 the few kilometres that a visit spans.
@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from geofences.geometry import EARTH_RADIUS_M
 
@@ -22,12 +23,16 @@ Ring = Sequence[tuple[float, float]]  # (lng, lat)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A geofence: rings of polygons, or a circle around the first point of its only ring."""
+    """A geofence: polygons of rings, or a circle around the only point of its only ring."""
 
     name: str
-    rings: Sequence[Ring]
+    polygons: Sequence[Sequence[Ring]]
     radius_m: float | None = None
     faint: bool = False
+
+    @property
+    def rings(self) -> list[Ring]:
+        return [ring for polygon in self.polygons for ring in polygon]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,46 @@ def sketch(places: Sequence[Place], marks: Sequence[Mark]) -> str:
         f'<svg class="nc-sketch" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Map">'
         f"{''.join(parts)}</svg>"
     )
+
+
+def features(places: Sequence[Place], marks: Sequence[Mark]) -> dict[str, Any]:
+    """Return the same as GeoJSON, for a browser that can draw a real map."""
+    return {
+        "type": "FeatureCollection",
+        "features": [
+            *(_feature_of_place(place) for place in places),
+            *(
+                {
+                    "type": "Feature",
+                    "geometry": {"type": "Point", "coordinates": [mark.lng, mark.lat]},
+                    "properties": {
+                        "kind": mark.kind,
+                        "label": mark.label,
+                        "accuracy_m": mark.accuracy_m,
+                    },
+                }
+                for mark in marks
+            ),
+        ],
+    }
+
+
+def _feature_of_place(place: Place) -> dict[str, Any]:
+    geometry: dict[str, Any]
+    if place.radius_m is not None:
+        geometry = {"type": "Point", "coordinates": list(place.rings[0][0])}
+    else:
+        geometry = {
+            "type": "MultiPolygon",
+            "coordinates": [
+                [[list(point) for point in ring] for ring in polygon] for polygon in place.polygons
+            ],
+        }
+    return {
+        "type": "Feature",
+        "geometry": geometry,
+        "properties": {"kind": "place", "label": place.name, "radius_m": place.radius_m},
+    }
 
 
 def _offset_m(lng: float, lat: float, from_lng: float, from_lat: float) -> tuple[float, float]:

@@ -22,9 +22,9 @@ from brands.models import Brand
 from campaigns import lookup, story, whynot, words
 from campaigns.models import Campaign, Decision, Verdict
 from campaigns.rules import SENDS, Reason
-from devices.admin import DeviceAdmin, place_of, trail_of
+from devices.admin import DeviceAdmin, map_of, place_of, trail_of
 from devices.models import Device, Event, Transition
-from devices.sketch import Mark, sketch
+from devices.sketch import Mark
 from geofences.models import Geofence
 from notifications.admin import DeliveryAdmin
 from notifications.models import Delivery, DeliveryState
@@ -207,7 +207,7 @@ class DeliveryDesk(DeliveryAdmin):
         )
 
 
-def _map_of(told: story.DeliveryStory, delivery: Delivery) -> str:
+def _map_of(told: story.DeliveryStory, delivery: Delivery) -> dict[str, Any] | None:
     """The geofence, the trail around the visit, and where each transition was told."""
     times = [row.occurred_at for row in told.visit] or [delivery.created_at]
     marks = trail_of(
@@ -226,7 +226,7 @@ def _map_of(told: story.DeliveryStory, delivery: Delivery) -> str:
         for row in told.visit
         if row.lat is not None and row.lng is not None
     ]
-    return sketch([place_of(told.geofence)] if told.geofence else [], marks)
+    return map_of([place_of(told.geofence)] if told.geofence else [], marks)
 
 
 @admin.register(Decision)

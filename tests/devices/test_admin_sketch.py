@@ -14,7 +14,7 @@ from geofences.geometry import EARTH_RADIUS_M
 from tests.places import ACROSS_THE_STREET, AT_THE_DOOR, SHOP, SHOP_RADIUS_M
 
 CIRCLE = re.compile(r'<circle class="(\w+)[^"]*" cx="([-\d.]+)" cy="([-\d.]+)" r="([\d.]+)"')
-SHOP_PLACE = Place(name="Shop", rings=[[(SHOP.lng, SHOP.lat)]], radius_m=SHOP_RADIUS_M)
+SHOP_PLACE = Place(name="Shop", polygons=[[[(SHOP.lng, SHOP.lat)]]], radius_m=SHOP_RADIUS_M)
 
 
 def circles(svg: str) -> dict[str, tuple[float, float, float]]:
@@ -49,12 +49,12 @@ def test_it_keeps_north_up_and_east_right() -> None:
 
 
 def test_it_escapes_names() -> None:
-    svg = sketch([Place(name="<script>", rings=[[(0.0, 0.0)]], radius_m=5)], [])
+    svg = sketch([Place(name="<script>", polygons=[[[(0.0, 0.0)]]], radius_m=5)], [])
     assert "<script>" not in svg
 
 
 def test_it_shows_the_marks_inside_a_country() -> None:
-    country = Place(name="", rings=[[(0.0, 40.0), (20.0, 40.0), (20.0, 60.0), (0.0, 60.0)]])
+    country = Place(name="", polygons=[[[(0.0, 40.0), (20.0, 40.0), (20.0, 60.0), (0.0, 60.0)]]])
     here = Mark(lat=50, lng=10, label="", kind="entered")
     there = Mark(lat=50.002, lng=10, label="", kind="exited")
     found = circles(sketch([country], [here, there]))

@@ -46,6 +46,18 @@ class Track:
     def __len__(self) -> int:
         return len(self.at_ms)
 
+    def in_time(self) -> Track:
+        """The same fixes in the order of their times."""
+        order = np.argsort(self.at_ms, kind="stable")
+        measures = {part: values[order] for part, values in self.measures.items()}
+        return Track(
+            name=self.name,
+            at_ms=self.at_ms[order],
+            lat=self.lat[order],
+            lng=self.lng[order],
+            measures=measures,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
@@ -64,6 +76,13 @@ class Trace:
 
     def __len__(self) -> int:
         return sum(len(track) for track in self.tracks)
+
+    def in_time(self) -> Trace:
+        """The same tracks, each in the order of its times: as the phone lived them.
+
+        Exports are often grouped by trip or written by several hands.
+        """
+        return Trace(tracks=[track.in_time() for track in self.tracks], unreadable=self.unreadable)
 
     def together(self) -> Trace:
         """The same tracks, moved in time so that all end at the same moment.
@@ -122,7 +141,7 @@ def _whole(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
 def read(path: Path, given: Mapping[str, str] | None = None) -> Trace:
     """The trace in a file; without a device column all rows are one device's.
 
-    Rows keep the file's order within a device: late and repeated fixes are part of a trace.
+    Rows keep the file's order within a device; `in_time` gives the order of events.
     """
     try:
         table = (

@@ -122,6 +122,16 @@ def test_it_does_not_guess_the_order_of_day_and_month(tmp_path: Path) -> None:
         read(path)
 
 
+def test_it_gives_the_fixes_in_the_order_of_events(tmp_path: Path) -> None:
+    path = tmp_path / "walk.csv"
+    path.write_text(ROWS)
+
+    trace = read(path).in_time()
+
+    assert trace.tracks[0].lat.tolist() == [60.3, 60.1]
+    assert trace.tracks[0].measures["accuracy_m"].tolist() == [7, 5]
+
+
 def test_it_moves_tracks_so_that_all_end_together(tmp_path: Path) -> None:
     path = tmp_path / "walk.csv"
     path.write_text(ROWS)

@@ -42,6 +42,11 @@ class Command(BaseCommand):
         add("--batch", type=int, help="most fixes in a request (1; 100 with --speed 0)")
         add("--loop", action="store_true", help="begin again at the end")
         add("--limit", type=int, help="only the first so many phones of the file")
+        add(
+            "--file-order",
+            action="store_true",
+            help="send each phone's rows as the file has them, late ones late",
+        )
         add("--together", action="store_true", help="let all phones' fixes end at the same moment")
         add("--as-recorded", action="store_true", help="send the recorded times, not moved to now")
         add(
@@ -85,6 +90,8 @@ class Command(BaseCommand):
             trace = read(options["file"], options["columns"])
         except (TraceError, OSError) as failure:
             raise CommandError(str(failure)) from failure
+        if not options["file_order"]:
+            trace = trace.in_time()
         if options["limit"]:
             trace = Trace(tracks=trace.tracks[: options["limit"]], unreadable=trace.unreadable)
         if options["together"]:

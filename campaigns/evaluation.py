@@ -12,9 +12,6 @@ import logging
 import select
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,9 +20,9 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from campaigns import catalogue as catalogues
-from campaigns import history, moments, past, places, progress, rules
+from campaigns import history, moments, past, progress, rules
 from campaigns.catalogue import Catalogue
-from campaigns.content import ContentError, Scene, render
+from campaigns.judging import Read, Send, Verdicts, judge
 from campaigns.moments import Batch, Happening
 from notifications.outbox import NewDelivery, enqueue
 
@@ -62,24 +59,6 @@ _PARK = {
 }
 
 
-@dataclass(slots=True, kw_only=True)
-class Send:
-    """An offer that is to be made."""
-
-    happening: Happening
-    campaign: rules.Campaign
-    decision: rules.Decision
-    content: dict[str, Any]
-
-
-@dataclass(slots=True, kw_only=True)
-class Verdicts:
-    """Everything a batch decided."""
-
-    sends: list[Send] = field(default_factory=list)
-    refusals: list[tuple[Happening, rules.Campaign, rules.Decision]] = field(default_factory=list)
-
-
 def evaluate_once(*, now: datetime, limit: int = BATCH) -> int:
     """Judge up to `limit` transitions and as many events; answers how many were settled."""
     try:
@@ -98,7 +77,7 @@ def _evaluate(now: datetime, limit: int) -> int:
             return 0
         current = catalogues.current()
         happenings = gather(batch, current, _epoch_ms(now))
-        _apply(batch, judge(happenings, current, now), now)
+        _apply(batch, judge(happenings, current, _reader(current, now)), now)
     return len(batch)
 
 
@@ -125,7 +104,7 @@ def _one_at_a_time(now: datetime, limit: int) -> int:
                     break
                 current = catalogues.current()
                 happenings = gather(held, current, _epoch_ms(now))
-                _apply(held, judge(happenings, current, now), now)
+                _apply(held, judge(happenings, current, _reader(current, now)), now)
             settled += len(held)
         except (OperationalError, InterfaceError):
             raise
@@ -145,121 +124,9 @@ def _park(held: Batch, error: Exception, now: datetime) -> int:
     return len(held)
 
 
-# -- decide -----------------------------------------------------------------------------------
-
-
-def judge(happenings: Sequence[Happening], current: Catalogue, now: datetime) -> Verdicts:
-    """Every candidate's verdict on every moment: gates first, then, under locks, restraint."""
-    verdicts = Verdicts()
-    likely = _through_the_gates(happenings, verdicts)
-    offers = history.lock_and_read(likely, current, now)
-    for group in _in_turn(likely):
-        past = offers.of(group[0][0])
-        for happening, campaign in group:
-            _restrain(happening, campaign, past, current, verdicts)
-    return verdicts
-
-
-def _through_the_gates(
-    happenings: Iterable[Happening], verdicts: Verdicts
-) -> list[tuple[Happening, rules.Campaign]]:
-    likely = []
-    refusals = verdicts.refusals
-    for happening in happenings:
-        moment = happening.moment
-        for campaign in happening.candidates:
-            try:
-                refusal = rules.gate(campaign, moment)
-            # A campaign that breaks the rules' own code refuses by itself and stops no other.
-            except Exception as error:
-                logger.exception("campaign %s broke on %s", campaign.id, moment.id)
-                refusal = rules.Refusal(rules.Reason.MALFORMED, {"problem": str(error)[:200]})
-            if refusal is None:
-                likely.append((happening, campaign))
-            else:
-                refusals.append((happening, campaign, rules.Decision(False, *refusal)))
-    return likely
-
-
-def _in_turn(
-    likely: Iterable[tuple[Happening, rules.Campaign]],
-) -> list[list[tuple[Happening, rules.Campaign]]]:
-    """By moment, earliest first; within one, in the order in which campaigns may speak."""
-    groups: dict[history.MomentKey, list[tuple[Happening, rules.Campaign]]] = defaultdict(list)
-    for pair in likely:
-        groups[history.moment_key(pair[0])].append(pair)
-    for group in groups.values():
-        group.sort(key=lambda pair: (-pair[1].priority, pair[1].id, pair[0].moment.id))
-    return sorted(
-        groups.values(), key=lambda group: (group[0][0].moment.occurred_ms, group[0][0].moment.id)
-    )
-
-
-def _restrain(
-    happening: Happening,
-    campaign: rules.Campaign,
-    past: rules.History,
-    current: Catalogue,
-    verdicts: Verdicts,
-) -> None:
-    moment = happening.moment
-    decision = rules.restrain(campaign, moment, past)
-    if decision.send:
-        try:
-            content = _content(happening, campaign, current)
-        except ContentError as error:
-            decision = rules.Decision(
-                False,
-                rules.Reason.CONTENT_ERROR,
-                {"field": error.field, "problem": error.message},
-            )
-        else:
-            rules.won(campaign, moment, past, decision.due_ms)
-            verdicts.sends.append(
-                Send(happening=happening, campaign=campaign, decision=decision, content=content)
-            )
-            return
-    verdicts.refusals.append((happening, campaign, decision))
-
-
-def _content(happening: Happening, campaign: rules.Campaign, current: Catalogue) -> dict[str, Any]:
-    template = current.entries[campaign.id].content
-    if template is None:
-        raise ContentError("content", "there is none")
-    return render(template, scene_of(happening, campaign), locale=happening.moment.subject.locale)
-
-
-def scene_of(happening: Happening, campaign: rules.Campaign) -> Scene:
-    """What the offer's templates may speak of."""
-    moment, place, subject = happening.moment, happening.place, happening.moment.subject
-    return Scene(
-        device={
-            "platform": subject.platform,
-            "locale": subject.locale,
-            "timezone": subject.timezone,
-            "app_version": subject.app_version,
-            "external_id": subject.external_id,
-            "attributes": subject.attributes,
-        },
-        place={}
-        if place is None
-        else {
-            "id": place.id,
-            "external_id": place.external_id,
-            "name": place.name,
-            "tags": list(place.tags),
-            "metadata": place.metadata,
-        },
-        moment={
-            "on": moment.on.value,
-            "at": moment.local.text,
-            "dwell_s": moment.dwell_s,
-            "distance_m": None if place is None else places.distance_m(place, happening.fix),
-        },
-        event={"name": moment.event, "properties": moment.properties},
-        brand={"name": happening.brand.name},
-        campaign={"name": campaign.name},
-    )
+def _reader(current: Catalogue, now: datetime) -> Read:
+    """The offers that count, read under the locks that make caps exact."""
+    return lambda likely: history.lock_and_read(likely, current, now)
 
 
 # -- apply ------------------------------------------------------------------------------------

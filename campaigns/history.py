@@ -17,7 +17,7 @@ from django.db import connection
 from campaigns import caps as capping
 from campaigns import rules
 from campaigns.catalogue import Catalogue
-from campaigns.moments import Happening
+from campaigns.judging import Offers, Pair
 from campaigns.subjects import person_of
 
 # An offer is held for quiet hours at most this long after it was made: how far back a row may
@@ -62,34 +62,8 @@ _SHARED_OF_CAMPAIGNS = f"""
 """  # noqa: S608 - only names of our own columns are put in
 _SHARED_OF_BRANDS = _SHARED_OF_CAMPAIGNS.replace("campaign_id", "brand_id")
 
-MomentKey = tuple[object, ...]
 
-
-class Offers:
-    """The offers that count, per brand, and who won which moment so far."""
-
-    def __init__(self) -> None:
-        self.counts: dict[int, capping.Counts] = {}
-        self.winners: dict[MomentKey, dict[str, rules.Winner]] = defaultdict(dict)
-
-    def of(self, happening: Happening) -> rules.History:
-        """What restraint looks at for one moment."""
-        return rules.History(
-            counts=self.counts[happening.brand.id], winners=self.winners[moment_key(happening)]
-        )
-
-
-def moment_key(happening: Happening) -> MomentKey:
-    """What one winner is chosen for: an event, or all that one fix of a device brought about."""
-    moment = happening.moment
-    if moment.kind == "transition":
-        return ("transition", moment.subject.device_id, moment.occurred_ms)
-    return (moment.kind, moment.subject.device_id, moment.id)
-
-
-def lock_and_read(
-    likely: Iterable[tuple[Happening, rules.Campaign]], catalogue: Catalogue, now: datetime
-) -> Offers:
+def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -> Offers:
     """Take the locks for the offers that may be made, then read those that were.
 
     At most seven queries, none where nothing may be offered.

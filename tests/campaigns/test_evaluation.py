@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils.timezone import now
 
-from campaigns import evaluation, publishing, rules
+from campaigns import judging, publishing, rules
 from campaigns.content import Scene
 from campaigns.evaluation import evaluate_once
 from campaigns.models import Campaign, CampaignVersion, Decision, Segment
@@ -375,14 +375,14 @@ def test_a_row_that_breaks_the_batch_is_parked_alone(monkeypatch: pytest.MonkeyP
     make_campaign(brand, shop)
     poison = make_transition(make_device(brand, locale="poison"), shop)
     sound = [make_transition(make_device(brand), shop) for _ in range(3)]
-    scene_of = evaluation.scene_of
+    scene_of = judging.scene_of
 
     def explode(happening: Happening, campaign: rules.Campaign) -> Scene:
         if happening.moment.subject.locale == "poison":
             raise ArithmeticError("spoilt")
         return scene_of(happening, campaign)
 
-    monkeypatch.setattr(evaluation, "scene_of", explode)
+    monkeypatch.setattr(judging, "scene_of", explode)
     assert evaluate_once(now=now()) == 4
     poison.refresh_from_db()
     assert poison.parked_reason == "spoilt"

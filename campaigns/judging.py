@@ -1,0 +1,178 @@
+"""Every candidate's verdict on every moment: gates, then turns, restraint and content. No rows.
+
+The same for what happens now and for what happened long ago: evaluation hands in the offers that
+it locked and read, a backtest those that it made up itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from campaigns import caps, places, rules
+from campaigns.catalogue import Catalogue
+from campaigns.content import ContentError, Scene, render
+from campaigns.moments import Happening
+
+logger = logging.getLogger(__name__)
+
+Pair = tuple[Happening, rules.Campaign]
+MomentKey = tuple[object, ...]
+
+
+class Offers:
+    """The offers that count, per brand, and who won which moment so far."""
+
+    def __init__(self) -> None:
+        self.counts: dict[int, caps.Counts] = {}
+        self.winners: dict[MomentKey, dict[str, rules.Winner]] = defaultdict(dict)
+
+    def of(self, happening: Happening) -> rules.History:
+        """What restraint looks at for one moment."""
+        return rules.History(
+            counts=self.counts[happening.brand.id], winners=self.winners[moment_key(happening)]
+        )
+
+
+Read = Callable[[Sequence[Pair]], Offers]
+
+
+def moment_key(happening: Happening) -> MomentKey:
+    """What one winner is chosen for: an event, or all that one fix of a device brought about."""
+    moment = happening.moment
+    if moment.kind == "transition":
+        return ("transition", moment.subject.device_id, moment.occurred_ms)
+    return (moment.kind, moment.subject.device_id, moment.id)
+
+
+@dataclass(slots=True, kw_only=True)
+class Send:
+    """An offer that is to be made."""
+
+    happening: Happening
+    campaign: rules.Campaign
+    decision: rules.Decision
+    content: dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdicts:
+    """Everything a batch decided."""
+
+    sends: list[Send] = field(default_factory=list)
+    refusals: list[tuple[Happening, rules.Campaign, rules.Decision]] = field(default_factory=list)
+
+
+def judge(happenings: Sequence[Happening], current: Catalogue, read: Read) -> Verdicts:
+    """Every candidate's verdict on every moment; `read` gets those that the gates let through."""
+    verdicts = Verdicts()
+    likely = _through_the_gates(happenings, verdicts)
+    offers = read(likely)
+    for group in _in_turn(likely):
+        past = offers.of(group[0][0])
+        for happening, campaign in group:
+            _restrain(happening, campaign, past, current, verdicts)
+    return verdicts
+
+
+def _through_the_gates(happenings: Iterable[Happening], verdicts: Verdicts) -> list[Pair]:
+    likely = []
+    refusals = verdicts.refusals
+    for happening in happenings:
+        moment = happening.moment
+        for campaign in happening.candidates:
+            try:
+                refusal = rules.gate(campaign, moment)
+            # A campaign that breaks the rules' own code refuses by itself and stops no other.
+            except Exception as error:
+                logger.exception("campaign %s broke on %s", campaign.id, moment.id)
+                refusal = rules.Refusal(rules.Reason.MALFORMED, {"problem": str(error)[:200]})
+            if refusal is None:
+                likely.append((happening, campaign))
+            else:
+                refusals.append((happening, campaign, rules.Decision(False, *refusal)))
+    return likely
+
+
+def _in_turn(
+    likely: Iterable[Pair],
+) -> list[list[Pair]]:
+    """By moment, earliest first; within one, in the order in which campaigns may speak."""
+    groups: dict[MomentKey, list[Pair]] = defaultdict(list)
+    for pair in likely:
+        groups[moment_key(pair[0])].append(pair)
+    for group in groups.values():
+        group.sort(key=lambda pair: (-pair[1].priority, pair[1].id, pair[0].moment.id))
+    return sorted(
+        groups.values(), key=lambda group: (group[0][0].moment.occurred_ms, group[0][0].moment.id)
+    )
+
+
+def _restrain(
+    happening: Happening,
+    campaign: rules.Campaign,
+    past: rules.History,
+    current: Catalogue,
+    verdicts: Verdicts,
+) -> None:
+    moment = happening.moment
+    decision = rules.restrain(campaign, moment, past)
+    if decision.send:
+        try:
+            content = _content(happening, campaign, current)
+        except ContentError as error:
+            decision = rules.Decision(
+                False,
+                rules.Reason.CONTENT_ERROR,
+                {"field": error.field, "problem": error.message},
+            )
+        else:
+            rules.won(campaign, moment, past, decision.due_ms)
+            verdicts.sends.append(
+                Send(happening=happening, campaign=campaign, decision=decision, content=content)
+            )
+            return
+    verdicts.refusals.append((happening, campaign, decision))
+
+
+def _content(happening: Happening, campaign: rules.Campaign, current: Catalogue) -> dict[str, Any]:
+    template = current.entries[campaign.id].content
+    if template is None:
+        raise ContentError("content", "there is none")
+    return render(template, scene_of(happening, campaign), locale=happening.moment.subject.locale)
+
+
+def scene_of(happening: Happening, campaign: rules.Campaign) -> Scene:
+    """What the offer's templates may speak of."""
+    moment, place, subject = happening.moment, happening.place, happening.moment.subject
+    return Scene(
+        device={
+            "platform": subject.platform,
+            "locale": subject.locale,
+            "timezone": subject.timezone,
+            "app_version": subject.app_version,
+            "external_id": subject.external_id,
+            "attributes": subject.attributes,
+        },
+        place={}
+        if place is None
+        else {
+            "id": place.id,
+            "external_id": place.external_id,
+            "name": place.name,
+            "tags": list(place.tags),
+            "metadata": place.metadata,
+        },
+        moment={
+            "on": moment.on.value,
+            "at": moment.local.text,
+            "dwell_s": moment.dwell_s,
+            "distance_m": None if place is None else places.distance_m(place, happening.fix),
+        },
+        event={"name": moment.event, "properties": moment.properties},
+        brand={"name": happening.brand.name},
+        campaign={"name": campaign.name},
+    )

@@ -266,13 +266,14 @@ def run() -> None:
         if left:
             say(f"Ended {left} processes that an earlier, killed run left behind")
         with database() as database_url:
+            environment = {**os.environ, "DATABASE_URL": database_url}
+            prepare(environment)
+            # Only now, as somebody else may take a port while the database is prepared.
             port = free_port(int(os.environ.get("NEARCAST_PORT") or 8000), host=host)
             processes, addresses = plan(host, port)
             addresses["database_url"] = database_url
-            environment = {**os.environ, "DATABASE_URL": database_url}
             if addresses.get("emulator_url"):
                 environment["FCM_EMULATOR_URL"] = addresses["emulator_url"]
-            prepare(environment)
             say(f"Starting {', '.join(process.name for process in processes)}")
             supervisor = start_supervisor(processes, environment)
             try:

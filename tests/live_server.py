@@ -68,19 +68,28 @@ def start_web(*, workers: int = 1, environment: dict[str, str] | None = None) ->
         database_url=url,
         process=process,
     )
+    try:
+        _wait_until_ready(web)
+    except BaseException:
+        stop_web(web)
+        raise
+    return web
+
+
+def _wait_until_ready(web: LiveWeb) -> None:
     until = time.monotonic() + START_S
     said = "nothing"
-    while time.monotonic() < until:
-        assert process.poll() is None, "the server ended while starting"
-        try:
-            answer = httpx.get(f"{web.base_url}/readyz", timeout=10)
-            if answer.is_success:
-                return web
-            said = answer.text
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    stop_web(web)
+    with httpx.Client(base_url=web.base_url, timeout=10) as client:
+        while time.monotonic() < until:
+            assert web.process.poll() is None, "the server ended while starting"
+            try:
+                answer = client.get("/readyz")
+                if answer.is_success:
+                    return
+                said = answer.text
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
     raise AssertionError(f"the server was not ready within {START_S} s; it said {said}")
 
 

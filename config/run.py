@@ -204,7 +204,10 @@ def announce(addresses: Mapping[str, str]) -> None:
             print(f"  {label:<12} {demo[key]}")
     for person in demo.get("staff", []):
         print(f"  {'Log in':<12} {person['username']} / {person['password']} ({person['role']})")
-    print("\n  All of this is in .nearcast/demo.json, the logs in .nearcast/log/. Ctrl-C stops.\n")
+    print(
+        "\n  All of this is in .nearcast/demo.json, the logs in .nearcast/log/. Ctrl-C stops.\n",
+        flush=True,
+    )
 
 
 def web_workers() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+# For each worker: seven for the doors' own threads, the rest for requests that Django serves.
+os.environ.setdefault("NEARCAST_POOL_SIZE", "20")
 
 from django.core.asgi import get_asgi_application
 

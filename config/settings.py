@@ -62,6 +62,16 @@ DATABASES = {
         conn_health_checks=True,
     )
 }
+# Under ASGI Django serves each request on a thread of its own: a connection kept per thread would
+# be one kept per request, so config.asgi asks for a pool. Other processes keep theirs.
+POOL_SIZE = env_int("NEARCAST_POOL_SIZE", 0)
+if POOL_SIZE:
+    DATABASES["default"]["CONN_MAX_AGE"] = 0
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {
+        "min_size": 1,
+        "max_size": POOL_SIZE,
+        "timeout": 10,
+    }
 DATABASES["default"]["TEST"] = {"NAME": env("NEARCAST_TEST_DB", "nearcast_test")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -109,7 +119,8 @@ if PRODUCTION:
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    # Without autodiscovery: config.urls does it, for the processes that serve pages.
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -11,7 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
@@ -138,6 +138,7 @@ class Web:
         await asyncio.to_thread(self._follower.join)
         await asyncio.to_thread(_close_connections, self._threads)
         self._threads.shutdown()
+        await asyncio.to_thread(cast(Any, connection).close_pool)
 
     async def _keep_count(self) -> None:
         while True:

@@ -200,9 +200,9 @@ def test_it_reads_as_one_sentence() -> None:
                 "once": True,
             },
             (
-                "a device enters any place tagged “rival” 2 times and then a device enters “ours” on"
-                " weekdays, all within 2 weeks, unless “purchase” is reported in the next 1 day, once"
-                " ever"
+                "a device enters any place tagged “rival” 2 times and then a device enters “ours”"
+                " on weekdays, all within 2 weeks, unless “purchase” is reported in the next 1 day,"
+                " once ever"
             ),
         ),
         (

@@ -200,7 +200,7 @@ def test_it_hides_the_places_and_imports_of_another_brand(marketer: Client) -> N
     assert marketer.get(f"{LIST}map.json").json()["bounds"] is None
     assert marketer.get(f"{LIST}tiles/0/0/0.mvt").content == b""
     download = marketer.get(f"{LIST}download/?format=geojson")
-    assert b"Theirs" not in b"".join(download.streaming_content)
+    assert b"Theirs" not in b"".join(download)
     for page in (f"{LIST}{theirs.pk}/change/", f"{LIST}{theirs.pk}/retire/"):
         assert marketer.get(page).status_code in {302, 403, 404}
         assert marketer.post(page, form()).status_code in {302, 403, 404}
@@ -242,7 +242,7 @@ def test_it_downloads_what_is_chosen(marketer: Client, brand: Brand, action: str
     answer = marketer.post(LIST, {"action": action, "_selected_action": [chosen.pk]})
 
     assert brand.slug in answer["Content-Disposition"]
-    content = b"".join(answer.streaming_content)
+    content = b"".join(answer)
     if action == "as_geojson":
         assert len(json.loads(content)["features"]) == 1
 
@@ -409,16 +409,16 @@ SLOW_MS = 60_000  # a map drawn without a GPU on a busy machine
 def chromium() -> Iterator[Browser]:
     """The system's Chromium, else playwright's, with WebGL in software."""
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright keeps an event loop in this thread; rows asked for here are none of its.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def live_brand(transactional_db: None, live_web: LiveWeb, monkeypatch: pytest.MonkeyPatch) -> Brand:
-    # Playwright keeps an event loop in this thread; the rows asked for here are none of its.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+def live_brand(chromium: Browser, transactional_db: None, live_web: LiveWeb) -> Brand:
     brand = make_brand()
     make_circle(brand, name="Corner shop")  # the map begins where the brand is
     make_member(brand, Role.MARKETER, username="maria", password=PASSWORD)
@@ -487,7 +487,6 @@ def desk(live_brand: Brand, live_web: LiveWeb, chromium: Browser) -> Iterator[De
 
 @pytest.mark.browser
 @pytest.mark.timeout(240)
-@pytest.mark.django_db(transaction=True)
 def test_it_draws_an_area_by_hand_and_saves_it_with_its_cover(
     desk: Desk, live_brand: Brand
 ) -> None:
@@ -497,11 +496,11 @@ def test_it_draws_an_area_by_hand_and_saves_it_with_its_cover(
     desk.wait_until("place?.geometry.coordinates[0].length === 5")
     drawn = desk.drawn()
 
-    corner = json.dumps(drawn["geometry"]["coordinates"][0][2])
+    there = json.dumps(drawn["geometry"]["coordinates"][0][2])
     desk.drag((400, 300), (450, 360))
-    desk.wait_until(f"String(place.geometry.coordinates[0][2]) !== String({corner})")
+    desk.wait_until(f"String(place.geometry.coordinates[0][2]) !== String({there})")
     desk.page.click("[data-act=undo]")
-    desk.wait_until(f"String(place.geometry.coordinates[0][2]) === String({corner})")
+    desk.wait_until(f"String(place.geometry.coordinates[0][2]) === String({there})")
     desk.page.click("[data-act=cells]")
     expect(desk.page.locator("#status")).to_contain_text("H3 cells", timeout=SLOW_MS)
     desk.save()
@@ -518,7 +517,6 @@ def test_it_draws_an_area_by_hand_and_saves_it_with_its_cover(
 
 @pytest.mark.browser
 @pytest.mark.timeout(240)
-@pytest.mark.django_db(transaction=True)
 def test_it_keeps_circle_and_radius_field_in_step(desk: Desk) -> None:
     desk.page.fill("#search", f"{SHOP.lat}, {SHOP.lng}")
     desk.page.press("#search", "Enter")
@@ -548,7 +546,6 @@ def test_it_keeps_circle_and_radius_field_in_step(desk: Desk) -> None:
 
 @pytest.mark.browser
 @pytest.mark.timeout(240)
-@pytest.mark.django_db(transaction=True)
 def test_it_cuts_a_hole_and_adds_a_second_area(desk: Desk) -> None:
     desk.page.click("[data-tool=polygon]")
     for corner in ((150, 100), (350, 100), (350, 320), (150, 320), (150, 100)):

@@ -114,10 +114,18 @@ class GeofenceForm(forms.ModelForm):  # type: ignore[type-arg]
         widget=number_input(step="any", min="0"),
     )
     confirm_fixes = forms.IntegerField(
-        label="Positions in a row", min_value=1, max_value=100, widget=number_input(min="1")
+        label="Positions in a row",
+        initial=1,
+        min_value=1,
+        max_value=100,
+        widget=number_input(min="1"),
     )
     confirm_s = forms.IntegerField(
-        label="For seconds", min_value=0, max_value=3600, widget=number_input(min="0")
+        label="For seconds",
+        initial=0,
+        min_value=0,
+        max_value=3600,
+        widget=number_input(min="0"),
     )
 
     starts_at = forms.DateTimeField(

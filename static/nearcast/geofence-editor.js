@@ -33,6 +33,7 @@ async function start() {
   if (options.tiles) addGeofences(map, { ...options, quiet: true, before: "cells-fill" });
   let lookedUp = null;
   let asked = 0;
+  let typing = false;
 
   const look = calm(250, async (shape) => {
     const mine = (asked += 1);
@@ -73,15 +74,17 @@ async function start() {
     drawCells(lookedUp);
   });
   document.addEventListener("keydown", (event) => {
-    const typing = event.target.closest("input, textarea, select") !== null;
-    if (!typing && (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
+    const inField = event.target.closest("input, textarea, select") !== null;
+    if (!inField && (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
       event.preventDefault();
       drawing.undo();
     }
   });
   radius?.addEventListener("input", () => {
     const metres = Number(radius.value);
+    typing = true; // what is being typed stays as it is
     if (metres > 0 && metres <= 100_000) drawing.resize(metres);
+    typing = false;
   });
   search.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
@@ -134,7 +137,7 @@ async function start() {
     const isCircle = shape?.geometry.type === "Point";
     if (radiusField) {
       radiusField.hidden = !isCircle;
-      if (isCircle && document.activeElement !== radius) radius.value = tidy(shape.radius_m);
+      if (isCircle && !typing) radius.value = tidy(shape.radius_m);
     }
     look(shape);
   }

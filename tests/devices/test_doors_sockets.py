@@ -9,7 +9,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 from django.conf import settings
 from django.utils.timezone import now
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -25,9 +27,20 @@ from notifications.outbox import NewDelivery
 from tests.devices.conftest import Phone, a_fix, make_phone
 from tests.devices.test_doors_http import an_event
 from tests.factories import make_brand, make_key
-from tests.live_server import LiveWeb
+from tests.live_server import ROOT, LiveWeb
 
 SOON_S = 5.0
+
+
+def said_in_the_docs() -> dict[str, Any]:
+    """The messages of docs/asyncapi.md: name → JSON Schema."""
+    page = (ROOT / "docs" / "asyncapi.md").read_text()
+    document = yaml.safe_load(page.partition("```yaml")[2].partition("```")[0])
+    messages = document["components"]["messages"]
+    return {name: message["payload"] for name, message in messages.items()}
+
+
+SHAPES = said_in_the_docs()
 
 
 class Stream:
@@ -41,6 +54,7 @@ class Stream:
 
     def hear(self) -> dict[str, Any]:
         heard: dict[str, Any] = json.loads(self.raw.recv(SOON_S))
+        jsonschema.validate(heard, SHAPES[heard["type"]])
         return heard
 
     def ask(self, frame: Any) -> dict[str, Any]:

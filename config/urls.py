@@ -8,6 +8,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from config import health, live
 
+admin.autodiscover()
 urlpatterns = [
     path("admin/live/", admin.site.admin_view(live.page), name="live"),
     path("admin/", admin.site.urls),

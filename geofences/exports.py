@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
-import geopandas
 import shapely
 from asgiref.sync import sync_to_async
 from django.contrib.gis.db.models.functions import AsWKB
@@ -73,6 +72,9 @@ def _iso(value: Any) -> str:
 
 
 def _write_geopackage(geofences: GeofenceQuerySet, path: Path) -> int:
+    # Only here: it takes a second and 60 MB, and every web process imports this module.
+    import geopandas
+
     count = 0
     for chunk in _chunks(_rows(geofences)):
         places = shapely.from_wkb([bytes(row.pop("wkb")) for row in chunk])

@@ -29,7 +29,6 @@ from django.utils import timezone
 
 from devices import registration
 from notifications import outbox
-from notifications.firebase import sender_for
 from notifications.gates import Facts, Gate, Gates, Go, Hold, InboxOnly, Refused, Stop, look_again
 from notifications.models import DeliveryState
 from notifications.outbox import Claimed, Result, Tried
@@ -350,6 +349,9 @@ def deliver_once(post: Post, *, now: datetime, limit: int = BATCH) -> int:
 
 def run(stop: threading.Event) -> None:
     """Deliver until `stop`: at once when something is owed, and soon when something came due."""
+    # Only here: every process imports this module, one of them sends.
+    from notifications.firebase import sender_for
+
     make_sender = partial(
         sender_for,
         emulator_url=settings.FCM_EMULATOR_URL,

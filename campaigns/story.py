@@ -15,9 +15,10 @@ from typing import Any
 from django.urls import reverse
 
 from brands.templatetags.nearcast import seconds as span
-from campaigns import words
+from campaigns import sentences, words
 from campaigns.lookup import EPOCH
 from campaigns.models import Campaign, Decision, Verdict
+from campaigns.rules import Reason
 from devices.models import Device, Event, Transition
 from devices.presence import TransitionKind, TransitionReason
 from geofences.models import Geofence
@@ -102,6 +103,8 @@ def _fact_value(key: str, value: Any) -> Any:
         return span(value)
     if key.endswith("_m") and isinstance(value, int | float):
         return f"{value:,.0f} m"
+    if key == "wanted" and isinstance(value, Mapping):
+        return sentences.condition(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {part}" for name, part in value.items())
     return "unknown" if value is None else value
@@ -190,6 +193,15 @@ def _when_told(after: timedelta) -> Facts:
     return (("told us", f"{span(late_s)} later"),) if late_s >= 1 else ()
 
 
+def said(row: Decision, language: str = "en") -> str:
+    """A decision's reason as a sentence."""
+    wanted = row.trace.get("wanted")
+    if row.reason == Reason.NOT_IN_AUDIENCE and language == "en" and isinstance(wanted, Mapping):
+        seen = _fact_value("seen", row.trace.get("seen"))
+        return f"Not in the audience: wanted is {sentences.condition(wanted)}; seen was {seen}."
+    return words.message(row.reason, row.trace, language)
+
+
 def of_decision(row: Decision, names: Names) -> Entry:
     sends = row.verdict == Verdict.SEND
     return Entry(
@@ -199,7 +211,7 @@ def of_decision(row: Decision, names: Names) -> Entry:
         icon="check_circle" if sends else "block",
         tone="good" if sends else "warn",
         title=f"{names.campaign(row.campaign_id)}: {'send' if sends else 'no offer'}",
-        text=words.message(row.reason, row.trace),
+        text=said(row),
         facts=(("version", row.campaign_version), *facts_of(row.trace)),
         url=reverse("admin:campaigns_decision_change", args=[row.pk]),
     )

@@ -261,7 +261,7 @@ class DecisionDesk(BigListAdmin):
                 "campaign": names.campaign(row.campaign_id),
                 "place": names.place(row.geofence_id) if row.geofence_id else "",
                 "label": words.label(row.reason),
-                "message": words.message(row.reason, row.trace),
+                "message": story.said(row),
                 "sends": row.reason in SENDS,
             }
             for row in found.rows
@@ -295,8 +295,8 @@ class DecisionDesk(BigListAdmin):
                 "title": f"Decision {row.pk}",
                 "decision": row,
                 "sends": row.reason in SENDS,
-                "message": words.message(row.reason, row.trace),
-                "message_fr": words.message(row.reason, row.trace, "fr"),
+                "message": story.said(row),
+                "message_fr": story.said(row, "fr"),
                 "facts": story.facts_of(row.trace),
                 "campaign": names.campaign(row.campaign_id),
                 "device": Device.objects.filter(pk=row.device_id).first(),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from geofences import blocks
 from geofences.outlines import Outlines
 from geofences.surroundings import Surroundings
+from geofences.tables import Table
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -78,7 +79,7 @@ class Layer:
     version: Ints
     settings: Mapping[str, NDArray[Any]]
     brands: Ints  # ascending; an entry's brand is a position here
-    tables: tuple[blocks.Table, ...]
+    tables: tuple[Table, ...]
     outlines: Outlines
     surroundings: Surroundings
 
@@ -128,7 +129,7 @@ class Layer:
             settings=settings,
             brands=brands,
             tables=tuple(
-                blocks.Table.of(level, blocks.Entries.joined(entries))
+                Table.of(level, blocks.Entries.joined(entries))
                 for level, entries in sorted(levels.items())
             ),
             outlines=outlines,

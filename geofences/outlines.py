@@ -35,11 +35,15 @@ Bools = NDArray[np.bool_]
 
 _SPOOL_BYTES = 64 << 20  # exact coordinates beyond this size are mapped from a file
 
+_AT_ONCE = 3072
+"""Pairs whose intermediate arrays stay in the cache, and below the 128 KiB from which the C library
+gets fresh pages, page fault by page fault, for each."""
+
 _ORIENTATION_ERROR = 3.3306690738754716e-16
 """(3 + 16 eps) eps, `ccwerrboundA` in J. R. Shewchuk, Adaptive Precision Floating-Point
 Arithmetic and Fast Robust Geometric Predicates (1997)."""
 
-_GRID_ERROR = 4 * _ORIENTATION_ERROR  # of a difference of two products, both below 1
+_GRID_ERROR = 16 * _ORIENTATION_ERROR  # of sums of three differences of two products below 1
 
 _CHORD_ERROR = 1e-12  # 6 micrometres; nearer to a circle's edge haversine itself decides
 
@@ -87,11 +91,13 @@ class Outlines:
     u2: NDArray[np.uint16] = field(init=False)
     u4: NDArray[np.uint32] = field(init=False)
     f8: Floats = field(init=False)
+    corners: NDArray[np.complex128] = field(init=False)  # of `cold`: lng + i lat
     _large: dict[int, Any] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("u1", "u2", "u4", "f8"):
             object.__setattr__(self, name, self.hot.view(f"<{name}"))
+        object.__setattr__(self, "corners", self.cold[: len(self.cold) // 2 * 2].view("<c16"))
 
     @classmethod
     def of(cls, packed: Sequence[bytes]) -> Outlines:
@@ -160,6 +166,11 @@ class Outlines:
 
     def inside(self, position: Ints, lat: Floats, lng: Floats) -> Bools:
         """For each pair: whether the point is inside the shape or on its edge."""
+        if len(position) > _AT_ONCE:
+            parts = (slice(at, at + _AT_ONCE) for at in range(0, len(position), _AT_ONCE))
+            return np.concatenate(
+                [self.inside(position[part], lat[part], lng[part]) for part in parts]
+            )
         base = self.hot_at.first[position]
         side = self.u2[base * 4 + 16].astype(np.int64)
         round_ = np.flatnonzero(side == 0)
@@ -221,70 +232,76 @@ class Outlines:
     def _in_polygon(
         self, position: Ints, base: Ints, side: Ints, lat: Floats, lng: Floats
     ) -> Bools:
+        west, south, columns, rows = (self.f8.take(base + offset) for offset in range(4))
         # int64 of a negative number between -1 and 0 is 0: hence floor.
-        row = np.floor((lat - self.f8[base + 1]) * self.f8[base + 3]).astype(np.int64)
-        column = np.floor((lng - self.f8[base]) * self.f8[base + 2]).astype(np.int64)
+        row = np.floor((lat - south) * rows).astype(np.int64)
+        column = np.floor((lng - west) * columns).astype(np.int64)
         on_grid = (row >= 0) & (row < side) & (column >= 0) & (column < side)
-        square = np.where(on_grid, base * 4 + 24 + row * side + column, 0)
-        first, end = self.u2[square], self.u2[square + 1] & MOST_ENTRIES
+        square = (base * 4 + 24 + row * side + column) * on_grid
+        first, end = self.u2.take(square), self.u2.take(square + 1)
         inside: Bools = on_grid & (first > MOST_ENTRIES)
-        count = end - (first & MOST_ENTRIES)
+        first &= MOST_ENTRIES
+        count = (end & MOST_ENTRIES) - first
         open_ = np.flatnonzero(on_grid & (count > 0))
         if len(open_):
             squares = _Squares(
-                position=position[open_],
-                base=base[open_],
-                side=side[open_],
-                row=row[open_],
-                column=column[open_],
-                first=(first[open_] & MOST_ENTRIES).astype(np.int64),
-                count=count[open_].astype(np.int64),
+                position=position.take(open_),
+                base=base.take(open_),
+                side=side.take(open_),
+                row=row.take(open_),
+                column=column.take(open_),
+                first=first.take(open_).astype(np.int64),
+                count=count.take(open_).astype(np.int64),
             )
-            inside[open_] = self._past_edges(inside[open_], squares, lat[open_], lng[open_])
+            here = lat.take(open_), lng.take(open_)
+            inside[open_] = self._past_edges(inside.take(open_), squares, *here)
         return inside
 
     def _past_edges(
         self, corner_inside: Bools, squares: _Squares, lat: Floats, lng: Floats
     ) -> Bools:
-        """Walk from the square's corner north to the point's latitude, then east to the point.
+        """Walk straight from the square's corner to the point; each edge crossed changes sides.
 
-        Every edge that is crossed on the way changes sides.
+        An edge is crossed when its ends lie on both sides of the walk and the walk's ends on both
+        sides of the edge: four signs of cross products, of which one follows from the others.
         """
-        base, width = squares.base, self.u2[squares.base * 4 + 17]
-        owner, step = spread(np.zeros_like(squares.count), np.where(width, squares.count, 0))
-        x1, y1, x2, y2 = self._edges(squares, width, owner, step)
-        rise, run = y2 - y1, x2 - x1
-        x, y = lng[owner], lat[owner]
-        corner_x = corner(self.f8[base], squares.column, self.f8[base + 2])[owner]
-        corner_y = corner(self.f8[base + 1], squares.row, self.f8[base + 3])[owner]
-        to_y, to_x = (y - y1) * run, (x - x1) * rise
-        from_y, from_x = (corner_y - y1) * run, (corner_x - x1) * rise
-        at_point, at_turn, at_corner = to_y - to_x, to_y - from_x, from_y - from_x
-        north = ((x1 > corner_x) != (x2 > corner_x)) & ((at_turn < 0) != (at_corner < 0))
-        east = ((y1 > y) != (y2 > y)) & ((at_point < 0) != (at_turn < 0))
-        crossed = np.bincount(owner[north != east], minlength=len(lat))
+        base, width = squares.base, self.u2.take(squares.base * 4 + 17)
+        west, south, columns, rows = (self.f8.take(base + offset) for offset in range(4))
+        start = corner(west, squares.column, columns) + 1j * corner(south, squares.row, rows)
+        walk = (lng + 1j * lat - start).conj()
+        owner, edge = self._edges(squares, width)
+        start, walk = start.take(owner), walk.take(owner)
+        tail, head = self.corners.take(edge) - start, self.corners.take(edge + 1) - start
+        tail_side, head_side = (walk * tail).imag, (walk * head).imag
+        start_side = (tail.conj() * head).imag
+        point_side = start_side + tail_side - head_side
+        crosses = ((tail_side < 0) != (head_side < 0)) & ((start_side < 0) != (point_side < 0))
+        crossed = np.bincount(owner.compress(crosses), minlength=len(lat))
         inside: Bools = corner_inside ^ (crossed & 1 == 1)
         # No product above is larger than the whole grid.
-        error = _GRID_ERROR * squares.side**2 / (self.f8[base + 2] * self.f8[base + 3])
-        least = np.minimum(np.minimum(np.abs(at_point), np.abs(at_turn)), np.abs(at_corner))
-        unsure = owner[least <= error[owner]]
+        error = _GRID_ERROR * squares.side**2 / (columns * rows)
+        least = np.minimum(np.abs(tail_side), np.abs(head_side))
+        least = np.minimum(least, np.minimum(np.abs(start_side), np.abs(point_side)))
+        close = np.flatnonzero(least <= error.max(initial=0.0))
+        unsure = owner[close[least[close] <= error[owner[close]]]]
         for pair in {*unsure.tolist(), *np.flatnonzero(width == 0).tolist()}:
             shape = self._prepared(int(squares.position[pair]))
             inside[pair] = shapely.intersects_xy(shape, lng[pair], lat[pair])
         return inside
 
-    def _edges(
-        self, squares: _Squares, width: NDArray[np.uint16], owner: Ints, step: Ints
-    ) -> tuple[Floats, Floats, Floats, Floats]:
-        """Both ends of each edge that the entries name."""
+    def _edges(self, squares: _Squares, width: NDArray[np.uint16]) -> tuple[Ints, Ints]:
+        """For each edge of each square: the square's position and where the edge begins."""
         size = width.astype(np.int64)
         entries = squares.base * 8 + 50 + 2 * squares.side**2 + squares.first * size
+        first = self.cold_at.first.take(squares.position) // 2
+        if (width == 1).all():
+            owner, at = spread(entries, squares.count)
+            return owner, first.take(owner) + self.u1.take(at)
+        owner, step = spread(np.zeros_like(size), np.where(width, squares.count, 0))
         at = entries[owner] + step * size[owner]
         number = self.u1[at].astype(np.int64)
-        if (width > 1).any():
-            number |= np.where(size[owner] > 1, self.u1[at + 1].astype(np.int64) << 8, 0)
-        at = self.cold_at.first[squares.position][owner] + 2 * number
-        return self.cold[at], self.cold[at + 1], self.cold[at + 2], self.cold[at + 3]
+        number |= np.where(size[owner] > 1, self.u1[at + 1].astype(np.int64) << 8, 0)
+        return owner, first[owner] + number
 
     def _edges_of_one(
         self, position: int, base: int, side: int, begin: int, end: int

@@ -41,7 +41,10 @@ HOT = np.dtype(
 )
 """The head of a hot record, 48 bytes. Then for each square, row by row, and once more for the end,
 as u2: corner inside << 15 | first of its entries; then the entries: numbers of edges. Padded to 8
-bytes."""
+bytes.
+
+The cold record: vertices as lng, lat; then vertices of each ring and rings of each part as u4. A
+circle: lat, lng, radius_m. Padded to 16 bytes, so that a vertex is one complex number."""
 
 
 def pack(shape: Shape) -> bytes:
@@ -56,7 +59,9 @@ def _packed_circle(shape: Circle) -> tuple[bytes, bytes]:
     chord = 2 * np.sin(shape.radius_m / EARTH_RADIUS_M / 2)
     head["west"], head["south"], head["columns_a_degree"] = center
     head["rows_a_degree"] = chord * chord
-    return head.tobytes(), np.array([shape.lat, shape.lng, shape.radius_m], "<f8").tobytes()
+    return head.tobytes(), _padded(
+        np.array([shape.lat, shape.lng, shape.radius_m], "<f8").tobytes(), 16
+    )
 
 
 def _packed_polygon(shape: Polygon | MultiPolygon) -> tuple[bytes, bytes]:
@@ -81,11 +86,11 @@ def _packed_polygon(shape: Polygon | MultiPolygon) -> tuple[bytes, bytes]:
     sizes = [*np.diff(ends, prepend=0), *(1 + len(part.interiors) for part in parts)]
     cold = vertices.astype("<f8").tobytes() + np.array(sizes, "<u4").tobytes()
     # One byte more: a number of one byte is read with the byte after it.
-    return _padded(hot + bytes(1)), _padded(cold)
+    return _padded(hot + bytes(1), 8), _padded(cold, 16)
 
 
-def _padded(raw: bytes) -> bytes:
-    return raw + bytes(-len(raw) % 8)
+def _padded(raw: bytes, size: int) -> bytes:
+    return raw + bytes(-len(raw) % size)
 
 
 def _grid(

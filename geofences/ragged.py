@@ -14,8 +14,10 @@ Ints = NDArray[np.int64]
 def spread(first: NDArray[Any], count: NDArray[Any]) -> tuple[Ints, Ints]:
     """For each i, first[i], first[i] + 1, … count[i] times: the i's and the values."""
     owner = np.repeat(np.arange(len(count)), count)
-    shift = first - np.cumsum(count) + count
-    return owner, np.arange(len(owner)) + shift[owner]
+    shift = first - np.cumsum(count, dtype=np.int64) + count
+    values = shift.take(owner)
+    values += np.arange(len(owner))
+    return owner, values
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,5 +111,6 @@ def children(cells: Cells) -> tuple[Cells, Ints]:
     family = bare[:, None] | (np.arange(7, dtype=np.uint64) << shift)
     exists = np.ones(family.shape, np.bool_)
     # A pentagon has no child in the direction of the k axis.
-    exists[[h3.is_pentagon(cell) for cell in cells.tolist()], 1] = False
+    pentagons = np.array(h3.get_pentagons(resolution - 1), np.uint64)
+    exists[np.isin(cells, pentagons), 1] = False
     return family[exists], np.nonzero(exists)[0]

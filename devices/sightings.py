@@ -150,7 +150,7 @@ def _candidates(
     pairs = np.array(believed, dtype=np.int64).reshape(-1, 2)
     ordinal = index.ordinals(pairs[:, 1]).astype(np.int64)
     armed = ordinal >= 0
-    stride = len(index) + 1
+    stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
     keys = np.unique(
         np.concatenate(
             (
@@ -207,7 +207,7 @@ def _judge(
     order = np.argsort(row, kind="stable")
     row, ordinal = row[order], ordinal[order].astype(np.int32)
 
-    stride = len(index) + 1
+    stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
     inside = np.isin(row * stride + ordinal, found.fix.astype(np.int64) * stride + found.ordinal)
     accuracy = fixes["accuracy_m"][row]
     # Distances only where they matter: to leave, and to enter with a known accuracy. The exact

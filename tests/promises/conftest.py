@@ -15,8 +15,6 @@ from geofences.models import Geofence
 from tests.campaigns.rows import make_campaign
 from tests.factories import make_brand, make_circle, make_device
 
-pytest_plugins = ("tests.live_server",)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shop:

@@ -252,10 +252,9 @@ class Layer:
 
     @property
     def bytes_in_memory(self) -> int:
-        columns = (self.geofence_id, self.brand_id, self.version, *self.settings.values())
+        """Without the columns, which an index may share."""
         return (
-            sum(column.nbytes for column in columns)
-            + sum(table.bytes_in_memory for table in self.tables)
+            sum(table.bytes_in_memory for table in self.tables)
             + self.outlines.bytes_in_memory
             + self.surroundings.bytes_in_memory
         )

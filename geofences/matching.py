@@ -14,7 +14,7 @@ as it is, marks what is gone and builds a small *overlay* anew, so it takes mill
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -80,13 +80,13 @@ class Index:
     @classmethod
     def _over(cls, base: Layer, alive: NDArray[np.bool_], added: Columns) -> Self:
         overlay = Layer.build(added)
+        layers = [base, overlay] if len(added) else [base]
         return cls(
-            geofence_id=np.concatenate((base.geofence_id, overlay.geofence_id)),
-            brand_id=np.concatenate((base.brand_id, overlay.brand_id)),
-            version=np.concatenate((base.version, overlay.version)),
+            geofence_id=_column([layer.geofence_id for layer in layers]),
+            brand_id=_column([layer.brand_id for layer in layers]),
+            version=_column([layer.version for layer in layers]),
             settings={
-                name: np.concatenate((column, overlay.settings[name]))
-                for name, column in base.settings.items()
+                name: _column([layer.settings[name] for layer in layers]) for name in base.settings
             },
             _base=base,
             _overlay=overlay,
@@ -107,7 +107,13 @@ class Index:
     @property
     def bytes_in_memory(self) -> int:
         """Of the arrays; exact coordinates beyond 64 MB lie in a mapped file and do not count."""
-        return self._base.bytes_in_memory + self._overlay.bytes_in_memory + self._alive.nbytes
+        columns = [
+            column
+            for each in (self, *self._layers)
+            for column in (each.geofence_id, each.brand_id, each.version, *each.settings.values())
+        ]
+        distinct = {id(column): column.nbytes for column in (*columns, self._alive)}
+        return sum(distinct.values()) + sum(layer.bytes_in_memory for layer in self._layers)
 
     def updated(self, *, removed: Iterable[int], added: Columns) -> Self:
         """Without `removed` ids, with `added`; an id that is there already is replaced."""
@@ -260,6 +266,10 @@ def _all_brands(
         return NO_PAIRS
     rank = np.minimum(np.searchsorted(layer.brands, brand), len(layer.brands) - 1)
     return layer.match(cells, lat, lng, np.where(layer.brands[rank] == brand, rank, -1))
+
+
+def _column(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _pairs_at(start: int, pairs: Pairs) -> Pairs:

@@ -12,6 +12,7 @@ a mapped file.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -117,33 +118,36 @@ class Outlines:
     @classmethod
     def joined(cls, chosen: Sequence[tuple[Outlines, Ints]]) -> Outlines:
         """Some shapes of each, one after the other."""
-        hot_at = [one.hot_at.at(positions) for one, positions in chosen]
-        hot = [one.hot[spans.words()] for (one, _), spans in zip(chosen, hot_at, strict=True)]
-        cold_size = np.concatenate([one.cold_at.size[positions] for one, positions in chosen])
-        pieces = (
-            one.cold[one.cold_at.at(positions[start : start + 4096]).words()].tobytes()
-            for one, positions in chosen
-            for start in range(0, len(positions), 4096)
-        )
-        cold, mapped = _spooled(pieces, 8 * int(cold_size.sum()))
-        return cls(
-            np.concatenate(hot),
-            Spans.in_line(np.concatenate([spans.size for spans in hot_at])),
-            cold,
-            Spans.in_line(cold_size),
-            mapped,
-        )
+        hot, hot_size, cold_size, pieces = [], [], [], []
+        for one, positions in chosen:
+            size = one.hot_at.sizes()[positions]
+            hot.append(one.hot[spread(one.hot_at.first[positions], size)[1]])
+            hot_size.append(size)
+            cold_size.append(one.cold_at.sizes()[positions])
+            pieces.append(one.cold_pieces(positions, cold_size[-1]))
+        line = Spans.in_line(np.concatenate(cold_size))
+        cold, mapped = _spooled(itertools.chain(*pieces), 8 * line.total)
+        return cls(np.concatenate(hot), Spans.in_line(np.concatenate(hot_size)), cold, line, mapped)
+
+    def cold_pieces(self, positions: Ints, size: Ints) -> Iterator[bytes]:
+        """The exact coordinates of some shapes, some thousand at a time."""
+        first = self.cold_at.first[positions]
+        for start in range(0, len(positions), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            yield self.cold[spread(first[part], size[part])[1]].tobytes()
 
     def permuted(self, order: Ints) -> Outlines:
         """The same shapes in another order."""
-        return replace(self, hot_at=self.hot_at.at(order), cold_at=self.cold_at.at(order))
+        return replace(
+            self, hot_at=self.hot_at.permuted(order), cold_at=self.cold_at.permuted(order)
+        )
 
     def __len__(self) -> int:
         return len(self.hot_at.first)
 
     @property
     def bytes_in_memory(self) -> int:
-        columns = self.hot.nbytes + self.hot_at.nbytes + self.cold_at.nbytes
+        columns = self.hot.nbytes + self.hot_at.first.nbytes + self.cold_at.first.nbytes
         return columns + (0 if self.mapped else self.cold.nbytes)
 
     def shape(self, position: int) -> Shape:

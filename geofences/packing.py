@@ -73,7 +73,7 @@ def _packed_polygon(shape: Polygon | MultiPolygon) -> tuple[bytes, bytes]:
     head = np.zeros(1, HOT)[0]
     head["parts"], head["rings"], head["vertices"] = len(parts), len(rings), len(vertices)
     # Somewhat more squares than vertices: two or three edges run through one that has any.
-    side = int(np.clip(1.25 * np.sqrt(len(vertices)), 4, _MOST_SQUARES))
+    side = int(np.clip(1.15 * np.sqrt(len(vertices)), 4, _MOST_SQUARES))
     begins, entries = _grid(shape, vertices, ends, head, side)
     while len(entries) > MOST_ENTRIES:
         side //= 2

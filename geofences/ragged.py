@@ -22,22 +22,21 @@ def spread(first: NDArray[Any], count: NDArray[Any]) -> tuple[Ints, Ints]:
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """Where records lie in one long array of words of 8 bytes."""
+    """Where records begin in one array that holds nothing else, one after the other, any order."""
 
     first: Ints
-    size: NDArray[np.int32]
+    total: int  # length of the array
 
     @classmethod
     def in_line(cls, size: NDArray[Any]) -> Spans:
         ends = np.cumsum(size, dtype=np.int64)
-        return cls(ends - size, size.astype(np.int32))
+        return cls(ends - size, int(ends[-1]) if len(ends) else 0)
 
-    def at(self, positions: Ints) -> Spans:
-        return Spans(self.first[positions], self.size[positions])
+    def sizes(self) -> Ints:
+        order = np.argsort(self.first)
+        size = np.empty(len(order), np.int64)
+        size[order] = np.diff(self.first[order], append=self.total)
+        return size
 
-    def words(self) -> Ints:
-        return spread(self.first, self.size.astype(np.int64))[1]
-
-    @property
-    def nbytes(self) -> int:
-        return self.first.nbytes + self.size.nbytes
+    def permuted(self, order: Ints) -> Spans:
+        return Spans(self.first[order], self.total)

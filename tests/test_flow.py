@@ -18,7 +18,6 @@ from tests.live_server import LiveWeb
 from tests.places import AT_THE_DOOR, DOWN_THE_ROAD, SHOP, SHOP_RADIUS_M, Place
 from tests.processes import emulator, until, workers
 
-
 SHOP_FEATURE = {
     "type": "Feature",
     "geometry": {"type": "Point", "coordinates": [SHOP.lng, SHOP.lat]},

@@ -25,6 +25,7 @@ from campaigns.conditions import Tree
 from campaigns.definition import (
     ContentText,
     Definition,
+    StepText,
     Trigger,
     TriggerOn,
     brand_caps_of,
@@ -33,6 +34,7 @@ from campaigns.definition import (
     decode,
     pattern_of,
     quiet_of,
+    selectors,
 )
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,10 @@ class Entry:
     campaign: rules.Campaign
     trigger: Trigger
     content: ContentText | None
+
+    def selectors(self) -> list[Trigger | StepText]:
+        """What names places or events in it."""
+        return [one for _, one in selectors(self.trigger)]
 
 
 @dataclass(slots=True, kw_only=True)

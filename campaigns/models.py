@@ -188,3 +188,43 @@ class Completion(models.Model):
 
     def __str__(self) -> str:
         return f"completion of campaign {self.campaign_id} at {self.completed_at}"
+
+
+class BacktestState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Backtest(models.Model):
+    """A trial of a campaign on what was recorded, asked for by somebody, done in its own time."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="backtests")
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+    state = models.CharField(
+        max_length=8,
+        choices=[(s.value, s.value.title()) for s in BacktestState],
+        default=BacktestState.QUEUED.value,
+    )
+    progress = models.FloatField(default=0.0)  # 0 to 1
+    report = models.JSONField(default=dict, blank=True)  # campaigns.backtest.Outcome
+    problem = models.CharField(max_length=400, blank=True)
+    asked_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True)
+    asked_at = models.DateTimeField(default=now)
+    seen_at = models.DateTimeField(null=True)  # sign of life of whoever runs it
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = (
+            models.Index(
+                fields=("id",),
+                condition=models.Q(state__in=("queued", "running")),
+                name="backtests_to_run",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"backtest of {self.campaign_id}: {self.state}"

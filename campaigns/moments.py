@@ -166,7 +166,7 @@ def arrivals(
     found = [_at_place(row, places, catalogue) for row in batch.transitions]
     found += _resolved([_on_event(row, catalogue) for row in batch.events])
     concerned = [one for one in found if one.direct or one.sequences]
-    subjects = Subjects(catalogue, now_ms)
+    subjects = Subjects(catalogue.brands, now_ms)
     subjects.load({one.device_id for one in concerned} | {row.device_id for row in batch.due})
     initial = _initial_visits(concerned)
     pairs = []

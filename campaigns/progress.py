@@ -177,16 +177,16 @@ def _in_vain(
             continue
         if key in rests:
             objection = rules.Refusal(
-                rules.Reason.SEQUENCE_RESTS, _rest_trace(pattern, fired, item.at_ms)
+                rules.Reason.SEQUENCE_RESTS, rest_trace(pattern, fired, item.at_ms)
             )
         else:
             near = sequences.nearest(pattern, items, item, tz)
-            objection = rules.Refusal(rules.Reason.SEQUENCE_INCOMPLETE, _near_trace(pattern, near))
+            objection = rules.Refusal(rules.Reason.SEQUENCE_INCOMPLETE, near_trace(pattern, near))
         found.append(_about(happening, campaign, objection=objection))
     return found
 
 
-def _near_trace(pattern: sequences.Pattern, near: sequences.Nearest) -> rules.Trace:
+def near_trace(pattern: sequences.Pattern, near: sequences.Nearest) -> rules.Trace:
     trace: rules.Trace = {"matched": near.matched, "of": near.of}
     if near.lacks:
         trace["lacks"] = f"no {near.lacks} before"
@@ -201,7 +201,7 @@ def _near_trace(pattern: sequences.Pattern, near: sequences.Nearest) -> rules.Tr
     return trace
 
 
-def _rest_trace(pattern: sequences.Pattern, fired: Sequence[Fired], at_ms: int) -> rules.Trace:
+def rest_trace(pattern: sequences.Pattern, fired: Sequence[Fired], at_ms: int) -> rules.Trace:
     before = [one.at_ms for one in fired if one.at_ms <= at_ms]
     trace: rules.Trace = {"fired": len(fired)}
     if before:
@@ -224,7 +224,7 @@ def _when_due(row: DueRow, person: _Person, items: Sequence[Item], now_ms: int) 
         if broken is not None:
             trace = {"by": broken.name, "at": broken.at_ms, "waited_s": pattern.for_ms // 1000}
             objection = rules.Refusal(rules.Reason.CALLED_OFF, trace)
-    moment = _moment(known, person.campaign, last, now_ms)
+    moment = moment_of(known, person.campaign, last, now_ms)
     moment.kind, moment.id, moment.occurred_ms = "timer", row.id, row.due_ms
     moment.objection = objection
     return Happening(moment=moment, brand=known.brand, candidates=(person.campaign,))
@@ -283,7 +283,7 @@ def _firing(ours: Sequence[Found], now_ms: int) -> list[Happening]:
         last = one.completion.last
         if (last.kind, last.id) != (own.kind, own.id):
             # Brought about by something late: it is about the last step all the same.
-            moment = _moment(one.known, one.campaign, last, now_ms)
+            moment = moment_of(one.known, one.campaign, last, now_ms)
             moment.kind, moment.id = own.kind, own.id
             happening = Happening(moment=moment, brand=one.known.brand, candidates=(one.campaign,))
         found.setdefault((own.kind, own.id, one.campaign.id), happening)
@@ -308,7 +308,9 @@ def _about(
     )
 
 
-def _moment(known: Known, campaign: rules.Campaign, last: Item | None, now_ms: int) -> rules.Moment:
+def moment_of(
+    known: Known, campaign: rules.Campaign, last: Item | None, now_ms: int
+) -> rules.Moment:
     is_event = last is None or last.kind == "event"
     return rules.Moment(
         kind="" if last is None else last.kind,

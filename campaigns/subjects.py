@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -12,7 +12,7 @@ from django.db import connection
 
 from campaigns import hours
 from campaigns.audience import Subject
-from campaigns.catalogue import BrandRules, Catalogue
+from campaigns.catalogue import BrandRules
 
 _DEVICES = """
     SELECT d.id, d.brand_id, d.external_id, d.platform, d.locale, d.timezone, d.app_version,
@@ -36,9 +36,9 @@ class Known(NamedTuple):
 class Subjects:
     """The devices of a batch and their persons; the wall clock is read once per zone."""
 
-    def __init__(self, catalogue: Catalogue, now_ms: int) -> None:
+    def __init__(self, brands: Mapping[int, BrandRules], now_ms: int) -> None:
         self.known: dict[int, Known] = {}
-        self._brands = catalogue.brands
+        self._brands = brands
         self._now_ms = now_ms
         self._clocks: dict[tuple[str, str], tuple[ZoneInfo, hours.Local]] = {}
 

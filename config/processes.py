@@ -40,7 +40,11 @@ def web(*, host: str, port: int, workers: int) -> Process:
 
 
 # Which loops of config.work share a process: those that are busy at once have one each.
-LOOPS = {"evaluate": ["evaluate"], "deliver": ["deliver"], "clock": ["clock", "imports"]}
+LOOPS = {
+    "evaluate": ["evaluate"],
+    "deliver": ["deliver"],
+    "clock": ["clock", "imports", "backtests"],
+}
 
 
 def workers(*, base_url: str) -> list[Process]:

@@ -23,6 +23,7 @@ LOOPS: Mapping[str, str] = {
     "deliver": "notifications.delivering:run",
     "clock": "devices.clock:run",
     "imports": "geofences.imports:run",
+    "backtests": "campaigns.backtests:run",
 }
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0

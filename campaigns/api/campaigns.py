@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -18,14 +19,22 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from brands.access import BrandScoped
-from campaigns import conditions, publishing, sentences
-from campaigns.api.shapes import CampaignDetail, CampaignIn, MissingOut, VersionOut
-from campaigns.definition import Definition, DefinitionError, decode
+from campaigns import backtests, conditions, publishing, sentences
+from campaigns.api.shapes import (
+    BacktestIn,
+    BacktestOut,
+    CampaignDetail,
+    CampaignIn,
+    MissingOut,
+    VersionOut,
+)
+from campaigns.definition import Definition, DefinitionError, Missing, decode
 from campaigns.models import Campaign, CampaignState, CampaignVersion, Segment
 from geofences.api import Pages
 from geofences.models import Geofence
 
 FIELDS = frozenset(one.encode_name for one in msgspec.structs.fields(Definition))
+DEFAULT_BACKTEST = timedelta(days=7)
 _NOT_OF_THE_DEFINITION = frozenset({"name", "brand"})
 # What an answer carries beside the definition: a client may send back what it got.
 _ANSWERED = frozenset(
@@ -156,18 +165,7 @@ class CampaignViewSet(
         except publishing.WrongStateError as error:
             raise Conflict(str(error)) from error
         except publishing.NotPublishableError as error:
-            fields: dict[str, list[str]] = {}
-            for one in error.missing:
-                fields.setdefault(one.field, []).append(one.message)
-            return Response(
-                {
-                    "code": "not_publishable",
-                    "message": "The campaign cannot be published yet; see missing.",
-                    "fields": fields,
-                    "missing": _missing(error.missing),
-                },
-                status=422,
-            )
+            return _not_publishable(error.missing)
         return self._again(campaign)
 
     @extend_schema(request=None, responses=CampaignDetail)
@@ -202,6 +200,42 @@ class CampaignViewSet(
     def _again(self, campaign: Campaign) -> Response:
         fresh = Campaign.objects.select_related("live_version").get(pk=campaign.pk)
         return Response(answer(fresh, checked=True))
+
+    @extend_schema(
+        methods=["POST"],
+        request=BacktestIn,
+        responses={202: BacktestOut},
+        operation_id="campaigns_backtest_ask",
+    )
+    @extend_schema(
+        methods=["GET"],
+        responses=BacktestOut,
+        filters=False,
+        operation_id="campaigns_backtest_look",
+    )
+    @action(detail=True, methods=["get", "post"], pagination_class=None)
+    def backtest(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
+        """Try the draft on what was recorded (POST), and see how far that is (GET: the newest)."""
+        campaign = self.get_object()
+        if request.method == "GET":
+            newest = campaign.backtests.first()
+            if newest is None:
+                raise NotFound
+            return Response(BacktestOut(newest).data)
+        given = BacktestIn(data=request.data or {})
+        given.is_valid(raise_exception=True)
+        until = given.validated_data.get("until") or now()
+        since = given.validated_data.get("since") or until - DEFAULT_BACKTEST
+        lacking = [
+            one for one in publishing.missing(campaign, now=now()) if one.code != "in_the_past"
+        ]
+        if lacking:
+            return _not_publishable(lacking)
+        try:
+            job = backtests.ask(campaign, since=since, until=until, actor=_actor(request))
+        except ValueError as error:
+            raise ValidationError({"since": [str(error)]}) from error
+        return Response(BacktestOut(job).data, status=202)
 
     @extend_schema(responses=VersionOut(many=True), filters=False)
     @action(detail=True, methods=["get"], pagination_class=None)
@@ -248,6 +282,21 @@ def sentence(campaign: Campaign) -> str:
         found = rows.filter(external_id__in=external_ids).values_list("external_id", "name")
         names.update((str(external_id), name) for external_id, name in found)
     return sentences.sentence(wanted, names)
+
+
+def _not_publishable(lacking: Sequence[Missing]) -> Response:
+    fields: dict[str, list[str]] = {}
+    for one in lacking:
+        fields.setdefault(one.field, []).append(one.message)
+    return Response(
+        {
+            "code": "not_publishable",
+            "message": "The campaign cannot be published yet; see missing.",
+            "fields": fields,
+            "missing": _missing(lacking),
+        },
+        status=422,
+    )
 
 
 def _missing(found: Any) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from rest_framework import serializers
 
 from campaigns.caps import CapScope, Period
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
-from campaigns.models import CampaignState, CampaignVersion
+from campaigns.models import Backtest, CampaignState, CampaignVersion
 
 _HOLD_OR_DROP = f"{HoursPolicy.HOLD} or {HoursPolicy.DROP}: what becomes of an offer then."
 
@@ -141,3 +141,31 @@ class VersionOut(serializers.ModelSerializer[CampaignVersion]):
     class Meta:
         model = CampaignVersion
         fields = ("number", "name", "definition", "published_at", "published_by")
+
+
+class BacktestIn(serializers.Serializer[Any]):
+    since = serializers.DateTimeField(required=False, help_text="A week before `until`.")
+    until = serializers.DateTimeField(required=False, help_text="Now.")
+
+
+class BacktestOut(serializers.ModelSerializer[Backtest]):
+    state = serializers.CharField(help_text="queued, running, done or failed.")
+    report = serializers.DictField(
+        help_text="Offers, devices reached, refusals by reason, per day and place; and of the"
+        " live version, with the difference."
+    )
+
+    class Meta:
+        model = Backtest
+        fields = (
+            "id",
+            "since",
+            "until",
+            "state",
+            "progress",
+            "report",
+            "problem",
+            "asked_at",
+            "finished_at",
+        )
+        read_only_fields = fields

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from campaigns.definition import ContentText, Definition, HoursPolicy, InitialState, TriggerOn
-from campaigns.sentences import condition, span
+from campaigns.sentences import condition, span, when
 
 Names = Mapping[int | str, str]
 """Names of geofences by what a trigger calls them: id or external id."""
@@ -87,6 +87,8 @@ def _trigger(definition: Definition, names: Names) -> dict[str, str]:
     trigger = definition.trigger
     if trigger is None:
         return {"When somebody": "", "Where": "", "Tags": ""}
+    if trigger.on is TriggerOn.SEQUENCE:
+        return {"When somebody": when(trigger, names), "Where": "", "Tags": ""}
     said = _TRIGGERS[trigger.on]
     if trigger.on is TriggerOn.EVENT:
         said += f" “{trigger.event or ''}” {_pairs(trigger.where)}".rstrip()

@@ -49,7 +49,7 @@ _WHOM = {
 def sentence(definition: Definition, names: Mapping[int | str, str] | None = None) -> str:
     """The campaign in words; `names` of geofences by what the trigger calls them."""
     parts = [
-        _when(definition.trigger, names or {}),
+        when(definition.trigger, names or {}),
         _window(definition.starts_at, definition.ends_at),
         _hours(definition.dayparts),
         _who(definition.audience),
@@ -70,7 +70,8 @@ def span(seconds: int) -> str:
     return f"{seconds} seconds"
 
 
-def _when(trigger: Trigger | None, names: Mapping[int | str, str]) -> str:
+def when(trigger: Trigger | None, names: Mapping[int | str, str]) -> str:
+    """What sets a campaign off, in words."""
     if trigger is None:
         return "when something happens that is still to be chosen"
     if trigger.on is not TriggerOn.SEQUENCE:

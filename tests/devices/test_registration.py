@@ -13,7 +13,7 @@ from django.db import connection
 from django.test import Client
 
 from brands.models import Brand, KeyKind
-from campaigns.models import Campaign, Decision
+from campaigns.models import Campaign, Completion, Decision
 from devices import auth, registration
 from devices.fixes import assemble
 from devices.gathering import now_ms
@@ -351,6 +351,17 @@ def make_traces(device: Device) -> None:
         verdict="send",
         reason="sent",
     )
+    Completion.objects.create(
+        brand_id=device.brand_id,
+        person="c1",
+        device_id=device.pk,
+        campaign_id=campaign.pk,
+        last_kind="transition",
+        last_id=device.pk,
+        first_at=NOW,
+        completed_at=NOW,
+        due_at=NOW,
+    )
     delivery = Delivery.objects.create(
         brand_id=device.brand_id,
         device_id=device.pk,
@@ -427,13 +438,15 @@ def test_it_exports_everything_held_about_the_device_and_no_other() -> None:
     make_traces(make_device(device.brand))
     held = app.send("get", "/v1/devices/me/export").json()
     assert set(held) == {
-        *("device", "fixes", "events", "transitions", "decisions", "deliveries", "feedback")
+        *("device", "fixes", "events", "transitions", "completions"),
+        *("decisions", "deliveries", "feedback"),
     }
     assert held["device"]["attributes"] == {"tier": "gold"}
     assert {name: len(rows) for name, rows in held.items() if name != "device"} == {
         "fixes": Fix.objects.filter(device_id=device.pk).count(),
         "events": 1,
         "transitions": 1,
+        "completions": 1,
         "decisions": 1,
         "deliveries": 1,
         "feedback": 1,

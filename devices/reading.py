@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,17 @@ _COLUMN_TYPES = {
 _STORED = (PresenceState.ENTERING, PresenceState.INSIDE, PresenceState.LEAVING)
 
 
-def open_cursor() -> psycopg.Cursor[Any]:
-    """A cursor on Django's connection as psycopg sees it: server-side parameters, numpy columns."""
+@contextmanager
+def open_cursor() -> Iterator[psycopg.Cursor[Any]]:
+    """A cursor on Django's connection as psycopg sees it: server-side parameters, numpy columns.
+
+    Errors come out as Django's, so that a lost connection is known for what it is everywhere.
+    """
     connection.ensure_connection()
     raw: psycopg.Connection[Any] = connection.connection
     register(raw)
-    return psycopg.Cursor(raw)
+    with connection.wrap_database_errors, psycopg.Cursor(raw) as cursor:
+        yield cursor
 
 
 _STATES = """

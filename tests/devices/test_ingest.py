@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from brands.models import Brand
 from devices.clock import end_unarmed, run_due
 from devices.fixes import FixVerdict, RejectCode, assemble
+from devices.gathering import Gatherer
 from devices.ingest import ACCEPTED, ingest, leave_all
 from devices.memory import Memory
 from devices.models import Device, DeviceState, Fix, Presence, Transition
@@ -481,3 +482,24 @@ def test_two_processes_with_memories_tell_what_one_with_locks_tells(
     assert told(shared) == told(alone)
     kept = [Fix.objects.filter(device_id=each.pk).count() for each in (alone, shared)]
     assert kept == [len(steps)] * 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_takes_up_again_after_the_database_hung_up() -> None:
+    device = make_device(make_brand())
+    at_ms = time.time_ns() // 1_000_000
+    gatherer = Gatherer(armed.load)
+
+    def submit(rows: list[Any]) -> list[int]:
+        return [int(each) for each in gatherer._attempt_twice(rows)]
+
+    assert submit([fix(device, DOWN_THE_ROAD, at_ms)]) == [ACCEPTED]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (process,) = cursor.fetchone()
+    stranger = connection.copy()
+    with stranger.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", (process,))
+    stranger.close()
+    assert submit([fix(device, AT_THE_DOOR, at_ms + 1)]) == [ACCEPTED]
+    assert Fix.objects.filter(device_id=device.pk).count() == 2

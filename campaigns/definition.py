@@ -361,7 +361,10 @@ def _instant(key: str, value: Any) -> Any:
     if key not in {"starts_at", "ends_at"}:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
-        return datetime.fromtimestamp(value / 1000, tz=UTC)
+        try:
+            return datetime.fromtimestamp(value / 1000, tz=UTC)
+        except (OverflowError, OSError) as error:  # as the platform puts "no such year"
+            raise ValueError("No calendar reaches that far.") from error
     if not isinstance(value, str | datetime):
         return value  # to be refused by its type
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)

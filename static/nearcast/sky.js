@@ -1,6 +1,7 @@
 // Phones and happenings, drawn on a canvas above the map: thousands of dots at the screen's pace.
 
 const FRAME_MS = 33; // thirty times a second is smooth enough for people on foot
+const SLOWEST_FRAME_MS = 600;
 const GLIDE_MS = 900; // a phone glides to its new place
 const TRAIL_MS = 12000;
 const PULSE_MS = { entered: 1600, exited: 1600, dwelled: 1600, offer: 3200 };
@@ -24,9 +25,12 @@ export class Sky {
     new ResizeObserver(() => this.fit()).observe(canvas);
     this.fit();
     this.map.on("move", () => this.draw(performance.now()));
-    let drawn = 0;
+    let [drawn, seen, gap] = [0, 0, FRAME_MS];
     const frame = (now) => {
-      if (now - drawn >= FRAME_MS && now < this.restless + FRAME_MS && !document.hidden) {
+      // A machine that cannot keep up is given longer and longer pauses.
+      gap = now - seen > 80 ? Math.min(gap * 1.5, SLOWEST_FRAME_MS) : Math.max(gap * 0.9, FRAME_MS);
+      seen = now;
+      if (now - drawn >= gap && now < this.restless + gap && !document.hidden) {
         drawn = now;
         this.draw(now);
       }

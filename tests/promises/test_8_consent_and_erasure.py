@@ -42,7 +42,7 @@ def test_it_keeps_no_fix_of_who_has_not_agreed(
 
     assert answer.json()["accepted"] == 0
     assert answer.json()["rejected"][0]["code"] == "consent_withdrawn"
-    assert not Fix.objects.exists()
+    assert not Fix.objects.filter(device_id=device.pk).exists()
     assert not Transition.objects.exists()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection
+from django.db import IntegrityError, InterfaceError, OperationalError, connection
 from numpy.typing import NDArray
 
 from devices.fixes import FixRow, assemble, bounds
@@ -139,6 +139,9 @@ class GroupCommit(ABC):
 
     def _attempt_twice(self, rows: list[Any]) -> NDArray[np.int8]:
         try:
+            return self.attempt(rows)
+        except IntegrityError:
+            # A partition of the history was attached under a COPY that was already under way.
             return self.attempt(rows)
         except (OperationalError, InterfaceError):
             # A connection that died while idle: a new one, once.

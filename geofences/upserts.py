@@ -17,9 +17,10 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, connection, transaction
 
 from geofences import writing
-from geofences.geometry import GeometryError, GeometryReason
+from geofences.geometry import GeometryError, GeometryReason, Shape
 from geofences.models import Geofence, Verdict
 
+ALL_FIELDS = frozenset(field.name for field in Geofence._meta.concrete_fields)
 COMPARED = tuple(name for name in writing.CHANGEABLE if name not in {"geometry", "updated_at"})
 
 
@@ -46,6 +47,7 @@ class Judged:
     remark: str = ""  # why it was refused, or what a person may want to know
     reason: str = ""  # for programs
     repaired: bool = False
+    shape: Shape | None = None  # of its geofence
 
 
 def upsert(brand_id: int, wanted: Sequence[Wanted]) -> list[Judged]:
@@ -94,7 +96,7 @@ def _judge(brand_id: int, wanted: Wanted, stored: Geofence | None) -> Judged:
     )
     before = None if stored is None else _state(stored)
     try:
-        repair = _fill(geofence, wanted)
+        shape, repair = _fill(geofence, wanted)
     except GeometryError as error:
         return Judged(
             number=wanted.number,
@@ -120,6 +122,7 @@ def _judge(brand_id: int, wanted: Wanted, stored: Geofence | None) -> Judged:
         geofence=geofence,
         remark="; ".join(filter(None, (repair, wanted.remark))),
         repaired=bool(repair),
+        shape=shape,
     )
 
 
@@ -127,8 +130,8 @@ def _in_words(error: ValidationError) -> str:
     return "; ".join(f"{name}: {' '.join(said)}" for name, said in error.message_dict.items())
 
 
-def _fill(geofence: Geofence, wanted: Wanted) -> str:
-    """Make a geofence what is wanted; answers which repair its geometry took.
+def _fill(geofence: Geofence, wanted: Wanted) -> tuple[Shape, str]:
+    """Make a geofence what is wanted; answers its shape and which repair that took.
 
     Raises GeometryError, or ValidationError for another value that cannot be.
     """
@@ -139,16 +142,14 @@ def _fill(geofence: Geofence, wanted: Wanted) -> str:
     geofence.retired_at = None
     if wanted.geometry is not None:
         geofence.geometry = GEOSGeometry(memoryview(shapely.to_wkb(wanted.geometry)), srid=4326)
+    given = {*wanted.fields, "tags", "external_id"} - {"metadata"}
+    geofence.clean_fields(exclude=ALL_FIELDS - given)
     try:
-        writing.fit(geofence)
-        repair = ""
+        return writing.fit(geofence), ""
     except GeometryError as error:
         if error.reason is not GeometryReason.SELF_CROSSING:
             raise
-        writing.fit(geofence, repair=True)
-        repair = f"repaired: {error}"
-    geofence.clean_fields(exclude=("brand", "geometry", "metadata"))
-    return repair
+        return writing.fit(geofence, repair=True), f"repaired: {error}"
 
 
 def _state(geofence: Geofence) -> tuple[Any, ...]:
@@ -158,12 +159,14 @@ def _state(geofence: Geofence) -> tuple[Any, ...]:
 def _apply(judged: list[Judged]) -> list[Judged]:
     """Write all at once; where the database refuses that, one by one."""
     changed = [
-        each.geofence
+        (each.geofence, each.shape)
         for each in judged
-        if each.geofence is not None and each.verdict is not Verdict.UNCHANGED
+        if each.geofence is not None
+        and each.shape is not None
+        and each.verdict is not Verdict.UNCHANGED
     ]
     try:
-        writing.save(changed)
+        writing.save([geofence for geofence, _ in changed], [shape for _, shape in changed])
     except (DataError, IntegrityError):
         return [_apply_one(each) for each in judged]
     return judged

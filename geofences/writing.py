@@ -61,13 +61,14 @@ def _circle(centre: Any, radius_m: float | None) -> geometry.Circle:
     return geometry.circle(lat=centre.y, lng=centre.x, radius_m=radius_m)
 
 
-def save(geofences: Sequence[Geofence]) -> None:
+def save(geofences: Sequence[Geofence], shapes: Sequence[geometry.Shape] | None = None) -> None:
     """Write rows and covers in one transaction; new rows get their ids.
 
-    Rows that exist are written whole, so read them first. Raises GeometryError for a shape that
-    cannot be (nothing is written then) and IntegrityError for an external id that is taken.
+    Rows that exist are written whole, so read them first. `shapes` are what `fit` answered for
+    them, from those who have called it already. Raises GeometryError for a shape that cannot be
+    (nothing is written then) and IntegrityError for an external id that is taken.
     """
-    shapes = [fit(geofence) for geofence in geofences]
+    shapes = [fit(geofence) for geofence in geofences] if shapes is None else shapes
     covers = [
         GeofenceCover(
             resolution=cover.resolution,

@@ -417,6 +417,10 @@ def _metres(metres: float) -> str:
     return f"{metres / 1000:.4g} km" if metres >= 1000 else f"{metres:.4g} m"
 
 
+def _times(count: int) -> str:
+    return {0: "never since it was made", 1: "once"}.get(count, f"{count} times")
+
+
 def area_m2(shape: Any) -> float:
     """How large a shape is on the ground, as people say it (WGS84)."""
     if isinstance(shape, Circle):
@@ -455,7 +459,7 @@ def _facts(geofence: Geofence | None) -> list[tuple[str, Any]]:
     return [
         ("Id", geofence.pk),
         ("H3 cells", cells_in_words),
-        ("Shape changed", f"{geofence.shape_version - 1} times since it was made"),
+        ("Shape changed", _times(geofence.shape_version - 1)),
         ("Armed until", armed_until or "–"),
         ("Made", when(geofence.created_at)),
         ("Last change", when(geofence.updated_at)),

@@ -206,6 +206,9 @@ class GeofenceImportAdmin(BrandScopedAdmin):
             verdict=verdict,
             verdicts=job.rows.order_by().values_list("verdict", flat=True).distinct(),
             progress=progress(job),
+            took_s=(job.finished_at - job.started_at).total_seconds()
+            if job.finished_at and job.started_at
+            else None,
             on_map=reverse("admin:geofences_geofence_map") + (f"?tag={tags[0]}" if tags else ""),
             may_edit=self.has_change_permission(request, job),
         )

@@ -116,6 +116,8 @@ export class Drawing {
   load(shape, { fit: inView = false } = {}) {
     this.#show(shape);
     this.#history = [this.shape];
+    const areas = this.#areas();
+    if (areas.length === 1 && !this.#options.readonly) this.#draw.selectFeature(areas[0].id);
     if (inView && shape) fit(this.#map, [{ geometry: shape.geometry, properties: { radius_m: shape.radius_m } }]);
     this.#options.onchange(this.shape, { byHand: false });
     this.#tell();

@@ -52,6 +52,7 @@ export async function makeMap(element, options = {}) {
   giveUpLostTiles(map);
   const graticule = () => drawGraticule(map);
   map.on("moveend", graticule);
+  map.on("resize", graticule);
   await new Promise((resolve) => map.once("style.load", resolve));
   graticule();
   if (about.city) drawSea(map).catch((error) => console.warn("no demo city", error));

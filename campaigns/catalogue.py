@@ -18,7 +18,7 @@ import msgspec
 from django.db import connection
 
 from campaigns import caps as capping
-from campaigns import hours, rules
+from campaigns import experiments, hours, rules
 from campaigns.audience import compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import Tree
@@ -30,6 +30,7 @@ from campaigns.definition import (
     TriggerOn,
     brand_caps_of,
     caps_of,
+    contents_of,
     dayparts_of,
     decode,
     pattern_of,
@@ -45,14 +46,30 @@ Mark = tuple[int, ...]
 # commit that touches a row, whatever the clock says, and needs no trigger.
 _SUM = "(SELECT coalesce(sum(hashtextextended(ctid::text, xmin::text::bigint)), 0) FROM {})"
 _MARK = "SELECT " + ", ".join(
-    _SUM.format(table) for table in ("campaigns_campaign", "campaigns_segment", "brands_brand")
+    _SUM.format(table)
+    for table in (
+        "campaigns_campaign",
+        "campaigns_segment",
+        "campaigns_controlgroup",
+        "campaigns_allocation",
+        "brands_brand",
+    )
 )
 _LIVE = """
     SELECT c.id, c.brand_id, v.number, v.name, v.definition
       FROM campaigns_campaign c JOIN campaigns_campaignversion v ON v.id = c.live_version_id
      WHERE c.state = 'live'
 """
-_BRANDS = "SELECT id, name, timezone, quiet_hours, caps FROM brands_brand"
+_BRANDS = """
+    SELECT b.id, b.name, b.timezone, b.quiet_hours, b.caps, coalesce(g.share, 0),
+           coalesce(g.salt, '')
+      FROM brands_brand b LEFT JOIN campaigns_controlgroup g ON g.brand_id = b.id
+"""
+# The newest shares that were learnt for what is live.
+_LEARNT = """
+    SELECT DISTINCT ON (a.campaign_id) a.campaign_id, a.version, a.weights
+      FROM campaigns_allocation a ORDER BY a.campaign_id, a.step DESC, a.id DESC
+"""
 _SEGMENTS = "SELECT brand_id, slug, tree FROM campaigns_segment"
 
 
@@ -67,6 +84,7 @@ class BrandRules:
     quiet: hours.Daypart | None = None
     caps: tuple[capping.Cap, ...] = ()
     segments: Mapping[str, Tree] = field(default_factory=dict)
+    control: tuple[float, str] = (0.0, "")  # share and salt of the group that gets nothing
     problem: str = ""
 
 
@@ -76,7 +94,7 @@ class Entry:
 
     campaign: rules.Campaign
     trigger: Trigger
-    content: ContentText | None
+    contents: Mapping[str, ContentText]  # by variant
 
     def selectors(self) -> list[Trigger | StepText]:
         """What names places or events in it."""
@@ -191,6 +209,12 @@ def compiled(
         only_while_inside=definition.only_while_inside,
         initial_state=definition.initial_state,
         transactional=definition.transactional,
+        weights=experiments.weights_of(
+            [variant.name for variant in definition.variants],
+            {variant.name: variant.weight for variant in definition.variants},
+        ),
+        holdout=definition.holdout,
+        control=brand.control,
         problem=brand.problem,
     )
 
@@ -214,7 +238,7 @@ def entry_of(
         return Entry(
             campaign=campaign,
             trigger=definition.trigger or Trigger(on=TriggerOn.EVENT),
-            content=definition.content,
+            contents=contents_of(definition),
         )
     # One broken campaign must not take the others with it, whatever is wrong with it (promise 9).
     except Exception as error:  # noqa: BLE001 - kept as the campaign's problem
@@ -231,7 +255,7 @@ def entry_of(
         name=name,
         brand=brand,
     )
-    return Entry(campaign=replace(broken, problem=problem), trigger=trigger, content=None)
+    return Entry(campaign=replace(broken, problem=problem), trigger=trigger, contents={})
 
 
 def build(mark: Mark, brands: Mapping[int, BrandRules], entries: Iterable[Entry]) -> Catalogue:
@@ -301,6 +325,8 @@ def load(mark: Mark, *, before: Catalogue = EMPTY) -> Catalogue:
     with connection.cursor() as cursor:
         cursor.execute(_LIVE)
         rows = cursor.fetchall()
+        cursor.execute(_LEARNT)
+        learnt = {(key, version): _json(weights) for key, version, weights in cursor.fetchall()}
     entries = []
     for campaign_id, brand_id, version, name, raw in rows:
         old = before.entries.get(campaign_id)
@@ -309,14 +335,21 @@ def load(mark: Mark, *, before: Catalogue = EMPTY) -> Catalogue:
             and (old.campaign.version, old.campaign.name) == (version, name)
             and before.brands.get(brand_id) == brands[brand_id]
         ):
-            entries.append(old)
+            entries.append(_with_weights(old, learnt.get((campaign_id, version))))
             continue
         entry = entry_of(
             _json(raw), campaign_id=campaign_id, version=version, name=name, brand=brands[brand_id]
         )
         if entry is not None:
-            entries.append(entry)
+            entries.append(_with_weights(entry, learnt.get((campaign_id, version))))
     return build(mark, brands, entries)
+
+
+def _with_weights(entry: Entry, weights: Mapping[str, float] | None) -> Entry:
+    """The entry with the shares that were learnt, where they are for its variants."""
+    if weights is None or set(weights) != set(entry.campaign.weights):
+        return entry
+    return replace(entry, campaign=replace(entry.campaign, weights=weights))
 
 
 def load_brands(brand_id: int | None = None) -> dict[int, BrandRules]:
@@ -326,18 +359,25 @@ def load_brands(brand_id: int | None = None) -> dict[int, BrandRules]:
         cursor.execute(f"{_SEGMENTS} WHERE %s::bigint IS NULL OR brand_id = %s", [brand_id] * 2)
         for owner, slug, tree in cursor.fetchall():
             segments[owner][slug] = _json(tree)
-        cursor.execute(f"{_BRANDS} WHERE %s::bigint IS NULL OR id = %s", [brand_id] * 2)
+        cursor.execute(f"{_BRANDS} WHERE %s::bigint IS NULL OR b.id = %s", [brand_id] * 2)
         rows = cursor.fetchall()
     return {
-        owner: _brand(owner, name, zone, _json(quiet), _json(caps), segments.get(owner, {}))
-        for owner, name, zone, quiet, caps in rows
+        owner: _brand(
+            BrandRules(
+                id=owner,
+                name=name,
+                timezone=zone,
+                segments=segments.get(owner, {}),
+                control=tuple(control),
+            ),
+            _json(quiet),
+            _json(caps),
+        )
+        for owner, name, zone, quiet, caps, *control in rows
     }
 
 
-def _brand(
-    brand_id: int, name: str, zone: str, quiet: Any, caps: Any, segments: Mapping[str, Tree]
-) -> BrandRules:
-    plain = BrandRules(id=brand_id, name=name, timezone=zone, segments=segments)
+def _brand(plain: BrandRules, quiet: Any, caps: Any) -> BrandRules:
     try:
         return replace(
             plain, quiet_text=quiet or {}, quiet=quiet_of(quiet), caps=brand_caps_of(caps or [])

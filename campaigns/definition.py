@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -140,6 +140,33 @@ class ContentText(
     locales: dict[str, LocalContent] = {}
 
 
+class Variant(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One way to say it; what its content leaves out it takes from the campaign's."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+    weight: Annotated[float, Meta(ge=0, le=1_000)] = 1.0
+    content: LocalContent = LocalContent()
+
+
+class Goal(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What an offer is for: an event, a visit or a feedback, within so long of it."""
+
+    event: ShortText | None = None
+    where: dict[str, str | int | float | bool | None] = {}
+    geofences: tuple[int | ShortText, ...] = ()
+    tags: tuple[ShortText, ...] = ()
+    feedback: Literal["received", "opened", "redeemed"] | None = None
+    within_s: Seconds = 7 * 86_400
+
+
+class Optimise(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Let the variant that reaches the goal best get more, within these bounds."""
+
+    burn_in: Annotated[int, Meta(ge=10, le=1_000_000)] = 100
+    floor: Annotated[float, Meta(ge=0, le=0.5)] = 0.05
+    freeze_at: Annotated[float, Meta(gt=0.5, le=1)] = 0.99
+
+
 class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A campaign in CONTRACT's shape, without its name."""
 
@@ -159,6 +186,10 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     only_while_inside: bool = False
     initial_state: InitialState = InitialState.SUPPRESS
     transactional: bool = False
+    variants: Annotated[tuple[Variant, ...], Meta(max_length=10)] = ()
+    holdout: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
+    goal: Goal | None = None
+    optimise: Optimise | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +253,18 @@ def missing(definition: Definition, *, now: datetime) -> list[Missing]:
     if starts is not None and ends is not None and ends <= starts:
         found.append(
             Missing(field="ends_at", code="before_start", message="It ends before it starts.")
+        )
+    if definition.optimise is not None and (len(definition.variants) < 2 or not definition.goal):
+        found.append(
+            Missing(
+                field="optimise",
+                code="missing",
+                message="Optimising needs at least two variants and a goal.",
+            )
+        )
+    if definition.variants and not any(variant.weight for variant in definition.variants):
+        found.append(
+            Missing(field="variants", code="missing", message="No variant has any weight.")
         )
     if definition.only_while_inside and not _ends_at_a_place(definition.trigger):
         found.append(
@@ -402,9 +445,40 @@ def _nonsense(definition: Definition, segments: Sequence[str] | None) -> list[tu
             found.append((f"caps[{number}]", "Either `window_s` or `per`, not both."))
         if (cap.scope is capping.CapScope.TAG) is not bool(cap.tag):
             found.append((f"caps[{number}].tag", "A tag goes with the scope `tag`."))
+    names = [variant.name for variant in definition.variants]
+    if len(set(names)) < len(names):
+        found.append(("variants", "Each variant needs a name of its own."))
+    if definition.goal is not None and not _says_one_thing(definition.goal):
+        found.append(("goal", "A goal is one of: event; geofences or tags; feedback."))
     known = conditions.segments_in(definition.audience) if segments is None else segments
     found += conditions.problems(definition.audience, known_segments=known)
     return found
+
+
+def _says_one_thing(goal: Goal) -> bool:
+    return [bool(goal.event), bool(goal.geofences or goal.tags), goal.feedback is not None].count(
+        True
+    ) == 1
+
+
+def contents_of(definition: Definition) -> dict[str, ContentText]:
+    """What each variant says, by name; without variants the campaign's content, by nothing."""
+    plain = definition.content
+    if plain is None:
+        return {}
+    if not definition.variants:
+        return {"": plain}
+    return {
+        variant.name: msgspec.structs.replace(
+            plain,
+            **{
+                field: text
+                for field in ("title", "body", "deep_link", "image_url")
+                if (text := getattr(variant.content, field)) is not None
+            },
+        )
+        for variant in definition.variants
+    }
 
 
 def weekday(day: str | int) -> int | None:

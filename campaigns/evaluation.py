@@ -191,6 +191,7 @@ def _delivery(send: Send, decision_id: int) -> NewDelivery:
         campaign_id=campaign.id,
         campaign_name=campaign.name,
         campaign_version=campaign.version,
+        variant=send.variant,
         decision_id=decision_id,
         moment_kind=moment.kind,
         moment_id=moment.id,

@@ -52,6 +52,26 @@ _OFFERS = f"""
       LEFT JOIN devices_transition t ON d.moment_kind = 'transition' AND t.id = d.moment_id
      WHERE d.state = ANY(%s) AND d.brand_id = ANY(%s)
 """  # noqa: S608 - only names of our own columns are put in
+# What was held out on purpose counts like an offer: both groups meet the same caps.
+_GHOSTS = """
+    SELECT g.brand_id,
+           coalesce((g.trace->>'due_at')::bigint,
+                    (extract(epoch FROM g.decided_at) * 1000)::bigint),
+           g.device_id, coalesce(d.external_id, 'device:' || d.id), g.campaign_id, g.geofence_id,
+           coalesce(p.tags, '{}'), false, c.name, 0,
+           (extract(epoch FROM t.occurred_at) * 1000)::bigint
+      FROM (
+        SELECT d.id FROM unnest(%s::bigint[], %s::text[]) AS u(brand_id, person)
+          JOIN devices_device d ON d.brand_id = u.brand_id AND d.external_id = u.person
+         UNION SELECT unnest(%s::bigint[])
+      ) mine
+      JOIN campaigns_decision g ON g.device_id = mine.id
+      JOIN devices_device d ON d.id = mine.id
+      JOIN campaigns_campaign c ON c.id = g.campaign_id
+      LEFT JOIN geofences_geofence p ON p.id = g.geofence_id
+      LEFT JOIN devices_transition t ON g.moment_kind = 'transition' AND t.id = g.moment_id
+     WHERE g.reason = 'held_out' AND g.decided_at > %s
+"""
 _SHARED_OF_CAMPAIGNS = f"""
     SELECT u.campaign_id, d.at
       FROM unnest(%s::bigint[], %s::timestamptz[], %s::bigint[]) AS u(campaign_id, since, most)
@@ -66,7 +86,7 @@ _SHARED_OF_BRANDS = _SHARED_OF_CAMPAIGNS.replace("campaign_id", "brand_id")
 def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -> Offers:
     """Take the locks for the offers that may be made, then read those that were.
 
-    At most seven queries, none where nothing may be offered.
+    At most eight queries, none where nothing may be offered.
     """
     offers = Offers()
     persons: set[tuple[int, str]] = set()
@@ -88,7 +108,9 @@ def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -
         | {(brand_id, person_of(device_id, None)) for device_id, brand_id in devices.items()}
     )
     _read_shared(offers, [(one, cap) for one, cap in caps if cap.is_shared], now)
-    _read_offers(offers, persons, devices, since(now, (cap for _, cap in caps)), catalogue)
+    ghosts = any(one.holdout or one.control[0] for one in campaigns.values())
+    since_at = since(now, (cap for _, cap in caps))
+    _read_offers(offers, persons, devices, since_at, catalogue, ghosts=ghosts)
     return offers
 
 
@@ -123,12 +145,18 @@ def _read_offers(
     devices: Mapping[int, int],
     since_at: datetime,
     catalogue: Catalogue,
+    *,
+    ghosts: bool,
 ) -> None:
     brand_ids, names = zip(*persons, strict=True)
     asked = (list(brand_ids), list(names), since_at, list(devices), since_at)
     with connection.cursor() as cursor:
         cursor.execute(_OFFERS, (*asked, list(COUNTED), list(offers.counts)))
-        for row in cursor.fetchall():
+        rows = cursor.fetchall()
+        if ghosts:
+            cursor.execute(_GHOSTS, (list(brand_ids), list(names), list(devices), since_at))
+            rows += cursor.fetchall()
+        for row in rows:
             brand_id, at_ms, device_id, person, campaign_id, geofence_id, tags = row[:7]
             transactional, name, priority, occurred_ms = row[7:]
             if transactional:

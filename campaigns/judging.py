@@ -56,6 +56,7 @@ class Send:
     campaign: rules.Campaign
     decision: rules.Decision
     content: dict[str, Any]
+    variant: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,26 +121,40 @@ def _restrain(
 ) -> None:
     moment = happening.moment
     decision = rules.restrain(campaign, moment, past)
-    if decision.send:
-        try:
-            content = _content(happening, campaign, current)
-        except ContentError as error:
-            decision = rules.Decision(
-                False,
-                rules.Reason.CONTENT_ERROR,
-                {"field": error.field, "problem": error.message},
-            )
-        else:
-            rules.won(campaign, moment, past, decision.due_ms)
-            verdicts.sends.append(
-                Send(happening=happening, campaign=campaign, decision=decision, content=content)
-            )
-            return
-    verdicts.refusals.append((happening, campaign, decision))
+    if not decision.send:
+        verdicts.refusals.append((happening, campaign, decision))
+        return
+    variant = rules.variant_of(campaign, moment)
+    if variant:
+        decision.trace["variant"] = variant
+    try:
+        content = _content(happening, campaign, variant, current)
+    except ContentError as error:
+        trace = {"field": error.field, "problem": error.message}
+        refused = rules.Decision(False, rules.Reason.CONTENT_ERROR, trace)
+        verdicts.refusals.append((happening, campaign, refused))
+        return
+    rules.won(campaign, moment, past, decision.due_ms)
+    group = rules.left_out(campaign, moment)
+    if group:
+        ghost = rules.Decision(False, rules.Reason.HELD_OUT, {"group": group, **decision.trace})
+        verdicts.refusals.append((happening, campaign, ghost))
+        return
+    verdicts.sends.append(
+        Send(
+            happening=happening,
+            campaign=campaign,
+            decision=decision,
+            content=content,
+            variant=variant,
+        )
+    )
 
 
-def _content(happening: Happening, campaign: rules.Campaign, current: Catalogue) -> dict[str, Any]:
-    template = current.entries[campaign.id].content
+def _content(
+    happening: Happening, campaign: rules.Campaign, variant: str, current: Catalogue
+) -> dict[str, Any]:
+    template = current.entries[campaign.id].contents.get(variant)
     if template is None:
         raise ContentError("content", "there is none")
     return render(template, scene_of(happening, campaign), locale=happening.moment.subject.locale)

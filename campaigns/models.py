@@ -146,6 +146,11 @@ class Decision(models.Model):
         indexes = (
             models.Index(fields=("device_id", "decided_at"), name="decisions_by_device"),
             models.Index(fields=("campaign_id", "decided_at"), name="decisions_by_campaign"),
+            models.Index(
+                fields=("device_id", "decided_at"),
+                condition=models.Q(reason="held_out"),
+                name="ghosts_by_device",  # caps count what was held out as if it had been offered
+            ),
         )
 
     def __str__(self) -> str:
@@ -228,3 +233,45 @@ class Backtest(models.Model):
 
     def __str__(self) -> str:
         return f"backtest of {self.campaign_id}: {self.state}"
+
+
+class ControlGroup(models.Model):
+    """The share of a brand's people whom no campaign reaches, to know what campaigns are worth."""
+
+    brand = models.OneToOneField("brands.Brand", on_delete=models.CASCADE, related_name="control")
+    share = models.FloatField(default=0.0, help_text="0.05 is one person in twenty.")
+    salt = models.CharField(max_length=40, default="1", help_text="Another one draws anew.")
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                condition=models.Q(share__gte=0, share__lte=0.5), name="control_at_most_half"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.share:.0%} of {self.brand_id}"
+
+
+class Allocation(models.Model):
+    """The shares of a campaign's variants as learnt at one time: immutable, with what from."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="allocations")
+    version = models.IntegerField()
+    step = models.IntegerField()  # and so the seed: the same counts give the same shares
+    weights = models.JSONField()
+    chances = models.JSONField()  # of being the best
+    arms = models.JSONField()  # {variant: [shown, converted]}
+    best = models.CharField(max_length=40, blank=True)  # decided for good
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("campaign", "version", "step"), name="one_allocation_per_step"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"step {self.step} of campaign {self.campaign_id}"

@@ -7,6 +7,7 @@ matching never looks up to see who needs a place. It judges no device.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -155,8 +156,11 @@ def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missi
             for field, messages in error.fields.items()
         ]
     found = definition.missing(wanted, now=now)
-    if wanted.content is not None:
-        found += content.check(wanted.content)
+    for variant, said in definition.contents_of(wanted).items():
+        found += [
+            replace(one, field=f"variants.{variant}: {one.field}") if variant else one
+            for one in content.check(said)
+        ]
     for path, one in selectors(wanted.trigger):
         if one.on in PLACE_TRIGGERS:
             found += _missing_places(brand_id, one, path)
@@ -305,6 +309,11 @@ def _arm(campaign: Campaign, wanted: Definition) -> None:
         rows |= {
             ArmingKey(place.pk, None, None, until) for place in _named(campaign.brand_id, visited)
         } | {ArmingKey(None, tag, None, until) for tag in need.tags}
+    if wanted.goal is not None:
+        visited = Trigger(on=TriggerOn.ENTERED, geofences=wanted.goal.geofences)
+        rows |= {
+            ArmingKey(place.pk, None, None, until) for place in _named(campaign.brand_id, visited)
+        } | {ArmingKey(None, tag, None, until) for tag in wanted.goal.tags}
     _replace_arming(campaign, rows)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from campaigns import caps as capping
-from campaigns import hours
+from campaigns import experiments, hours
 from campaigns.audience import Audience, Subject
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
 from campaigns.sequences import Pattern
@@ -43,6 +43,7 @@ class Reason(StrEnum):
     LOST_TO_PRIORITY = "lost_to_priority"
     CAP_REACHED = "cap_reached"
     CONTENT_ERROR = "content_error"
+    HELD_OUT = "held_out"
 
 
 SENDS = frozenset({Reason.MATCHED, Reason.HELD})
@@ -79,6 +80,9 @@ class Campaign:
     only_while_inside: bool = False
     initial_state: InitialState = InitialState.SUPPRESS
     transactional: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)  # of its variants, if it has any
+    holdout: float = 0.0  # the share of persons that it leaves out on purpose
+    control: tuple[float, str] = (0.0, "")  # the brand's control group: share and salt
     problem: str = ""  # why it cannot be used at all
     # Those of the gates that can object at all, in their order: most campaigns need few.
     gates: tuple[Gate, ...] = field(init=False, repr=False, compare=False)
@@ -214,6 +218,30 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
     if due_ms > moment.now_ms:
         return Decision(True, Reason.HELD, {"due_at": due_ms, "local": moment.local.text}, due_ms)
     return Decision(True, Reason.MATCHED, {"local": moment.local.text}, due_ms)
+
+
+def left_out(campaign: Campaign, moment: Moment) -> str:
+    """The group that gets nothing on purpose, where this person is in one: a ghost offer.
+
+    Asked last of all: a ghost has passed every gate and counts like an offer, so that what is
+    compared differs in nothing but the offer itself.
+    """
+    if campaign.transactional:
+        return ""
+    person, (share, salt) = moment.subject.person, campaign.control
+    if experiments.is_control(person, brand_id=campaign.brand_id, share=share, salt=salt):
+        return "control"
+    held = experiments.is_held_out(person, campaign_id=campaign.id, share=campaign.holdout)
+    return "holdout" if held else ""
+
+
+def variant_of(campaign: Campaign, moment: Moment) -> str:
+    """The variant this person gets; nothing where the campaign has none."""
+    if not campaign.weights:
+        return ""
+    return experiments.variant_of(
+        moment.subject.person, campaign_id=campaign.id, weights=campaign.weights
+    )
 
 
 def won(campaign: Campaign, moment: Moment, history: History, due_ms: int) -> None:

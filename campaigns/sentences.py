@@ -246,6 +246,10 @@ def _asides(definition: Definition) -> list[str]:
         said.append("as a service message that no cap or quiet hour stops")
     elif definition.quiet_hours is HoursPolicy.HOLD:
         said.append("kept back through quiet hours")
+    if definition.variants:
+        said.append(f"in {len(definition.variants)} variants")
+    if definition.holdout:
+        said.append(f"with {definition.holdout:.0%} of people left out to compare")
     if definition.priority:
         said.append(f"with priority {definition.priority}")
     return said

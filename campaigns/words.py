@@ -92,6 +92,10 @@ _WORDS: dict[Reason, tuple[str, str]] = {
             "prochaine fois possible {next_at}."
         ),
     ),
+    Reason.HELD_OUT: (
+        "Left out on purpose, to learn what the offer is worth ({group}).",
+        "Laissé de côté à dessein, pour savoir ce que vaut l’offre ({group}).",
+    ),
     Reason.CONTENT_ERROR: (
         "The offer’s text could not be made: {problem}.",
         "Le texte de l’offre n’a pas pu être composé : {problem}.",

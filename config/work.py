@@ -24,6 +24,7 @@ LOOPS: Mapping[str, str] = {
     "clock": "devices.clock:run",
     "imports": "geofences.imports:run",
     "backtests": "campaigns.backtests:run",
+    "learning": "campaigns.learning:run",
 }
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0

@@ -19,13 +19,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from brands.access import BrandScoped
-from campaigns import backtests, conditions, publishing, sentences
+from campaigns import backtests, conditions, publishing, results, sentences
 from campaigns.api.shapes import (
     BacktestIn,
     BacktestOut,
     CampaignDetail,
     CampaignIn,
     MissingOut,
+    ResultsOut,
     VersionOut,
 )
 from campaigns.definition import Definition, DefinitionError, Missing, decode
@@ -236,6 +237,12 @@ class CampaignViewSet(
         except ValueError as error:
             raise ValidationError({"since": [str(error)]}) from error
         return Response(BacktestOut(job).data, status=202)
+
+    @extend_schema(responses=ResultsOut, filters=False)
+    @action(detail=True, methods=["get"], pagination_class=None)
+    def results(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
+        """What it was worth: variants, lift over those left out, and the same by place."""
+        return Response(msgspec.to_builtins(results.results(self.get_object())))
 
     @extend_schema(responses=VersionOut(many=True), filters=False)
     @action(detail=True, methods=["get"], pagination_class=None)

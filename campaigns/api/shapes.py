@@ -76,6 +76,27 @@ class ContentShape(serializers.Serializer[Any]):
         return {**super().get_fields(), "data": texts}
 
 
+class VariantShape(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    weight = serializers.FloatField(required=False)
+    content = ContentShape(required=False)
+
+
+class GoalShape(serializers.Serializer[Any]):
+    event = serializers.CharField(required=False)
+    where = serializers.DictField(required=False)
+    geofences = serializers.ListField(child=serializers.JSONField(), required=False)
+    tags = serializers.ListField(child=serializers.CharField(), required=False)
+    feedback = serializers.CharField(required=False, help_text="received, opened or redeemed.")
+    within_s = serializers.IntegerField(required=False)
+
+
+class OptimiseShape(serializers.Serializer[Any]):
+    burn_in = serializers.IntegerField(required=False)
+    floor = serializers.FloatField(required=False)
+    freeze_at = serializers.FloatField(required=False)
+
+
 class DefinitionShape(serializers.Serializer[Any]):
     """CONTRACT's campaign, without its name."""
 
@@ -97,6 +118,10 @@ class DefinitionShape(serializers.Serializer[Any]):
         choices=[one.value for one in InitialState], required=False
     )
     transactional = serializers.BooleanField(required=False)
+    variants = VariantShape(many=True, required=False)
+    holdout = serializers.FloatField(required=False, help_text="0.1 leaves one in ten out.")
+    goal = GoalShape(required=False)
+    optimise = OptimiseShape(required=False)
 
 
 class CampaignIn(DefinitionShape):
@@ -169,3 +194,33 @@ class BacktestOut(serializers.ModelSerializer[Backtest]):
             "finished_at",
         )
         read_only_fields = fields
+
+
+class LiftOut(serializers.Serializer[Any]):
+    treated = serializers.ListField(
+        child=serializers.IntegerField(), help_text="[shown, converted]"
+    )
+    control = serializers.ListField(child=serializers.IntegerField())
+    treated_share = serializers.FloatField()
+    control_share = serializers.FloatField()
+    difference = serializers.FloatField()
+    low = serializers.FloatField(help_text="Of the difference's interval.")
+    high = serializers.FloatField()
+    relative = serializers.FloatField(allow_null=True)
+
+
+class PlaceLiftOut(serializers.Serializer[Any]):
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    lift = LiftOut(allow_null=True)
+
+
+class ResultsOut(serializers.Serializer[Any]):
+    goal = serializers.DictField(allow_null=True)
+    arms = serializers.DictField(
+        help_text="Persons and conversions of each variant, and of ghost:holdout, ghost:control."
+    )
+    lift = LiftOut(allow_null=True)
+    places = PlaceLiftOut(many=True)
+    level = serializers.FloatField()
+    method = serializers.CharField()

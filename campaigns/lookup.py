@@ -6,13 +6,14 @@ newest of each of its campaigns, merged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 from django.db.models import Model
+from psycopg.errors import QueryCanceled
 
 from campaigns.models import Campaign, Decision
 from devices.models import Device
@@ -46,8 +47,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found(Generic[Row]):
+    """A page of rows. `since` is set where looking further back took too long."""
+
     rows: list[Row]
     older: Place | None
+    since: datetime | None = None
 
 
 def find(
@@ -61,53 +65,112 @@ def find(
     equal: dict[str, str] | None = None,
     older: Place | None = None,
     limit: int,
+    now: datetime,
 ) -> Found[Row]:
     """Return up to `limit` rows of a brand. `equal` are further columns (our names) and values."""
-    time = _TIMES[model]
-    conditions: list[str] = ["brand_id = %s"]
-    given: list[Any] = [brand_id]
-    for name, value in (equal or {}).items():
-        conditions.append(f"{connection.ops.quote_name(name)} = %s")
-        given.append(value)
-    if since is not None:
-        conditions.append(f"{time} >= %s")
-        given.append(since)
-    if until is not None:
-        conditions.append(f"{time} < %s")
-        given.append(until)
-    if older is not None:
-        conditions.append(f"({time}, id) < (%s, %s)")
-        given += [older.at, older.id]
-    if device_ids is not None:
-        column, ids = "device_id", list(device_ids)
-        if campaign_id is not None:
-            conditions.append("campaign_id = %s")
-            given.append(campaign_id)
-    elif campaign_id is not None:
-        column, ids = "campaign_id", [campaign_id]
-    else:
-        column = "campaign_id"
-        ids = list(Campaign.objects.filter(brand_id=brand_id).values_list("pk", flat=True))
-    with connection.cursor() as cursor:
-        # Names are ours, values are parameters. One index scan per campaign or device, each
-        # stopping at the page's length.
-        cursor.execute(
-            f"""SELECT newest.id FROM unnest(%s::bigint[]) AS one(id)
-                CROSS JOIN LATERAL (
-                  SELECT id, {time} FROM {model._meta.db_table}
-                   WHERE {column} = one.id AND {" AND ".join(conditions)}
-                   ORDER BY {time} DESC, id DESC LIMIT %s) newest
-                ORDER BY newest.{time} DESC, newest.id DESC LIMIT %s""",  # noqa: S608
-            [ids, *given, limit + 1, limit + 1],
-        )
-        found = [row[0] for row in cursor.fetchall()]
-    by_id = model._default_manager.in_bulk(found[:limit])
+    asked = _Question(
+        model=model,
+        by="campaign_id" if device_ids is None else "device_id",
+        ids=_campaigns(brand_id, campaign_id) if device_ids is None else list(device_ids),
+        campaign_id=None if device_ids is None else campaign_id,
+        equal=equal or {},
+        until=until,
+        older=older,
+        limit=limit + 1,
+    )
+    found: list[int] = []
+    looked: datetime | None = None
+    given_up: datetime | None = None
+    for start in _starts(asked, since, now):
+        try:
+            with transaction.atomic():
+                found, looked = asked.answer(start), start
+        except OperationalError as error:
+            if not found or not isinstance(error.__cause__, QueryCanceled):
+                raise
+            given_up = looked
+            break
+        if len(found) > limit:
+            break
+    # The ids come from the brand's own campaigns or devices; this makes sure of it.
+    by_id = model._default_manager.filter(brand_id=brand_id).in_bulk(found[:limit])
     rows: list[Row] = [by_id[pk] for pk in found[:limit] if pk in by_id]
     last = rows[-1] if rows and len(found) > limit else None
     return Found(
         rows=rows,
-        older=None if last is None else Place(at=getattr(last, time), id=last.pk),
+        older=None if last is None else Place(at=getattr(last, _TIMES[model]), id=last.pk),
+        since=given_up,
     )
+
+
+def _campaigns(brand_id: int, campaign_id: int | None) -> list[int]:
+    mine = Campaign.objects.filter(brand_id=brand_id)
+    if campaign_id is not None:
+        mine = mine.filter(pk=campaign_id)
+    return list(mine.values_list("pk", flat=True))
+
+
+def _starts(asked: _Question, since: datetime | None, now: datetime) -> Iterator[datetime | None]:
+    """How far back to look, one try after the other.
+
+    Only what is filtered needs tries: where a campaign has no row of the kind that is asked for,
+    its scan would not stop at a page's length but at the campaign's first day.
+    """
+    if asked.equal and asked.by == "campaign_id":
+        newest = min(at for at in (now, asked.until, asked.older and asked.older.at) if at)
+        for span in _TRIES:
+            if since is None or newest - span > since:
+                yield newest - span
+    yield since
+
+
+_TRIES = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    """One look at a table: an index scan for each id, each stopping at the page's length."""
+
+    model: type[Model]
+    by: str  # the column of the index: campaign_id or device_id
+    ids: list[int]
+    campaign_id: int | None
+    equal: dict[str, str]
+    until: datetime | None
+    older: Place | None
+    limit: int
+
+    def answer(self, since: datetime | None) -> list[int]:
+        """Return the ids of the newest rows since an instant, newest first."""
+        time = _TIMES[self.model]
+        conditions = [f"{self.by} = one.id"]
+        given: list[Any] = []
+        for name, value in self.equal.items():
+            conditions.append(f"{connection.ops.quote_name(name)} = %s")
+            given.append(value)
+        for condition, bound in (
+            ("campaign_id = %s", self.campaign_id),
+            (f"{time} >= %s", since),
+            (f"{time} < %s", self.until),
+        ):
+            if bound is not None:
+                conditions.append(condition)
+                given.append(bound)
+        if self.older is not None:
+            conditions.append(f"({time}, id) < (%s, %s)")
+            given += [self.older.at, self.older.id]
+        with connection.cursor() as cursor:
+            # Names are ours, values are parameters.
+            cursor.execute(
+                f"""SELECT newest.id FROM unnest(%s::bigint[]) AS one(id)
+                    CROSS JOIN LATERAL (
+                      SELECT id, {time} FROM {self.model._meta.db_table}
+                       WHERE {" AND ".join(conditions)}
+                       ORDER BY {time} DESC, id DESC LIMIT %s) newest
+                    ORDER BY newest.{time} DESC, newest.id DESC LIMIT %s""",  # noqa: S608
+                [self.ids, *given, self.limit, self.limit],
+            )
+            return [row[0] for row in cursor.fetchall()]
 
 
 def devices_named(brand_id: int, text: str) -> list[int]:

@@ -91,6 +91,11 @@ class Delivery(models.Model):
             models.Index(fields=("device_id", "created_at"), name="deliveries_by_device"),
             models.Index(fields=("campaign_id", "created_at"), name="deliveries_by_campaign"),
             models.Index(fields=("brand_id", "person", "created_at"), name="deliveries_by_person"),
+            models.Index(  # support: what did not go out; few rows, so that sending pays nothing
+                fields=("campaign_id", "created_at"),
+                condition=Q(state__in=("failed", "expired", "suppressed", "cancelled", "parked")),
+                name="deliveries_not_sent",
+            ),
         )
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -25,6 +26,7 @@ class Page:
 
     rows: Sequence[Any]
     older: str | None = None
+    since: datetime | None = None  # looking further back than this took too long
 
 
 class BigListAdmin(BrandScopedAdmin):
@@ -88,6 +90,7 @@ class BigListAdmin(BrandScopedAdmin):
                 "newest_url": f"?{newest}" if "older" in request.GET else None,
                 "filtered": bool(newest),
                 "too_much": too_much,
+                "since": page.since,
                 "row_template": self.row_template,
                 "headings": self.headings,
                 "intro": self.intro,

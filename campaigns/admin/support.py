@@ -6,6 +6,7 @@ named actions of `notifications.admin` and `devices.admin`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -141,6 +142,10 @@ class TimelineFilters(CampaignFilters):
     until = UntilField()
 
 
+def _page(rows: Sequence[Any], found: lookup.Found[Any]) -> Page:
+    return Page(rows=rows, older=str(found.older) if found.older else None, since=found.since)
+
+
 def _equal(asked: dict[str, Any], *columns: str) -> dict[str, str]:
     return {column: asked[column] for column in columns if asked.get(column)}
 
@@ -163,6 +168,7 @@ class DeliveryDesk(DeliveryAdmin):
             equal=_equal(asked, "state"),
             older=lookup.Place.read(older) if older else None,
             limit=self.per_page,
+            now=now(),
         )
         rows = found.rows
         if query.isdecimal() and len(query) < 19 and not older:
@@ -170,7 +176,7 @@ class DeliveryDesk(DeliveryAdmin):
             rows = [*named, *(row for row in rows if row.pk != int(query))]
         for row in rows:
             row.tone = story.STATE_TONES.get(DeliveryState(row.state), "")  # type: ignore[attr-defined]
-        return Page(rows=rows, older=str(found.older) if found.older else None)
+        return _page(rows, found)
 
     def changeform_view(
         self,
@@ -253,6 +259,7 @@ class DecisionDesk(BigListAdmin):
             equal=_equal(asked, "verdict", "reason"),
             older=lookup.Place.read(older) if older else None,
             limit=self.per_page,
+            now=now(),
         )
         names = story.names_of(brand.pk, found.rows)
         rows = [
@@ -266,7 +273,7 @@ class DecisionDesk(BigListAdmin):
             }
             for row in found.rows
         ]
-        return Page(rows=rows, older=str(found.older) if found.older else None)
+        return _page(rows, found)
 
     def changeform_view(
         self,

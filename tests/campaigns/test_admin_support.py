@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.urls import reverse
 from django.utils.timezone import now
 
@@ -28,7 +29,7 @@ def world() -> World:
 
 
 def make_decision(world: World, **fields: Any) -> Decision:
-    number = Decision.objects.count() + 1000
+    number = 1_000_000 + Decision.objects.count()  # beyond the ids of real moments
     return Decision.objects.create(
         **{
             "brand_id": world.brand.pk,
@@ -54,17 +55,41 @@ def test_it_pages_through_rows_of_one_instant_without_losing_any(world: World) -
     other = make_campaign(world.brand, world.geofence, name="Other")
     for number in range(25):
         campaign = world.campaign if number % 2 else other
-        make_decision(world, decided_at=at, campaign_id=campaign.pk, moment_id=number)
+        make_decision(world, decided_at=at, campaign_id=campaign.pk)
     seen: list[int] = []
     older = None
     while True:
-        page = lookup.find(Decision, brand_id=world.brand.pk, older=older, limit=7)
+        page = lookup.find(Decision, brand_id=world.brand.pk, older=older, limit=7, now=now())
         seen += [row.pk for row in page.rows]
         if page.older is None:
             break
         older = lookup.Place.read(str(page.older))
     wanted = Decision.objects.order_by("-decided_at", "-id").values_list("pk", flat=True)
     assert seen == list(wanted)
+
+
+def test_it_finds_the_newest_of_a_kind_however_far_back(world: World) -> None:
+    """The tries of one hour, one day and one week answer as one look at everything would."""
+    ages = [timedelta(minutes=5), timedelta(hours=3), timedelta(days=3), timedelta(days=40)]
+    wanted = [make_decision(world, decided_at=now() - age, reason="held").pk for age in ages * 2]
+    for limit in (1, 3, 5, 50):
+        seen: list[int] = []
+        older = None
+        while True:
+            page = lookup.find(
+                Decision,
+                brand_id=world.brand.pk,
+                equal={"reason": "held"},
+                older=older,
+                limit=limit,
+                now=now(),
+            )
+            seen += [row.pk for row in page.rows]
+            if page.older is None:
+                break
+            older = page.older
+        assert sorted(seen) == sorted(wanted)
+        assert len(seen) == len(set(seen))
 
 
 def test_it_finds_deliveries_by_device_person_campaign_state_and_time(world: World) -> None:
@@ -136,6 +161,24 @@ def test_it_says_what_to_narrow_where_a_search_takes_too_long(
     assert "too much to search through" in answer.content.decode()
 
 
+def test_it_shows_what_it_found_before_a_search_took_too_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = lookup._Question.answer
+
+    def slow(self: lookup._Question, since: datetime | None) -> list[int]:
+        if since is None:
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL statement_timeout = 20; SELECT pg_sleep(5)")
+        return answer(self, since)
+
+    monkeypatch.setattr(lookup._Question, "answer", slow)
+    address = reverse("admin:notifications_delivery_changelist")
+    page = logged_in(world.admin).get(address, {"state": "sent"})
+    assert [row.pk for row in page.context["rows"]] == [world.delivery.pk]
+    assert "Searched back to" in page.content.decode()
+
+
 # -- stories ----------------------------------------------------------------------------------
 
 
@@ -181,7 +224,7 @@ def history(device: Device, limit: int, **wanted: Any) -> list[story.Entry]:
 def test_it_pages_a_timeline_without_losing_or_repeating_an_entry(world: World, limit: int) -> None:
     at = now() - timedelta(hours=1)
     for number in range(6):
-        make_decision(world, decided_at=at, moment_id=number)
+        make_decision(world, decided_at=at)
         make_event(world.device, world.brand, f"event-{number}", occurred_at=at)
     make_transition(world.device, world.geofence, occurred_at=at)
     found = history(world.device, limit)

@@ -83,9 +83,23 @@ def test_it_begins_the_day_at_the_brands_own_midnight() -> None:
     assert found.hours == ["00:00", "01:00"]
 
 
-def test_it_says_where_a_figure_is_estimated(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_estimates_from_runs_of_ids_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(99):
+        make_transition(world.device, world.geofence, occurred_at=now())
+    monkeypatch.setattr(dashboard, "SAMPLE_ROWS", 20)
+    monkeypatch.setattr(dashboard, "RUN_ROWS", 2)
+    found = today(world)
+    assert "entered" in found.estimated
+    assert found.entered == pytest.approx(100, rel=0.2)
+
+
+def test_it_says_where_a_sample_of_pages_was_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dashboard, "sample_share", lambda *_: 50.0)
-    assert "entered" in today(world).estimated
+    assert today(world).estimated == {"fixes", "devices"}
 
 
 def test_it_leaves_out_a_figure_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

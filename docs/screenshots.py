@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 LIMIT_BYTES = 300_000
-WIDE, NARROW = (1120, 700), (390, 780)
+WIDE, MAP, NARROW = (1120, 700), (1000, 600), (390, 780)
 PATIENCE_MS = 90_000
 # Software rendering where there is no graphics card: maps need WebGL.
 BROWSER_ARGUMENTS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -68,7 +68,7 @@ def shots(story: dict[str, Any]) -> tuple[Shot, ...]:
     """The pictures; `story` is a delivery that somebody opened."""
     live, campaign = "/admin/live/", story["campaign"]["id"]
     return (
-        Shot(name="live", path=live, ready=live_is_busy, username="support"),
+        Shot(name="live", path=live, ready=live_is_busy, username="support", size=MAP),
         Shot(name="live-phone", path=live, ready=live_is_busy, username="support", size=NARROW),
         Shot(name="today", path="/admin/", ready=settled),
         Shot(

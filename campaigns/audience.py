@@ -197,7 +197,7 @@ def _text(leaf: Tree, index: int) -> Test:
 
 def _attribute(leaf: Tree, index: int) -> Test:
     name = leaf["attribute"]
-    holds = _comparison(Op(leaf.get("op", Op.EQ)), leaf.get("value"))
+    holds = comparison(Op(leaf.get("op", Op.EQ)), leaf.get("value"))
     max_age_s, source = leaf.get("max_age_s"), leaf.get("source")
 
     def plain(subject: Subject) -> Miss | None:
@@ -221,7 +221,7 @@ def _attribute(leaf: Tree, index: int) -> Test:
     return plain if max_age_s is None and source is None else guarded
 
 
-def _comparison(op: Op, value: Any) -> Callable[[Any], bool]:
+def comparison(op: Op, value: Any) -> Callable[[Any], bool]:
     """A predicate over what is known; None stands for unknown."""
     if op in _ORDER:
         compare, kind = _ORDER[op], str if isinstance(value, str) else (int, float)
@@ -279,7 +279,7 @@ def _bucket(leaf: Tree, index: int) -> Test:
 def _behaviour(leaf: Tree, index: int, needs: set[Need]) -> Test:
     need = need_of(leaf)
     needs.add(need)
-    holds = _comparison(Op(leaf.get("op", Op.GTE)), leaf.get("value"))
+    holds = comparison(Op(leaf.get("op", Op.GTE)), leaf.get("value"))
     empty = None if need.measure is Measure.RECENCY_S else 0
 
     def test(subject: Subject) -> Miss | None:

@@ -211,7 +211,8 @@ def _stage(campaign: Campaign, raw: Mapping[str, Any], brand: BrandRules) -> Cat
     )
     if own is None:
         raise ValueError("the campaign's trigger cannot be read")
-    return catalogue.build((), {brand.id: brand}, [*others, own])
+    marks = catalogue.current().marks
+    return catalogue.build((), {brand.id: brand}, [*others, own], marks)
 
 
 # -- places and walks -------------------------------------------------------------------------
@@ -292,6 +293,11 @@ def _events(
     names = {
         one.event for entry in entries for one in entry.selectors() if one.on is TriggerOn.EVENT
     } | {need.name for entry in entries for need in entry.campaign.audience.needs if need.name}
+    names |= {
+        rule.event
+        for entry in entries
+        for rule in (entry.campaign.guards.events if entry.campaign.guards else ())
+    }
     if not names:
         return []
     with connection.cursor() as cursor:
@@ -368,6 +374,7 @@ def _report(
     happenings = list(_happenings(story, stage, _ms(since)))
     _measure(story, happenings)
     offers = Offers()
+    offers.marks = stage.marks
     counts = offers.counts[brand.id] = Counts(brand.id)
     counts.totals[("brand", brand.id)] = []
     for entry in stage.entries.values():
@@ -394,6 +401,7 @@ def _happenings(story: _Story, stage: Catalogue, since_ms: int) -> Iterator[Happ
         if candidates:
             moment = _moment(known, step.change.occurred_ms, "transition", number)
             moment.on, moment.geofence_id = TriggerOn(step.change.kind.value), place.id
+            moment.place = place
             moment.tags, moment.dwell_s = place.tags, step.change.dwell_s
             moment.visit_id, moment.entered_ms = step.change.visit_id, step.change.entered_ms
             moment.reason = step.change.reason.value
@@ -424,6 +432,7 @@ def _sequences(story: _Story, stage: Catalogue, since_ms: int) -> Iterator[Happe
                 if happening.moment.occurred_ms >= since_ms:
                     place = happening.moment.geofence_id
                     happening.place = None if place is None else story.places.known.get(place)
+                    happening.moment.place = happening.place
                     yield happening
 
 
@@ -475,7 +484,7 @@ def _moment(known: Known, at_ms: int, kind: str, key: int) -> rules.Moment:
 
 def _measure(story: _Story, happenings: Sequence[Happening]) -> None:
     """Give each subject the figures that audiences ask for, from the story so far."""
-    if not any(catalogue.needs(one.candidates) for one in happenings):
+    if not any(catalogue.needs(one.candidates, one.moment) for one in happenings):
         return
     events: dict[str, list[behaviour.PastEvent]] = defaultdict(list)
     for row in story.events:
@@ -485,7 +494,7 @@ def _measure(story: _Story, happenings: Sequence[Happening]) -> None:
     visits = _visits(story)
     for one in happenings:
         subject = one.moment.subject
-        for need in catalogue.needs(one.candidates):
+        for need in catalogue.needs(one.candidates, one.moment):
             subject.measures[need] = behaviour.measure(
                 need,
                 events.get(subject.person, ()),

@@ -101,6 +101,11 @@ class Counts:
         self._persons.setdefault(offer.person, []).append(offer)
         self._times.clear()
 
+    def made_to(self, person: str, device_id: int) -> set[tuple[int, int]]:
+        """When a person was offered something, on whichever phone, and by which campaign."""
+        offers = (*self._persons.get(person, ()), *self._devices.get(device_id, ()))
+        return {(offer.at_ms, offer.campaign_id) for offer in offers}
+
     def times(self, key: Key) -> Sequence[int]:
         """When the offers under a key were made, sorted."""
         found = self._times.get(key)

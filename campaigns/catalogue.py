@@ -19,6 +19,7 @@ from django.db import connection
 
 from campaigns import caps as capping
 from campaigns import experiments, hours, rules
+from campaigns import guards as guarding
 from campaigns.audience import compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import Tree
@@ -52,6 +53,7 @@ _MARK = "SELECT " + ", ".join(
         "campaigns_segment",
         "campaigns_controlgroup",
         "campaigns_allocation",
+        "campaigns_brandguard",
         "brands_brand",
     )
 )
@@ -70,6 +72,13 @@ _LEARNT = """
     SELECT DISTINCT ON (a.campaign_id) a.campaign_id, a.version, a.weights
       FROM campaigns_allocation a ORDER BY a.campaign_id, a.step DESC, a.id DESC
 """
+_GUARDS = "SELECT brand_id, name, rule FROM campaigns_brandguard"
+# What campaigns are called by in rules; what those offered that no longer run stands.
+_MARKS = """
+    SELECT c.id, coalesce(v.definition->>'group', ''), coalesce(v.definition->'labels', '[]')
+      FROM campaigns_campaign c JOIN campaigns_campaignversion v ON v.id = c.live_version_id
+     WHERE v.definition ?| '{group,labels}'
+"""
 _SEGMENTS = "SELECT brand_id, slug, tree FROM campaigns_segment"
 
 
@@ -84,6 +93,7 @@ class BrandRules:
     quiet: hours.Daypart | None = None
     caps: tuple[capping.Cap, ...] = ()
     segments: Mapping[str, Tree] = field(default_factory=dict)
+    guards: tuple[guarding.GuardText, ...] = ()
     control: tuple[float, str] = (0.0, "")  # share and salt of the group that gets nothing
     problem: str = ""
 
@@ -95,6 +105,7 @@ class Entry:
     campaign: rules.Campaign
     trigger: Trigger
     contents: Mapping[str, ContentText]  # by variant
+    labels: tuple[str, ...] = ()
 
     def selectors(self) -> list[Trigger | StepText]:
         """What names places or events in it."""
@@ -108,6 +119,7 @@ class Catalogue:
     mark: Mark
     brands: Mapping[int, BrandRules]
     entries: Mapping[int, Entry]  # by campaign
+    marks: Mapping[int, frozenset[str]] = field(default_factory=dict)  # see guards.marks_of
     _by: Mapping[tuple[object, ...], tuple[rules.Campaign, ...]] = field(default_factory=dict)
     _found: dict[tuple[object, ...], tuple[rules.Campaign, ...]] = field(default_factory=dict)
 
@@ -202,6 +214,7 @@ def compiled(
         quiet=brand.quiet,
         quiet_policy=definition.quiet_hours,
         caps=(*caps_of(definition.caps), *brand.caps),
+        guards=_guards(definition, brand),
         priority=definition.priority,
         group=definition.group,
         expires_after_ms=definition.expires_after_s * 1000,
@@ -217,6 +230,13 @@ def compiled(
         control=brand.control,
         problem=brand.problem,
     )
+
+
+def _guards(definition: Definition, brand: BrandRules) -> guarding.Guards | None:
+    """The campaign's rules and, unless it is a service message, its brand's."""
+    texts = (*definition.guards, *(() if definition.transactional else brand.guards))
+    data = definition.content.data if definition.content else {}
+    return guarding.compiled(texts, data) if texts else None
 
 
 def _ms(at: datetime | None) -> int | None:
@@ -239,6 +259,7 @@ def entry_of(
             campaign=campaign,
             trigger=definition.trigger or Trigger(on=TriggerOn.EVENT),
             contents=contents_of(definition),
+            labels=definition.labels,
         )
     # One broken campaign must not take the others with it, whatever is wrong with it (promise 9).
     except Exception as error:  # noqa: BLE001 - kept as the campaign's problem
@@ -258,8 +279,13 @@ def entry_of(
     return Entry(campaign=replace(broken, problem=problem), trigger=trigger, contents={})
 
 
-def build(mark: Mark, brands: Mapping[int, BrandRules], entries: Iterable[Entry]) -> Catalogue:
-    """Sort campaigns by what may set them off."""
+def build(
+    mark: Mark,
+    brands: Mapping[int, BrandRules],
+    entries: Iterable[Entry],
+    marks: Mapping[int, frozenset[str]] | None = None,
+) -> Catalogue:
+    """Sort campaigns by what may set them off; `marks` are those of campaigns past."""
     by: dict[tuple[object, ...], list[rules.Campaign]] = defaultdict(list)
     kept = {entry.campaign.id: entry for entry in entries}
     for entry in kept.values():
@@ -269,6 +295,13 @@ def build(mark: Mark, brands: Mapping[int, BrandRules], entries: Iterable[Entry]
         mark=mark,
         brands=brands,
         entries=kept,
+        marks={
+            **(marks or {}),
+            **{
+                key: guarding.marks_of(key, entry.campaign.group, entry.labels)
+                for key, entry in kept.items()
+            },
+        },
         _by={key: tuple(rules.ranked(found)) for key, found in by.items()},
     )
 
@@ -290,9 +323,14 @@ def _keys(entry: Entry) -> list[tuple[object, ...]]:
     return list(dict.fromkeys(found))
 
 
-def needs(campaigns: Iterable[rules.Campaign]) -> frozenset[Need]:
-    """Every figure about behaviour that these campaigns' audiences ask for."""
-    return frozenset(need for one in campaigns for need in one.audience.needs)
+def needs(campaigns: Iterable[rules.Campaign], moment: rules.Moment) -> set[Need]:
+    """Every figure about behaviour that these campaigns' audiences and rules ask for."""
+    found: set[Need] = set()
+    for one in campaigns:
+        found |= one.audience.needs
+        if one.guards is not None and one.guards.events:
+            found |= one.guards.needs(moment)
+    return found
 
 
 # -- rows -------------------------------------------------------------------------------------
@@ -325,6 +363,11 @@ def load(mark: Mark, *, before: Catalogue = EMPTY) -> Catalogue:
     with connection.cursor() as cursor:
         cursor.execute(_LIVE)
         rows = cursor.fetchall()
+        cursor.execute(_MARKS)
+        marks = {
+            key: guarding.marks_of(key, group, _json(labels))
+            for key, group, labels in cursor.fetchall()
+        }
         cursor.execute(_LEARNT)
         learnt = {(key, version): _json(weights) for key, version, weights in cursor.fetchall()}
     entries = []
@@ -342,7 +385,7 @@ def load(mark: Mark, *, before: Catalogue = EMPTY) -> Catalogue:
         )
         if entry is not None:
             entries.append(_with_weights(entry, learnt.get((campaign_id, version))))
-    return build(mark, brands, entries)
+    return build(mark, brands, entries, marks)
 
 
 def _with_weights(entry: Entry, weights: Mapping[str, float] | None) -> Entry:
@@ -359,6 +402,10 @@ def load_brands(brand_id: int | None = None) -> dict[int, BrandRules]:
         cursor.execute(f"{_SEGMENTS} WHERE %s::bigint IS NULL OR brand_id = %s", [brand_id] * 2)
         for owner, slug, tree in cursor.fetchall():
             segments[owner][slug] = _json(tree)
+        guards: dict[int, list[Any]] = defaultdict(list)
+        cursor.execute(f"{_GUARDS} WHERE %s::bigint IS NULL OR brand_id = %s", [brand_id] * 2)
+        for owner, name, rule in cursor.fetchall():
+            guards[owner].append(_json(rule) | {"name": name})
         cursor.execute(f"{_BRANDS} WHERE %s::bigint IS NULL OR b.id = %s", [brand_id] * 2)
         rows = cursor.fetchall()
     return {
@@ -372,19 +419,24 @@ def load_brands(brand_id: int | None = None) -> dict[int, BrandRules]:
             ),
             _json(quiet),
             _json(caps),
+            guards.get(owner, []),
         )
         for owner, name, zone, quiet, caps, *control in rows
     }
 
 
-def _brand(plain: BrandRules, quiet: Any, caps: Any) -> BrandRules:
+def _brand(plain: BrandRules, quiet: Any, caps: Any, guards: list[Any]) -> BrandRules:
     try:
         return replace(
-            plain, quiet_text=quiet or {}, quiet=quiet_of(quiet), caps=brand_caps_of(caps or [])
+            plain,
+            quiet_text=quiet or {},
+            quiet=quiet_of(quiet),
+            caps=brand_caps_of(caps or []),
+            guards=msgspec.convert(guards, tuple[guarding.GuardText, ...]),
         )
     except (msgspec.ValidationError, ValueError) as error:
-        # Without its quiet hours and caps a brand would say too much: it says nothing instead.
-        return replace(plain, problem=f"the brand's quiet hours or caps: {error}")
+        # Without its quiet hours, caps and rules a brand would say too much: it says nothing.
+        return replace(plain, problem=f"the brand's quiet hours, caps or rules: {error}")
 
 
 def _json(value: Any) -> Any:

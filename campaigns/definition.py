@@ -18,6 +18,7 @@ from msgspec import Meta, Struct, field
 
 from campaigns import caps as capping
 from campaigns import conditions, hours, sequences
+from campaigns import guards as guarding
 from notifications.push import PushOptions
 
 DEFAULT_EXPIRES_S = 3_600
@@ -178,6 +179,8 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     quiet_hours: HoursPolicy = HoursPolicy.DROP
     audience: dict[str, Any] = {}
     caps: tuple[CapText, ...] = ()
+    guards: tuple[guarding.GuardText, ...] = ()
+    labels: Annotated[tuple[ShortText, ...], Meta(max_length=20)] = ()
     priority: Annotated[int, Meta(ge=-32_768, le=32_767)] = 0
     group: Annotated[str, Meta(max_length=64)] = ""
     content: ContentText | None = None
@@ -266,6 +269,12 @@ def missing(definition: Definition, *, now: datetime) -> list[Missing]:
         found.append(
             Missing(field="variants", code="missing", message="No variant has any weight.")
         )
+    found += [
+        Missing(field=path, code="missing", message=message)
+        for path, message in guarding.lacking(
+            definition.guards, definition.content.data if definition.content else {}
+        )
+    ]
     if definition.only_while_inside and not _ends_at_a_place(definition.trigger):
         found.append(
             Missing(
@@ -445,6 +454,7 @@ def _nonsense(definition: Definition, segments: Sequence[str] | None) -> list[tu
             found.append((f"caps[{number}]", "Either `window_s` or `per`, not both."))
         if (cap.scope is capping.CapScope.TAG) is not bool(cap.tag):
             found.append((f"caps[{number}].tag", "A tag goes with the scope `tag`."))
+    found += guarding.problems(definition.guards)
     names = [variant.name for variant in definition.variants]
     if len(set(names)) < len(names):
         found.append(("variants", "Each variant needs a name of its own."))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from campaigns.definition import ContentText, Definition, HoursPolicy, InitialState, TriggerOn
-from campaigns.sentences import condition, span, when
+from campaigns.sentences import condition, guard, span, when
 
 Names = Mapping[int | str, str]
 """Names of geofences by what a trigger calls them: id or external id."""
@@ -64,6 +64,8 @@ def parts(definition: Definition, names: Names) -> dict[str, str]:
             + (f"a calendar {cap.per.value}" if cap.per else span(cap.window_s or 0))
             for cap in definition.caps
         ),
+        "Never where": "; ".join(guard(one) for one in definition.guards),
+        "Kinds of offer": ", ".join(definition.labels),
         "Title": content.title,
         "Text": content.body,
         "Opens": content.deep_link or "",

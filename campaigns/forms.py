@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
 from django.db import connection
@@ -17,7 +18,7 @@ from django.utils.text import slugify
 
 from brands.forms import CapsField, RowsWidget, SpanField
 from brands.models import Brand
-from campaigns import conditions
+from campaigns import conditions, guards
 from campaigns.definition import (
     DEFAULT_EXPIRES_S,
     DEFAULT_MAX_AGE_S,
@@ -27,7 +28,7 @@ from campaigns.definition import (
     Missing,
     TriggerOn,
 )
-from campaigns.models import Segment
+from campaigns.models import BrandGuard, Segment
 from geofences.models import Geofence
 
 INPUT = {"class": "nc-input"}
@@ -126,6 +127,14 @@ class CampaignForm(forms.Form):
     )
     audience = JsonField("conditions", empty={}, label="Who")
     caps = CapsField(scopes=CAP_SCOPES, label="How often")
+    guards = JsonField("guards", empty=[], label="Never where")
+    labels = forms.CharField(
+        required=False,
+        max_length=400,
+        label="Kinds of offer",
+        widget=forms.TextInput(INPUT | {"placeholder": "opening, shoes", "size": 24}),
+        help_text="Words that rules like the above may name, with commas between.",
+    )
     title = forms.CharField(
         required=False,
         max_length=4_000,
@@ -223,6 +232,8 @@ class CampaignForm(forms.Form):
             "quiet_hours": said["quiet_hours"] or HoursPolicy.DROP.value,
             "audience": said["audience"],
             "caps": said["caps"],
+            "guards": said["guards"],
+            "labels": [one.strip() for one in said["labels"].split(",") if one.strip()],
             "priority": said["priority"] or 0,
             "group": said["group"],
             "expires_after_s": said["expires_after"] or DEFAULT_EXPIRES_S,
@@ -319,6 +330,38 @@ class SegmentForm(forms.ModelForm):  # type: ignore[type-arg]
         return saved
 
 
+class BrandGuardForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A rule that all of a brand's campaigns keep."""
+
+    rule = JsonField("guards", empty=[], label="Never where")
+
+    class Meta:
+        model = BrandGuard
+        fields = ("name", "rule")
+        widgets = {"name": forms.TextInput(WIDE | {"placeholder": "e.g. Not after a complaint"})}
+
+    def __init__(self, *args: Any, brand: Brand, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.instance.brand = brand
+        # The widget shows a list of rules; here it is one.
+        self.initial["rule"] = [self.instance.rule] if self.instance.rule else []
+        widget = self.fields["rule"].widget
+        assert isinstance(widget, RowsWidget), "a rule is edited as a row"
+        widget.options = widget.options | suggestions(brand)["guards"] | {"single": True}
+
+    def clean_rule(self) -> dict[str, Any]:
+        """Refuse what no campaign could keep."""
+        try:
+            texts = msgspec.convert(self.cleaned_data["rule"], tuple[guards.GuardText, ...])
+        except msgspec.ValidationError as error:
+            raise ValidationError(str(error)) from error
+        found = guards.problems(texts, path="")
+        if found or len(texts) != 1:
+            raise ValidationError([text for _, text in found] or "Say what the rule is.")
+        rule: dict[str, Any] = msgspec.to_builtins(texts[0])
+        return rule
+
+
 def _free_slug(brand: Brand, name: str) -> str:
     """The name as campaigns refer to it; it stays when the name changes."""
     wanted = slugify(name)[:50] or "segment"
@@ -377,6 +420,8 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
             }
             for cap in definition.caps
         ],
+        "guards": msgspec.to_builtins(definition.guards),
+        "labels": ", ".join(definition.labels),
         "title": content.title if content else "",
         "body": content.body if content else "",
         "deep_link": (content.deep_link or "") if content else "",
@@ -434,7 +479,7 @@ def _detail(path: str, field: str | None) -> str:
         parts = path.split(".")
         return f"{parts[2]}: " if len(parts) > 2 else ""
     numbers = [int(number) + 1 for number in re.findall(r"\[(\d+)\]", path)]
-    if field in {"caps", "dayparts"} and numbers:
+    if field in {"caps", "dayparts", "guards"} and numbers:
         return f"Row {numbers[0]}: "
     if field == "audience" and numbers:
         return f"Condition {'.'.join(map(str, numbers))}: "
@@ -476,6 +521,7 @@ def suggestions(brand: Brand) -> dict[str, dict[str, Any]]:
             "tags": tags_of(brand),
         },
         "dayparts": {},
+        "guards": {"attributes": attributes, "events": events},
     }
 
 

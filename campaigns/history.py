@@ -89,6 +89,7 @@ def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -
     At most eight queries, none where nothing may be offered.
     """
     offers = Offers()
+    offers.marks = catalogue.marks
     persons: set[tuple[int, str]] = set()
     devices: dict[int, int] = {}  # and their brands
     campaigns: dict[int, rules.Campaign] = {}
@@ -109,7 +110,10 @@ def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -
     )
     _read_shared(offers, [(one, cap) for one, cap in caps if cap.is_shared], now)
     ghosts = any(one.holdout or one.control[0] for one in campaigns.values())
-    since_at = since(now, (cap for _, cap in caps))
+    asked_s = max(one.guards.longest_s if one.guards else 0 for one in campaigns.values())
+    since_at = min(
+        since(now, (cap for _, cap in caps)), now - timedelta(seconds=asked_s) - LONGEST_HOLD
+    )
     _read_offers(offers, persons, devices, since_at, catalogue, ghosts=ghosts)
     return offers
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,11 +29,14 @@ class Offers:
     def __init__(self) -> None:
         self.counts: dict[int, caps.Counts] = {}
         self.winners: dict[MomentKey, dict[str, rules.Winner]] = defaultdict(dict)
+        self.marks: Mapping[int, frozenset[str]] = {}  # see campaigns.guards.marks_of
 
     def of(self, happening: Happening) -> rules.History:
         """What restraint looks at for one moment."""
         return rules.History(
-            counts=self.counts[happening.brand.id], winners=self.winners[moment_key(happening)]
+            counts=self.counts[happening.brand.id],
+            winners=self.winners[moment_key(happening)],
+            marks=self.marks,
         )
 
 

@@ -253,6 +253,21 @@ class ControlGroup(models.Model):
         return f"{self.share:.0%} of {self.brand_id}"
 
 
+class BrandGuard(models.Model):
+    """A rule that every campaign of a brand keeps, service messages apart (campaigns.guards)."""
+
+    brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="guards")
+    name = models.CharField(max_length=80)
+    rule = models.JSONField(default=dict)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ("id",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Allocation(models.Model):
     """The shares of a campaign's variants as learnt at one time: immutable, with what from."""
 

@@ -275,6 +275,7 @@ def _transition_moment(
         local=known.local,
         geofence_id=row.geofence_id,
         tags=place.tags,
+        place=place,
         dwell_s=row.dwell_s,
         visit_id=row.visit_id,
         entered_ms=row.entered_ms,

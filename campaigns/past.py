@@ -70,7 +70,7 @@ def measure(happenings: Iterable[Happening], now_ms: int) -> None:
     subjects: dict[int, tuple[Subject, int]] = {}
     for happening in happenings:
         subject = happening.moment.subject
-        wanted = needs(happening.candidates)
+        wanted = needs(happening.candidates, happening.moment)
         if wanted:
             asked[subject.device_id] |= wanted
             subjects[subject.device_id] = (subject, happening.brand.id)

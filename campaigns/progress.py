@@ -334,7 +334,7 @@ def _place(happenings: Sequence[Happening]) -> None:
     bare = [one for one in happenings if one.place is None and one.moment.geofence_id is not None]
     found = known_places({one.moment.geofence_id or 0 for one in bare})
     for one in bare:
-        one.place = found.get(one.moment.geofence_id or 0)
+        one.place = one.moment.place = found.get(one.moment.geofence_id or 0)
 
 
 def _fired(pairs: Sequence[Pair]) -> dict[Pair, list[Fired]]:

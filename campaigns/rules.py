@@ -1,8 +1,9 @@
 """Whether a campaign speaks at a moment: the first reason against it, in a fixed order. Pure.
 
 The order is the order of `_REASONS` and then of `restrain`: what is wrong with the campaign, with
-the moment, with consent, with the person, with the hour, with a better campaign, with too much. It
-is part of the contract with support: the first reason that applies is the one that is stored.
+the moment, with consent, with the person, with what is known, with the hour, with what was said
+before, with a better campaign, with too much. It is part of the contract with support: the first
+reason that applies is the one that is stored.
 Instants are epoch milliseconds. Nothing here reads a clock, a row or a setting.
 """
 
@@ -16,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from campaigns import caps as capping
 from campaigns import experiments, hours
+from campaigns import guards as guarding
 from campaigns.audience import Audience, Subject
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
 from campaigns.sequences import Pattern
@@ -38,6 +40,9 @@ class Reason(StrEnum):
     NO_LOCATION_CONSENT = "no_location_consent"
     NO_MARKETING_CONSENT = "no_marketing_consent"
     NOT_IN_AUDIENCE = "not_in_audience"
+    CONTRADICTS_ATTRIBUTE = "contradicts_attribute"
+    CONTRADICTS_EVENT = "contradicts_event"
+    CONTRADICTS_OFFER = "contradicts_offer"
     OUTSIDE_DAYPART = "outside_daypart"
     QUIET_HOURS = "quiet_hours"
     LOST_TO_PRIORITY = "lost_to_priority"
@@ -73,6 +78,7 @@ class Campaign:
     quiet: hours.Daypart | None = None
     quiet_policy: HoursPolicy = HoursPolicy.DROP
     caps: tuple[capping.Cap, ...] = ()  # its own, then the brand's
+    guards: guarding.Guards | None = None  # its own, then the brand's
     priority: int = 0
     group: str = ""
     expires_after_ms: int = 3_600_000
@@ -112,6 +118,7 @@ class Moment:
     began_initially: bool = False  # the visit began with the arming, not with an arrival
     event: str = ""
     properties: Mapping[str, Any] = field(default_factory=dict)
+    place: guarding.Here | None = None
     # Of a sequence: what stands against it before any rule is asked, already in words.
     objection: Refusal | None = None
 
@@ -145,6 +152,8 @@ class History:
 
     counts: capping.Counts
     winners: dict[str, Winner] = field(default_factory=dict)
+    # What each campaign's offers are called by in rules (campaigns.guards.marks_of).
+    marks: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
 # Exits that nobody walked: the place, the consent or the phone's voice went away.
@@ -188,6 +197,9 @@ def _applicable(campaign: Campaign) -> Iterator[Gate]:
         needless |= {_no_marketing_consent, _quiet_hours}
     if not campaign.audience.leaves:
         needless.add(_not_in_audience)
+    asked = campaign.guards
+    needless |= set() if asked and asked.attributes else {_contradicts_attribute}
+    needless |= set() if asked and asked.events else {_contradicts_event}
     if not campaign.dayparts or campaign.outside_dayparts is HoursPolicy.HOLD:
         needless.add(_outside_daypart)
     if campaign.quiet is None or campaign.quiet_policy is HoursPolicy.HOLD:
@@ -196,7 +208,13 @@ def _applicable(campaign: Campaign) -> Iterator[Gate]:
 
 
 def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
-    """The verdict once the gates are passed: a better campaign, too many offers, or go."""
+    """The verdict once the gates are passed: said otherwise, a better one, too many, or go."""
+    due_ms = _due_ms(campaign, moment)
+    if campaign.guards is not None and campaign.guards.offers:
+        made = history.counts.made_to(moment.subject.person, moment.subject.device_id)
+        told = guarding.against_offer(campaign.guards, made, history.marks, at_ms=due_ms)
+        if told is not None:
+            return Decision(False, Reason.CONTRADICTS_OFFER, told)
     beaten = None if campaign.transactional else history.winners.get(campaign.group)
     if beaten is not None:
         return Decision(
@@ -209,7 +227,6 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
                 "priority": campaign.priority,
             },
         )
-    due_ms = _due_ms(campaign, moment)
     offer = offer_of(campaign, moment, due_ms)
     if campaign.caps and not campaign.transactional:
         full = capping.reached(campaign.caps, offer, history.counts, moment.tz)
@@ -349,6 +366,25 @@ def _not_in_audience(campaign: Campaign, moment: Moment) -> Trace | None:
     return {"path": leaf.path, "wanted": dict(leaf.condition), "seen": _short(miss.seen)}
 
 
+def _contradicts_attribute(campaign: Campaign, moment: Moment) -> Trace | None:
+    assert campaign.guards is not None
+    return _shortened(guarding.against_attribute(campaign.guards, moment))
+
+
+def _contradicts_event(campaign: Campaign, moment: Moment) -> Trace | None:
+    assert campaign.guards is not None
+    return _shortened(guarding.against_event(campaign.guards, moment))
+
+
+def _shortened(trace: Trace | None) -> Trace | None:
+    return trace and {
+        name: {key: _short(one) for key, one in value.items()}
+        if isinstance(value, dict)
+        else _short(value)
+        for name, value in trace.items()
+    }
+
+
 def _outside_daypart(campaign: Campaign, moment: Moment) -> Trace | None:
     if hours.is_open(moment.local.weekday, moment.local.minute, campaign.dayparts):
         return None
@@ -374,6 +410,8 @@ _REASONS: dict[Gate, Reason] = {
     _no_location_consent: Reason.NO_LOCATION_CONSENT,
     _no_marketing_consent: Reason.NO_MARKETING_CONSENT,
     _not_in_audience: Reason.NOT_IN_AUDIENCE,
+    _contradicts_attribute: Reason.CONTRADICTS_ATTRIBUTE,
+    _contradicts_event: Reason.CONTRADICTS_EVENT,
     _outside_daypart: Reason.OUTSIDE_DAYPART,
     _quiet_hours: Reason.QUIET_HOURS,
 }

@@ -20,6 +20,7 @@ from campaigns.definition import (
     TriggerOn,
     weekday,
 )
+from campaigns.guards import GuardText
 
 _SPANS = ((604_800, "week"), (86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _OPS = {
@@ -55,6 +56,7 @@ def sentence(definition: Definition, names: Mapping[int | str, str] | None = Non
         _who(definition.audience),
         _what(definition),
         _caps(definition.caps),
+        _never(definition.guards),
         *_asides(definition),
     ]
     said = ", ".join(part for part in parts if part)
@@ -227,6 +229,42 @@ def _caps(caps: Sequence[CapText]) -> str:
             often = "ever" if cap.window_s is None else f"in any {span(cap.window_s)}"
         said.append(f"{cap.limit} {whom} {often}")
     return f"at most {_both(said)}" if said else ""
+
+
+def _never(guards: Sequence[GuardText]) -> str:
+    return f"never where {_either([guard(one) for one in guards])}" if guards else ""
+
+
+def guard(rule: GuardText) -> str:
+    """What a rule of relevance refuses, in words that follow “never where”."""
+    within = f" in the last {span(rule.within_s)}" if rule.within_s else ""
+    if rule.event is not None:
+        where = [f"{key} {value}" for key, value in rule.where.items()]
+        where += [f"the same {key} as {_referred(path)}" for key, path in rule.same.items()]
+        times = f" {rule.times} times" if rule.times > 1 else ""
+        with_ = f" with {_both(where)}" if where else ""
+        return f"“{rule.event}” was reported{with_}{times}{within}"
+    if rule.offer is not None:
+        kind, _, what = rule.offer.mark.partition(":")
+        return f"an offer of {_OFFERS[kind]} “{what}” was made{within}"
+    wanted = _referred(rule.against) if rule.against else _value({"value": rule.value})
+    said = f"it is known otherwise than that {rule.attribute} {_OPS[rule.op.value]} {wanted}"
+    said = said.rstrip()
+    if rule.source is not None:
+        said += f" (from {rule.source})"
+    return said + (f" (at most {span(rule.max_age_s)} old)" if rule.max_age_s else "")
+
+
+_OFFERS = {"campaign": "campaign", "group": "the group", "label": "the kind"}
+
+
+def _referred(path: str) -> str:
+    """What a reference stands for: `place.metadata.city` → the place’s city."""
+    of, _, rest = path.partition(".")
+    name = rest.removeprefix("metadata.").replace("_", " ")
+    if rest.startswith("tags."):
+        name = f"tags in “{rest.removeprefix('tags.')}”"
+    return f"the {of}’s {name}"
 
 
 def _asides(definition: Definition) -> list[str]:

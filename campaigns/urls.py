@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from rest_framework.routers import SimpleRouter
 
+from campaigns.api.brand_guards import BrandGuardViewSet
 from campaigns.api.campaigns import CampaignViewSet, SegmentViewSet
 from campaigns.api.histories import DecisionViewSet, DeliveryViewSet, TransitionViewSet
 
 router = SimpleRouter(trailing_slash=False)
 router.register("campaigns", CampaignViewSet)
 router.register("segments", SegmentViewSet)
+router.register("guards", BrandGuardViewSet)
 router.register("transitions", TransitionViewSet)
 router.register("decisions", DecisionViewSet)
 router.register("deliveries", DeliveryViewSet)

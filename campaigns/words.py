@@ -67,6 +67,24 @@ _WORDS: dict[Reason, tuple[str, str]] = {
         "Not in the audience: {path} wants {wanted}, seen was {seen}.",
         "Hors de l’audience : {path} demande {wanted}, la valeur vue était {seen}.",
     ),
+    Reason.CONTRADICTS_ATTRIBUTE: (
+        (
+            "It contradicts what is known: {attribute} is {seen} (told by {source}, {age} ago), "
+            "the offer supposes that it {op} {wanted}."
+        ),
+        (
+            "Cela contredit ce que l’on sait : {attribute} vaut {seen} (dit par {source} il y a "
+            "{age}), l’offre suppose que cela {op} {wanted}."
+        ),
+    ),
+    Reason.CONTRADICTS_EVENT: (
+        "“{event}” was reported {ago} ago; the offer is not for whoever did so within {within}.",
+        "« {event} » a été signalé il y a {ago} ; l’offre n’est pas pour qui l’a fait en {within}.",
+    ),
+    Reason.CONTRADICTS_OFFER: (
+        "An offer of {kind} “{offer}” was made at {at}; nothing like this before {next_at}.",
+        "Une offre de {kind} « {offer} » a été faite {at} ; pas avant {next_at}.",
+    ),
     Reason.OUTSIDE_DAYPART: (
         "Outside the campaign’s hours: it was {local} on the device’s clock; next at {next_at}.",
         (
@@ -115,6 +133,44 @@ _SCOPES_FR = {
 }
 
 
+_EVER = {"en": "any time", "fr": "n’importe quand"}
+_UNITS = (
+    (86_400, ("day", "days"), ("jour", "jours")),
+    (3_600, ("hour", "hours"), ("heure", "heures")),
+    (60, ("minute", "minutes"), ("minute", "minutes")),
+    (1, ("second", "seconds"), ("seconde", "secondes")),
+)
+_OPS = {
+    "eq": ("is", "est"),
+    "ne": ("is not", "n’est pas"),
+    "in": ("is one of", "est parmi"),
+    "not_in": ("is none of", "n’est pas parmi"),
+    "gt": ("is over", "dépasse"),
+    "gte": ("is at least", "est au moins"),
+    "lt": ("is under", "est sous"),
+    "lte": ("is at most", "est au plus"),
+    "contains": ("contains", "contient"),
+    "starts_with": ("starts with", "commence par"),
+    "missing": ("is unknown", "est inconnu"),
+}
+_BY = {
+    "campaign": ("campaign", "la campagne"),
+    "group": ("the group", "le groupe"),
+    "label": ("the kind", "la sorte"),
+}
+
+
+def _span(seconds: Any, language: str) -> str:
+    """Seconds in the largest unit that they fill twice, or evenly."""
+    if not isinstance(seconds, int | float):
+        return _UNKNOWN[language]
+    for length, *names in _UNITS:
+        count = round(seconds / length)
+        if seconds >= 2 * length or (seconds >= length and seconds % length == 0) or length == 1:
+            return f"{count} {names[LANGUAGES.index(language)][count != 1]}"
+    return str(seconds)
+
+
 def label(reason: str) -> str:
     """A reason as a short label: `cap_reached` → `Cap reached`."""
     return reason.replace("_", " ").capitalize()
@@ -135,9 +191,14 @@ class _Values(dict[str, str]):
 
     def __init__(self, trace: Mapping[str, Any], language: str) -> None:
         super().__init__({key: _word(key, value, language) for key, value in trace.items()})
+        self.seconds = {key: one for key, one in trace.items() if key.endswith("_s")}
         self.language = language
 
     def __missing__(self, key: str) -> str:
+        if f"{key}_s" in self:  # {age} is age_s as people say it
+            return _span(self.seconds[f"{key}_s"], self.language)
+        if key == "within":
+            return _EVER[self.language]
         if key == "next_at":
             return _NEVER[self.language]
         if key in {"starts_at", "ends_at"}:
@@ -152,6 +213,10 @@ def _word(key: str, value: Any, language: str) -> str:
         if isinstance(value, int):
             return datetime.fromtimestamp(value / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
         return str(value)
+    if key == "op":
+        return _OPS.get(str(value), (str(value),) * 2)[LANGUAGES.index(language)]
+    if key == "kind" and str(value) in _BY:
+        return _BY[str(value)][LANGUAGES.index(language)]
     if key == "scope" and language == "fr":
         return _SCOPES_FR.get(str(value), str(value))
     if isinstance(value, Mapping):

@@ -30,6 +30,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Campaigns", "campaign", "campaigns.campaign"),
             ("Geofences", "share_location", "geofences.geofence"),
             ("Segments", "groups", "campaigns.segment"),
+            ("Relevance", "verified", "campaigns.brandguard"),
         ),
     ),
     (

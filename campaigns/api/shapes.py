@@ -7,8 +7,9 @@ from typing import Any
 from rest_framework import serializers
 
 from campaigns.caps import CapScope, Period
+from campaigns.conditions import Op
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
-from campaigns.models import Backtest, CampaignState, CampaignVersion
+from campaigns.models import Backtest, BrandGuard, CampaignState, CampaignVersion
 
 _HOLD_OR_DROP = f"{HoursPolicy.HOLD} or {HoursPolicy.DROP}: what becomes of an offer then."
 
@@ -62,6 +63,50 @@ class CapShape(serializers.Serializer[Any]):
     tag = serializers.CharField(required=False)
 
 
+class GuardOfferShape(serializers.Serializer[Any]):
+    campaign = serializers.IntegerField(required=False)
+    group = serializers.CharField(required=False)
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # `label` is a property of every serializer.
+        return {**super().get_fields(), "label": serializers.CharField(required=False)}
+
+
+class GuardShape(serializers.Serializer[Any]):
+    """A rule of relevance: about an attribute, an event or an offer (campaigns.guards)."""
+
+    name = serializers.CharField(required=False, help_text="As decisions call it.")
+    attribute = serializers.CharField(required=False, help_text="The offer supposes this of it:")
+    op = serializers.ChoiceField(choices=[one.value for one in Op], required=False)
+    value = serializers.JSONField(required=False)
+    against = serializers.CharField(
+        required=False, help_text="Instead of `value`: place.metadata.city, offer.city, …"
+    )
+    max_age_s = serializers.IntegerField(required=False, help_text="What is older is not known.")
+    event = serializers.CharField(required=False, help_text="Not where this happened …")
+    where = serializers.DictField(required=False)
+    same = serializers.DictField(
+        child=serializers.CharField(), required=False, help_text="{property: reference}"
+    )
+    times = serializers.IntegerField(required=False, min_value=1)
+    offer = GuardOfferShape(required=False, help_text="Not where such an offer was made …")
+    within_s = serializers.IntegerField(required=False, help_text="… within so long.")
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # `source` is a property of every serializer.
+        said_by = serializers.CharField(required=False, help_text="Only what this source said.")
+        return {**super().get_fields(), "source": said_by}
+
+
+class BrandGuardShape(serializers.ModelSerializer[BrandGuard]):
+    rule = GuardShape()
+
+    class Meta:
+        model = BrandGuard
+        fields = ("id", "brand", "name", "rule", "updated_at")
+        read_only_fields = ("id", "brand", "updated_at")
+
+
 class ContentShape(serializers.Serializer[Any]):
     title = serializers.CharField(required=False)
     body = serializers.CharField(required=False)
@@ -108,6 +153,10 @@ class DefinitionShape(serializers.Serializer[Any]):
     quiet_hours = serializers.CharField(required=False, help_text=_HOLD_OR_DROP)
     audience = serializers.DictField(required=False, help_text="A condition tree.")
     caps = CapShape(many=True, required=False)
+    guards = GuardShape(many=True, required=False)
+    labels = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Kinds that `guards` may name."
+    )
     priority = serializers.IntegerField(required=False)
     group = serializers.CharField(required=False, help_text="One campaign wins in each group.")
     content = ContentShape(required=False)

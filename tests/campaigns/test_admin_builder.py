@@ -25,6 +25,14 @@ pytestmark = pytest.mark.django_db
 
 RICH: list[dict[str, Any]] = [
     {},
+    {
+        "guards": [
+            {"attribute": "city", "against": "place.metadata.city", "source": "crm"},
+            {"name": "Has some", "event": "purchase", "same": {"sku": "offer.sku"}, "within_s": 60},
+            {"offer": {"label": "shoes"}, "within_s": 3600},
+        ],
+        "labels": ["shoes", "spring"],
+    },
     {"trigger": {"on": "entered", "tags": ["shop", "café"]}},
     {"trigger": {"on": "dwelled", "geofences": [7, "ext-1"], "dwell_s": 90}},
     {"trigger": {"on": "exited", "geofences": ["a"], "tags": ["b"]}},

@@ -18,7 +18,7 @@ from django.utils.timezone import now
 
 from brands.models import KeyKind, Membership, Role
 from campaigns.evaluation import evaluate_once
-from campaigns.models import Decision, Segment
+from campaigns.models import BrandGuard, Decision, Segment
 from devices.models import Device, Profile, Transition
 from notifications.models import Delivery
 from tests.campaigns.rows import make_transition
@@ -45,10 +45,12 @@ def rows(shop: Shop) -> dict[str, Any]:
     evaluate_once(now=now())
     Delivery.objects.update(campaign_name=SECRET)
     segment = Segment.objects.create(brand=shop.brand, name=SECRET, slug=SECRET, tree={})
+    guard = BrandGuard.objects.create(brand=shop.brand, name=SECRET, rule={"event": SECRET})
     return {
         "geofences": shop.place,
         "campaigns": shop.campaign,
         "segments": segment,
+        "guards": guard,
         "transitions": Transition.objects.get(),
         "decisions": Decision.objects.get(),
         "deliveries": Delivery.objects.get(),
@@ -133,7 +135,14 @@ def test_it_shows_staff_only_their_own_brand_on_every_admin_page(
             looked_at.add(model._meta.model_name)
             opened = client.get(reverse(f"admin:{label}_change", args=[row.pk]), follow=True)
             assert SECRET not in opened.content.decode(), (label, row.pk)
-    assert looked_at == {"geofence", "campaign", "segment", "delivery", "device"}
+    assert looked_at == {
+        "geofence",
+        "campaign",
+        "segment",
+        "brandguard",
+        "delivery",
+        "device",
+    }
 
 
 def _is_of_first_brand(row: Any) -> bool:

@@ -1,0 +1,88 @@
+"""The rules of relevance that every campaign of a brand keeps: a list in words, and a form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from unfold.decorators import display
+
+from brands.admin import BrandScopedAdmin
+from brands.desk import current_brand
+from brands.models import Role
+from brands.templatetags.nearcast import when
+from campaigns import sentences
+from campaigns.forms import BrandGuardForm
+from campaigns.guards import GuardText
+from campaigns.models import BrandGuard
+
+
+@admin.register(BrandGuard)
+class BrandGuardAdmin(BrandScopedAdmin):
+    """What no campaign of a brand may say to whom."""
+
+    list_display = ("name", "in_words", "changed")
+    search_fields = ("name",)
+    empty_title = "No rule for all campaigns yet"
+    empty_text = (
+        "A rule of relevance keeps every campaign from contradicting what is known: "
+        "no offer to somebody who complained an hour ago, none of shoes to who has just bought "
+        "some. Service messages are exempt."
+    )
+
+    @display(description="last change", ordering="updated_at")
+    def changed(self, row: BrandGuard) -> str:
+        return when(row.updated_at)
+
+    @display(description="no offer where")
+    def in_words(self, row: BrandGuard) -> str:
+        try:
+            return sentences.guard(msgspec.convert(row.rule, GuardText))
+        except msgspec.ValidationError as error:
+            return f"It cannot be read: {error}"
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        return {}
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        guard: BrandGuard | None = None
+        if object_id is not None:
+            found = self.object_or_redirect(request, object_id)
+            if isinstance(found, HttpResponseRedirect):
+                return found
+            guard = found
+        brand = guard.brand if guard else current_brand(request)
+        may_edit = self.allows(request, Role.MARKETER, guard)
+        if brand is None or not self.has_view_permission(request, guard):
+            raise PermissionDenied
+        if not may_edit and (guard is None or request.method == "POST"):
+            raise PermissionDenied
+        form = BrandGuardForm(request.POST or None, instance=guard or BrandGuard(), brand=brand)
+        if request.method == "POST" and form.is_valid():
+            saved = form.save()
+            messages.success(request, f"“{saved.name}” saved; every campaign keeps it at once.")
+            return redirect("admin:campaigns_brandguard_changelist")
+        return TemplateResponse(
+            request,
+            "admin/campaigns/brandguard/form.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": guard,
+                "title": guard.name if guard else "New rule",
+                "form": form,
+                "may_edit": may_edit,
+                "deletable": guard is not None and self.has_delete_permission(request, guard),
+            },
+        )

@@ -87,7 +87,11 @@ def _measure(count: int) -> list[tuple[str, float, str]]:
 
     brand_id = _people()
     found: list[tuple[str, float, str]] = []
-    for case, make in (("mixed verdicts", _mixed), ("all pass, one wins", _all_pass)):
+    for case, make in (
+        ("mixed verdicts", _mixed),
+        ("all pass, one wins", _all_pass),
+        ("all pass under budgets, one wins", _budgeted),
+    ):
         _campaigns(brand_id, make)
         _transitions(brand_id, count)
         with connection.cursor() as cursor:
@@ -213,6 +217,20 @@ def _all_pass(number: int) -> dict[str, Any]:
             {"limit": 1_000, "window_s": 604_800, "scope": "person"},
         ],
         "dayparts": [{"from": "00:00", "to": "24:00"}],
+    }
+
+
+def _budgeted(number: int) -> dict[str, Any]:
+    return {
+        **_all_pass(number),
+        "budget": {
+            "total": {"sends": 10_000_000, "money": 10**9},
+            "per_day": {"sends": 20_000_000},
+            "per_place": {"sends": 100_000},
+            "cost": 10,
+            "currency": "EUR",
+            "even": True,
+        },
     }
 
 

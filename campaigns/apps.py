@@ -12,10 +12,14 @@ class CampaignsConfig(AppConfig):
 
     def ready(self) -> None:
         """Say what this app holds about a device, and look at offers before they are sent."""
+        from campaigns import spending
         from campaigns.personal import HOLDINGS
         from campaigns.standing import still_live
         from devices.holdings import hold
         from notifications.delivering import add_gate
+        from notifications.outbox import on_unsent
 
         hold(*HOLDINGS)
         add_gate(still_live)
+        add_gate(spending.still_paid)
+        on_unsent(spending.give_back)

@@ -82,6 +82,7 @@ class Report(msgspec.Struct, kw_only=True):
     offers: int = 0
     devices_reached: int = 0
     considered: int = 0
+    money: int = 0  # minor units of its budget's currency
     per_day: dict[str, int] = {}
     refusals: dict[str, int] = {}
     places: list[PlaceReport] = []
@@ -551,6 +552,7 @@ def _counted(story: _Story, verdicts: Verdicts, campaign_id: int, tz: ZoneInfo) 
         offers=len(sends),
         devices_reached=len({send.happening.moment.subject.device_id for send in sends}),
         considered=len(sends) + refused.total(),
+        money=sum(send.charge.money for send in sends if send.charge is not None),
         per_day=dict(sorted(days.items())),
         refusals=dict(refused.most_common()),
         places=places,
@@ -562,6 +564,7 @@ def _difference(draft: Report, live: Report) -> dict[str, int]:
     found = {
         "offers": draft.offers - live.offers,
         "devices_reached": draft.devices_reached - live.devices_reached,
+        "money": draft.money - live.money,
     }
     for reason in sorted({*draft.refusals, *live.refusals}):
         found[reason] = draft.refusals.get(reason, 0) - live.refusals.get(reason, 0)

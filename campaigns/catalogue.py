@@ -11,7 +11,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -30,10 +29,12 @@ from campaigns.definition import (
     Trigger,
     TriggerOn,
     brand_caps_of,
+    budget_of,
     caps_of,
     contents_of,
     dayparts_of,
     decode,
+    ms_of,
     pattern_of,
     quiet_of,
     selectors,
@@ -207,8 +208,8 @@ def compiled(
         event=trigger.event or "",
         where=tuple(trigger.where.items()),
         pattern=pattern_of(trigger) if trigger.on is TriggerOn.SEQUENCE else None,
-        starts_ms=_ms(definition.starts_at),
-        ends_ms=_ms(definition.ends_at),
+        starts_ms=ms_of(definition.starts_at),
+        ends_ms=ms_of(definition.ends_at),
         dayparts=dayparts_of(definition.dayparts),
         outside_dayparts=definition.outside_dayparts,
         quiet=brand.quiet,
@@ -226,6 +227,7 @@ def compiled(
             [variant.name for variant in definition.variants],
             {variant.name: variant.weight for variant in definition.variants},
         ),
+        budget=budget_of(definition, timezone=brand.timezone, quiet=brand.quiet),
         holdout=definition.holdout,
         control=brand.control,
         problem=brand.problem,
@@ -237,10 +239,6 @@ def _guards(definition: Definition, brand: BrandRules) -> guarding.Guards | None
     texts = (*definition.guards, *(() if definition.transactional else brand.guards))
     data = definition.content.data if definition.content else {}
     return guarding.compiled(texts, data) if texts else None
-
-
-def _ms(at: datetime | None) -> int | None:
-    return None if at is None else round(at.timestamp() * 1000)
 
 
 def entry_of(

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from campaigns import budgets, conditions, hours, sequences
 from campaigns import caps as capping
-from campaigns import conditions, hours, sequences
 from campaigns import guards as guarding
 from notifications.push import PushOptions
 
@@ -193,6 +193,7 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     holdout: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
     goal: Goal | None = None
     optimise: Optimise | None = None
+    budget: budgets.BudgetText | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +276,13 @@ def missing(definition: Definition, *, now: datetime) -> list[Missing]:
             definition.guards, definition.content.data if definition.content else {}
         )
     ]
+    if definition.budget is not None:
+        found += [
+            Missing(field=field, code=code, message=message)
+            for field, code, message in budgets.lacks(
+                definition.budget, starts_ms=ms_of(starts), ends_ms=ms_of(ends)
+            )
+        ]
     if definition.only_while_inside and not _ends_at_a_place(definition.trigger):
         found.append(
             Missing(
@@ -460,6 +468,8 @@ def _nonsense(definition: Definition, segments: Sequence[str] | None) -> list[tu
         found.append(("variants", "Each variant needs a name of its own."))
     if definition.goal is not None and not _says_one_thing(definition.goal):
         found.append(("goal", "A goal is one of: event; geofences or tags; feedback."))
+    if definition.budget is not None and (problem := budgets.nonsense(definition.budget)):
+        found.append(("budget.timezone", problem))
     known = conditions.segments_in(definition.audience) if segments is None else segments
     found += conditions.problems(definition.audience, known_segments=known)
     return found
@@ -517,6 +527,31 @@ def quiet_of(raw: Mapping[str, Any]) -> hours.Daypart | None:
         return None
     text = msgspec.convert(raw, DaypartText)
     return None if text.start == text.end else dayparts_of((text,))[0]
+
+
+def ms_of(at: datetime | None) -> int | None:
+    """An instant as epoch milliseconds."""
+    return None if at is None else round(at.timestamp() * 1000)
+
+
+def budget_of(
+    definition: Definition, *, timezone: str, quiet: hours.Daypart | None
+) -> budgets.Budget | None:
+    """A campaign's budget; it is spread over the hours in which the campaign may speak."""
+    text = definition.budget
+    if text is None:
+        return None
+    return budgets.Budget(
+        limits=budgets.limits_of(text),
+        cost=text.cost,
+        currency=text.currency,
+        tz=hours.zone(text.timezone, timezone),
+        even=text.even,
+        starts_ms=ms_of(definition.starts_at),
+        ends_ms=ms_of(definition.ends_at),
+        dayparts=dayparts_of(definition.dayparts),
+        quiet=None if definition.transactional else quiet,
+    )
 
 
 def caps_of(texts: Sequence[CapText], *, of_brand: bool = False) -> tuple[capping.Cap, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from campaigns.budgets import in_words
 from campaigns.definition import ContentText, Definition, HoursPolicy, InitialState, TriggerOn
 from campaigns.sentences import condition, guard, span, when
 
@@ -66,6 +67,7 @@ def parts(definition: Definition, names: Names) -> dict[str, str]:
         ),
         "Never where": "; ".join(guard(one) for one in definition.guards),
         "Kinds of offer": ", ".join(definition.labels),
+        "Budget": in_words(definition.budget) if definition.budget else "",
         "Title": content.title,
         "Text": content.body,
         "Opens": content.deep_link or "",

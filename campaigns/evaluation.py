@@ -12,6 +12,7 @@ import logging
 import select
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,9 +21,9 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from campaigns import catalogue as catalogues
-from campaigns import history, moments, past, progress, rules
+from campaigns import history, moments, past, progress, rules, spending
 from campaigns.catalogue import Catalogue
-from campaigns.judging import Read, Send, Verdicts, judge
+from campaigns.judging import Offers, Pair, Read, Send, Verdicts, judge
 from campaigns.moments import Batch, Happening
 from notifications.outbox import NewDelivery, enqueue
 
@@ -126,7 +127,13 @@ def _park(held: Batch, error: Exception, now: datetime) -> int:
 
 def _reader(current: Catalogue, now: datetime) -> Read:
     """The offers that count, read under the locks that make caps exact."""
-    return lambda likely: history.lock_and_read(likely, current, now)
+
+    def read(likely: Sequence[Pair]) -> Offers:
+        offers = history.lock_and_read(likely, current, now)
+        spending.lock_and_read(offers, [campaign for _, campaign in likely], now)
+        return offers
+
+    return read
 
 
 # -- apply ------------------------------------------------------------------------------------
@@ -146,7 +153,8 @@ def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
             ]
             with cursor.copy(_COPY_WITH_ID) as copy:
                 copy.write("".join(lines).encode())
-            enqueue([_delivery(send, key) for key, send in numbered])
+            made = enqueue([_delivery(send, key) for key, send in numbered])
+            spending.charge(list(zip(made, verdicts.sends, strict=True)))
         if verdicts.refusals:
             lines = [
                 _line(happening.moment, campaign, decision, at)

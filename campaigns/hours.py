@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -123,12 +124,44 @@ def _allowed(
     return is_open(weekday, minute, dayparts) and not is_quiet(weekday, minute, quiet)
 
 
+def open_spans_ms(
+    start_ms: int,
+    end_ms: int,
+    tz: ZoneInfo,
+    *,
+    dayparts: tuple[Daypart, ...],
+    quiet: Daypart | None,
+) -> list[tuple[int, int]]:
+    """The spans within [start, end) that are in a daypart and not in quiet time, in order."""
+    if start_ms >= end_ms:
+        return []
+    if not dayparts and quiet is None:
+        return [(start_ms, end_ms)]
+    days = (end_ms - start_ms) // (24 * _HOUR_MS) + 3
+    edges = {0}
+    for part in (*dayparts, *((quiet,) if quiet else ())):
+        edges |= {part.start_min % DAY_MINUTES, part.end_min % DAY_MINUTES}
+    cuts = {
+        at for at in _edges_ms(start_ms, tz, sorted(edges), days=days) if start_ms < at < end_ms
+    }
+    found: list[tuple[int, int]] = []
+    for since_ms, until_ms in pairwise([start_ms, *sorted(cuts), end_ms]):
+        if not _allowed(since_ms, tz, dayparts, quiet):
+            continue
+        if found and found[-1][1] == since_ms:
+            found[-1] = (found[-1][0], until_ms)
+        else:
+            found.append((since_ms, until_ms))
+    return found
+
+
 @lru_cache(maxsize=65_536)
 def local_date(at_ms: int, tz: ZoneInfo) -> date:
     """The date on the wall."""
     return _wall(at_ms, tz).date()
 
 
+@lru_cache(maxsize=4_096)
 def first_instant_ms(day: date, tz: ZoneInfo) -> int:
     """When a local date begins: midnight, or where the clock skips it, the first instant after."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=tz)
@@ -146,10 +179,12 @@ def _epoch_ms(at: datetime) -> int:
     return int(at.astimezone(UTC).timestamp()) * 1000
 
 
-def _edges_ms(at_ms: int, tz: ZoneInfo, edges_min: Sequence[int]) -> Iterator[int]:
-    """Every instant within the horizon at which the wall clock shows an edge, or jumps."""
+def _edges_ms(
+    at_ms: int, tz: ZoneInfo, edges_min: Sequence[int], *, days: int = HORIZON_DAYS
+) -> Iterator[int]:
+    """Every instant within so many days at which the wall clock shows an edge, or jumps."""
     today = _wall(at_ms, tz).date()
-    for offset in range(-1, HORIZON_DAYS):
+    for offset in range(-1, days):
         day = today + timedelta(days=offset)
         for edge in edges_min:
             for fold in (0, 1):
@@ -158,7 +193,7 @@ def _edges_ms(at_ms: int, tz: ZoneInfo, edges_min: Sequence[int]) -> Iterator[in
                         day.year, day.month, day.day, edge // 60, edge % 60, tzinfo=tz, fold=fold
                     )
                 )
-    yield from _jumps_ms(at_ms, at_ms + HORIZON_DAYS * 24 * _HOUR_MS, tz)
+    yield from _jumps_ms(at_ms, at_ms + days * 24 * _HOUR_MS, tz)
 
 
 def _jumps_ms(start_ms: int, end_ms: int, tz: ZoneInfo) -> Iterator[int]:

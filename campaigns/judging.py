@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from campaigns import caps, places, rules
+from campaigns import budgets, caps, places, rules
 from campaigns.catalogue import Catalogue
 from campaigns.content import ContentError, Scene, render
 from campaigns.moments import Happening
@@ -30,6 +30,7 @@ class Offers:
         self.counts: dict[int, caps.Counts] = {}
         self.winners: dict[MomentKey, dict[str, rules.Winner]] = defaultdict(dict)
         self.marks: Mapping[int, frozenset[str]] = {}  # see campaigns.guards.marks_of
+        self.purses: dict[int, budgets.Purse] = defaultdict(budgets.Purse)  # by campaign
 
     def of(self, happening: Happening) -> rules.History:
         """What restraint looks at for one moment."""
@@ -37,6 +38,7 @@ class Offers:
             counts=self.counts[happening.brand.id],
             winners=self.winners[moment_key(happening)],
             marks=self.marks,
+            purses=self.purses,
         )
 
 
@@ -60,6 +62,7 @@ class Send:
     decision: rules.Decision
     content: dict[str, Any]
     variant: str = ""
+    charge: budgets.Charge | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,6 +153,7 @@ def _restrain(
             decision=decision,
             content=content,
             variant=variant,
+            charge=rules.charge(campaign, moment, past, decision.due_ms),
         )
     )
 

@@ -290,3 +290,46 @@ class Allocation(models.Model):
 
     def __str__(self) -> str:
         return f"step {self.step} of campaign {self.campaign_id}"
+
+
+class Spend(models.Model):
+    """What a campaign has given away: in all, on a day, at a place, or at a place on a day."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="spends")
+    day = models.DateField(null=True)  # on the budget's calendar; null: ever
+    geofence_id = models.BigIntegerField(null=True)  # null: everywhere
+    sends = models.BigIntegerField(default=0)
+    money = models.BigIntegerField(default=0)  # minor units
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("campaign", "day", "geofence_id"),
+                name="one_sum_of_each_spend",
+                nulls_distinct=False,
+            ),
+            models.CheckConstraint(
+                condition=models.Q(sends__gte=0, money__gte=0), name="spend_is_not_negative"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.sends} of campaign {self.campaign_id}"
+
+
+class Charge(models.Model):
+    """What one delivery took from its campaign's budget; given back where it is never sent."""
+
+    delivery_id = models.BigIntegerField(primary_key=True)
+    campaign_id = models.BigIntegerField()
+    geofence_id = models.BigIntegerField(null=True)
+    day = models.DateField()
+    money = models.BigIntegerField()
+    returned = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ("delivery_id",)
+
+    def __str__(self) -> str:
+        return f"charge of delivery {self.delivery_id}"

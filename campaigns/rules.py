@@ -9,14 +9,15 @@ Instants are epoch milliseconds. Nothing here reads a clock, a row or a setting.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from campaigns import budgets, experiments, hours
 from campaigns import caps as capping
-from campaigns import experiments, hours
 from campaigns import guards as guarding
 from campaigns.audience import Audience, Subject
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
@@ -47,6 +48,8 @@ class Reason(StrEnum):
     QUIET_HOURS = "quiet_hours"
     LOST_TO_PRIORITY = "lost_to_priority"
     CAP_REACHED = "cap_reached"
+    BUDGET_SPENT = "budget_spent"
+    PACED = "paced"
     CONTENT_ERROR = "content_error"
     HELD_OUT = "held_out"
 
@@ -86,6 +89,7 @@ class Campaign:
     only_while_inside: bool = False
     initial_state: InitialState = InitialState.SUPPRESS
     transactional: bool = False
+    budget: budgets.Budget | None = None
     weights: Mapping[str, float] = field(default_factory=dict)  # of its variants, if it has any
     holdout: float = 0.0  # the share of persons that it leaves out on purpose
     control: tuple[float, str] = (0.0, "")  # the brand's control group: share and salt
@@ -148,12 +152,13 @@ class Winner:
 
 @dataclass(slots=True, kw_only=True)
 class History:
-    """What restraint looks at: the offers counted so far and who won this moment, by group."""
+    """What restraint looks at: offers counted so far, who won this moment, what was spent."""
 
     counts: capping.Counts
     winners: dict[str, Winner] = field(default_factory=dict)
     # What each campaign's offers are called by in rules (campaigns.guards.marks_of).
     marks: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    purses: dict[int, budgets.Purse] = field(default_factory=lambda: defaultdict(budgets.Purse))
 
 
 # Exits that nobody walked: the place, the consent or the phone's voice went away.
@@ -232,6 +237,13 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
         full = capping.reached(campaign.caps, offer, history.counts, moment.tz)
         if full is not None:
             return Decision(False, Reason.CAP_REACHED, _cap_trace(full))
+    if campaign.budget is not None:
+        lacking = budgets.short(
+            campaign.budget, history.purses[campaign.id], due_ms, moment.geofence_id
+        )
+        if lacking is not None:
+            reason = Reason.PACED if lacking.is_paced else Reason.BUDGET_SPENT
+            return Decision(False, reason, _budget_trace(campaign.budget, lacking))
     if due_ms > moment.now_ms:
         return Decision(True, Reason.HELD, {"due_at": due_ms, "local": moment.local.text}, due_ms)
     return Decision(True, Reason.MATCHED, {"local": moment.local.text}, due_ms)
@@ -268,6 +280,20 @@ def won(campaign: Campaign, moment: Moment, history: History, due_ms: int) -> No
         history.winners[campaign.group] = Winner(
             campaign_id=campaign.id, name=campaign.name, priority=campaign.priority
         )
+
+
+def charge(
+    campaign: Campaign, moment: Moment, history: History, due_ms: int
+) -> budgets.Charge | None:
+    """Take an offer from the budget, where there is one.
+
+    Not asked of ghosts: both groups meet the same purse at the same time, and only offers cost.
+    """
+    if campaign.budget is None:
+        return None
+    taken = budgets.charge_of(campaign.budget, due_ms, moment.geofence_id)
+    history.purses[campaign.id].take(taken)
+    return taken
 
 
 def offer_of(campaign: Campaign, moment: Moment, due_ms: int) -> capping.Offer:
@@ -455,6 +481,22 @@ def _cap_trace(full: capping.Full) -> Trace:
         trace["per"] = cap.period.value
     if full.next_ms is not None:
         trace["next_at"] = full.next_ms
+    return trace
+
+
+def _budget_trace(budget: budgets.Budget, lacking: budgets.Short) -> Trace:
+    trace: Trace = {
+        "whole": lacking.limit.whole.value,
+        "unit": lacking.limit.unit.value,
+        "seen": lacking.seen,
+        "limit": lacking.allowed,
+    }
+    if lacking.is_paced:
+        trace["of"] = lacking.limit.amount
+    if lacking.limit.unit is budgets.Unit.MONEY:
+        trace["currency"] = budget.currency
+    if lacking.next_ms is not None:
+        trace["next_at"] = lacking.next_ms
     return trace
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from campaigns.budgets import in_words
 from campaigns.caps import CapScope
 from campaigns.definition import (
     DAY_NAMES,
@@ -57,6 +58,7 @@ def sentence(definition: Definition, names: Mapping[int | str, str] | None = Non
         _what(definition),
         _caps(definition.caps),
         _never(definition.guards),
+        _budget(definition),
         *_asides(definition),
     ]
     said = ", ".join(part for part in parts if part)
@@ -265,6 +267,11 @@ def _referred(path: str) -> str:
     if rest.startswith("tags."):
         name = f"tags in “{rest.removeprefix('tags.')}”"
     return f"the {of}’s {name}"
+
+
+def _budget(definition: Definition) -> str:
+    said = in_words(definition.budget) if definition.budget is not None else ""
+    return f"spending at most {said}" if said else ""
 
 
 def _asides(definition: Definition) -> list[str]:

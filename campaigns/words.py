@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from campaigns.budgets import money
 from campaigns.rules import Reason
 
 LANGUAGES = ("en", "fr")
@@ -110,6 +111,14 @@ _WORDS: dict[Reason, tuple[str, str]] = {
             "prochaine fois possible {next_at}."
         ),
     ),
+    Reason.BUDGET_SPENT: (
+        "Budget: {seen} of {limit} {whole}; next possible at {next_at}.",
+        "Budget : {seen} sur {limit} {whole} ; prochaine fois possible {next_at}.",
+    ),
+    Reason.PACED: (
+        "Pacing: {seen} of {limit} {whole} so far, spread evenly, until {next_at}.",
+        "Rythme : {seen} sur {limit} {whole} pour l’instant, étalé, jusqu’à {next_at}.",
+    ),
     Reason.HELD_OUT: (
         "Left out on purpose, to learn what the offer is worth ({group}).",
         "Laissé de côté à dessein, pour savoir ce que vaut l’offre ({group}).",
@@ -130,6 +139,12 @@ _SCOPES_FR = {
     "tag": "étiquette",
     "campaign": "campagne",
     "brand": "marque",
+}
+_WHOLES = {
+    "total": ("in all", "au total"),
+    "per_day": ("today", "aujourd’hui"),
+    "per_place": ("at this place", "à ce lieu"),
+    "per_place_and_day": ("at this place today", "à ce lieu aujourd’hui"),
 }
 
 
@@ -193,6 +208,12 @@ class _Values(dict[str, str]):
         super().__init__({key: _word(key, value, language) for key, value in trace.items()})
         self.seconds = {key: one for key, one in trace.items() if key.endswith("_s")}
         self.language = language
+        if "currency" in trace:
+            self |= {
+                key: money(trace[key], str(trace["currency"]))
+                for key in ("seen", "limit")
+                if isinstance(trace.get(key), int)
+            }
 
     def __missing__(self, key: str) -> str:
         if f"{key}_s" in self:  # {age} is age_s as people say it
@@ -217,6 +238,8 @@ def _word(key: str, value: Any, language: str) -> str:
         return _OPS.get(str(value), (str(value),) * 2)[LANGUAGES.index(language)]
     if key == "kind" and str(value) in _BY:
         return _BY[str(value)][LANGUAGES.index(language)]
+    if key == "whole" and value in _WHOLES:
+        return _WHOLES[value][LANGUAGES.index(language)]
     if key == "scope" and language == "fr":
         return _SCOPES_FR.get(str(value), str(value))
     if isinstance(value, Mapping):

@@ -6,7 +6,7 @@ Every order is a few statements for any number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,6 +29,17 @@ MAX_NOTIFY_BYTES = 7_900
 MAX_REASON_CHARS = 200
 MAX_ERROR_CHARS = 400
 MAX_MESSAGE_ID_CHARS = 200
+
+# What will not be sent any more, unless somebody asks for it again.
+UNSENT = frozenset(
+    {
+        DeliveryState.FAILED,
+        DeliveryState.EXPIRED,
+        DeliveryState.SUPPRESSED,
+        DeliveryState.CANCELLED,
+        DeliveryState.PARKED,
+    }
+)
 
 _ENQUEUE = """
     INSERT INTO notifications_delivery (
@@ -205,6 +216,23 @@ class NewFeedback:
     occurred_at: datetime
 
 
+TakeBack = Callable[[Sequence[int]], None]
+"""Told, in the same transaction, which deliveries will not be sent."""
+
+_take_back: list[TakeBack] = []
+
+
+def on_unsent(order: TakeBack) -> None:
+    """Let an app above take back what an unsent offer cost; called once, when the app is ready."""
+    _take_back.append(order)
+
+
+def _unsent(delivery_ids: Sequence[int]) -> None:
+    if delivery_ids:
+        for order in _take_back:
+            order(delivery_ids)
+
+
 # -- what is owed -----------------------------------------------------------------------------
 
 
@@ -337,6 +365,13 @@ def record(results: Sequence[Result]) -> None:
                     [one.latency_ms for _, one in tried],
                 ],
             )
+        _unsent(
+            [
+                result.claimed.id
+                for result in results
+                if result.state in UNSENT and result.claimed.id in settled
+            ]
+        )
         announce(
             result.claimed.device_id
             for result in results
@@ -365,6 +400,7 @@ def cancel(delivery_id: int, *, actor_id: int | None, note: str, now: datetime) 
         cursor.execute(_CANCEL, (delivery_id,))
         if cursor.fetchone() is None:
             return False
+        _unsent([delivery_id])
         _log(delivery_id, DeliveryAction.CANCEL, actor_id=actor_id, note=note, now=now)
     return True
 

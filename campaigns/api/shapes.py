@@ -142,6 +142,28 @@ class OptimiseShape(serializers.Serializer[Any]):
     freeze_at = serializers.FloatField(required=False)
 
 
+class AmountShape(serializers.Serializer[Any]):
+    sends = serializers.IntegerField(required=False, min_value=0)
+    money = serializers.IntegerField(required=False, min_value=0, help_text="Minor units: cents.")
+
+
+class BudgetShape(serializers.Serializer[Any]):
+    """Never exceeded; what is decided is reserved, what is never sent is given back."""
+
+    total = AmountShape(required=False)
+    per_day = AmountShape(required=False)
+    per_place = AmountShape(required=False)
+    per_place_and_day = AmountShape(required=False)
+    cost = serializers.IntegerField(required=False, help_text="Of one offer, in minor units.")
+    currency = serializers.CharField(required=False, help_text="ISO 4217: EUR.")
+    timezone = serializers.CharField(required=False, help_text="Of its days; the brand's.")
+    even = serializers.BooleanField(
+        required=False,
+        help_text="Spread amounts per day over the open hours of the day, the others from the"
+        " campaign's start to its end.",
+    )
+
+
 class DefinitionShape(serializers.Serializer[Any]):
     """CONTRACT's campaign, without its name."""
 
@@ -171,6 +193,7 @@ class DefinitionShape(serializers.Serializer[Any]):
     holdout = serializers.FloatField(required=False, help_text="0.1 leaves one in ten out.")
     goal = GoalShape(required=False)
     optimise = OptimiseShape(required=False)
+    budget = BudgetShape(required=False)
 
 
 class CampaignIn(DefinitionShape):

@@ -17,7 +17,7 @@ from django.utils.timezone import now
 from brands.models import Brand
 from campaigns import backtest, backtests, publishing
 from campaigns.backtest import Outcome
-from campaigns.models import Backtest, Campaign, Decision
+from campaigns.models import Backtest, Campaign, Decision, Spend
 from devices.ingest import ingest
 from devices.models import Device, Transition
 from geofences.armed import follower
@@ -173,6 +173,26 @@ def test_quiet_hours_are_those_of_that_night() -> None:
     )
     outcome = try_out(draft(brand, shop))
     assert (outcome.draft.offers, outcome.draft.refusals) == (1, {"quiet_hours": 1})
+
+
+def test_a_budget_is_spent_by_the_virtual_clock() -> None:
+    brand = make_brand(timezone="Europe/Helsinki")
+    shop = make_circle(brand)
+    devices = [make_device(brand) for _ in range(3)]
+    for day in (0, 1):
+        for number, device in enumerate(devices):
+            start = START + timedelta(days=day, hours=number)
+            record(walk(device, IN_AND_OUT, start=start))
+    budget = {"per_day": {"money": 350}, "cost": 150, "currency": "EUR"}
+    found = try_out(draft(brand, shop, budget=budget)).draft
+    assert (found.offers, found.money) == (4, 600)
+    assert list(found.per_day.values()) == [2, 2]
+    assert found.refusals == {"budget_spent": 2}
+    even = {"per_day": {"sends": 2}, "even": True}
+    found = try_out(draft(brand, shop, budget=even)).draft
+    assert set(found.refusals) <= {"paced", "budget_spent"}
+    assert found.offers + sum(found.refusals.values()) == 6
+    assert not Spend.objects.exists()
 
 
 def test_sequences_and_past_behaviour_count_as_they_did() -> None:

@@ -19,11 +19,11 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
+from brands.filejobs import Verdict
 from brands.models import AppKey, Brand, KeyKind, Membership
 from campaigns import publishing
 from campaigns.models import Segment
 from geofences import upserts
-from geofences.models import Verdict
 
 KEY_NAME = "Demo"
 KEY_KINDS = {"app_key": KeyKind.PUBLISHABLE, "server_key": KeyKind.SERVER}

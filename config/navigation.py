@@ -31,6 +31,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Geofences", "share_location", "geofences.geofence"),
             ("Segments", "groups", "campaigns.segment"),
             ("Relevance", "verified", "campaigns.brandguard"),
+            ("People", "contacts", "devices.profile"),
         ),
     ),
     (

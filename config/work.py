@@ -23,6 +23,7 @@ LOOPS: Mapping[str, str] = {
     "deliver": "notifications.delivering:run",
     "clock": "devices.clock:run",
     "imports": "geofences.imports:run",
+    "profiles": "devices.profile_imports:run",
     "backtests": "campaigns.backtests:run",
     "learning": "campaigns.learning:run",
 }

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.utils.timezone import now
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import APIException, NotFound, ValidationError
 from rest_framework.parsers import BaseParser, JSONParser
@@ -26,8 +26,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from brands.access import PublishableKeyAuthentication, ServerKeyAuthentication
+from brands.filejobs import Verdict, counted
 from brands.keys import KeyIdentity
 from devices import holdings, profiles, registration
+from devices.attributes import NAME
 from devices.auth import DeviceIdentity, DeviceTokenAuthentication
 from devices.doors.decoding import ItemReader, Refused, Rejection
 from devices.fields import Attributes, Locale, Text, Timezone, Truth
@@ -149,6 +151,16 @@ REJECTED = inline_serializer(
     many=True,
 )
 TAKEN = inline_serializer("Taken", {"accepted": serializers.IntegerField(), "rejected": REJECTED})
+PROFILES_TAKEN = inline_serializer(
+    "ProfilesTaken",
+    {
+        "accepted": serializers.IntegerField(),
+        "rejected": REJECTED,
+        "counts": serializers.DictField(
+            child=serializers.IntegerField(), help_text="created, updated and unchanged."
+        ),
+    },
+)
 
 
 def device_out(device: Device) -> dict[str, Any]:
@@ -353,6 +365,7 @@ class ProfilesView(APIView):
 
     @extend_schema(
         operation_id="upsert_profiles",
+        parameters=[OpenApiParameter("source", str, description="Where it is from; crm.")],
         request=inline_serializer(
             "Profiles",
             {
@@ -361,32 +374,55 @@ class ProfilesView(APIView):
                     {
                         "external_id": serializers.CharField(max_length=128),
                         "attributes": serializers.DictField(),
+                        "as_of": serializers.DateTimeField(
+                            required=False, help_text="When they were true; else now."
+                        ),
                     },
                     many=True,
                 )
             },
         ),
-        responses=TAKEN,
+        responses=PROFILES_TAKEN,
     )
     def put(self, request: Request) -> Response:
-        """Merge attributes by external id, up to 10,000 people a call; null takes one away."""
+        """Merge attributes by external id, up to 10,000 people a call; null takes one away.
+
+        A person needs no device: one that registers later under that id finds the profile. With
+        `as_of`, what is stored of a later time stays as it is. `?source=` names where it is from.
+        """
         lines = str(request.content_type).startswith(LinesBody.media_type)
         try:
             items, places, rejected = _profiles.read(cast(bytes, request.data or b""), lines=lines)
         except Refused as refused:
             raise refusal_of(refused) from refused
-        good = []
-        for at, item in enumerate(items):
-            why = profiles.problem_of(item)
+        source = request.query_params.get("source", "crm")
+        if not NAME.fullmatch(source):
+            raise ValidationError({"source": ["A name: letters, digits or any of _.:-"]})
+        at, good, kept = now(), [], []
+        for number, item in enumerate(items):
+            place = number if places is None else places[number]
+            why = profiles.problem_of(item, now=at)
             if why is None:
                 good.append(item)
+                kept.append(place)
             else:
-                rejected.append(Rejection(at if places is None else places[at], "invalid", why))
+                rejected.append(Rejection(place, "invalid", why))
         brand_id = cast(KeyIdentity, request.auth).brand_id
-        profiles.upsert(brand_id, good, source="crm", now=now())
+        told = profiles.upsert(brand_id, good, source=source, now=at)
+        counts = counted({}, (one.verdict for one in told))
+        refused_late = counts.pop(Verdict.REFUSED.value, 0)
+        rejected += [
+            Rejection(place, "invalid", one.remark)
+            for place, one in zip(kept, told, strict=True)
+            if one.verdict is Verdict.REFUSED
+        ]
         rejected.sort(key=lambda rejection: rejection.index)
         return Response(
-            {"accepted": len(good), "rejected": [msgspec.to_builtins(each) for each in rejected]}
+            {
+                "accepted": len(good) - refused_late,
+                "rejected": [msgspec.to_builtins(each) for each in rejected],
+                "counts": counts,
+            }
         )
 
 

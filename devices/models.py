@@ -6,6 +6,7 @@ from django.contrib.gis.db import models
 from django.db.models import Q
 from django.utils.timezone import now
 
+from brands.filejobs import FileJob, FileJobRow
 from devices.fixes import FixVerdict
 from devices.presence import PresenceState, TransitionKind
 
@@ -74,6 +75,8 @@ class Profile(models.Model):
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
+        verbose_name = "person"
+        verbose_name_plural = "people"
         constraints = (
             models.UniqueConstraint(
                 fields=("brand", "external_id"), name="one_profile_per_external_id"
@@ -82,6 +85,32 @@ class Profile(models.Model):
 
     def __str__(self) -> str:
         return self.external_id
+
+
+class ProfileImport(FileJob):
+    """One file of a CRM on its way into profiles; written by `devices.profile_imports`."""
+
+    class Meta(FileJob.Meta):
+        indexes = (
+            models.Index(
+                fields=("created_at",),
+                condition=Q(state__in=("queued", "running")),
+                name="profile_imports_to_do",
+            ),
+        )
+
+
+class ProfileImportRow(FileJobRow):
+    """A row of a file of people that somebody should look at."""
+
+    job = models.ForeignKey(ProfileImport, on_delete=models.CASCADE, related_name="rows")
+
+    class Meta(FileJobRow.Meta):
+        constraints = (
+            models.UniqueConstraint(
+                fields=("job", "row"), name="one_verdict_per_profile_import_row"
+            ),
+        )
 
 
 class DeviceState(models.Model):

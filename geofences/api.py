@@ -29,9 +29,10 @@ from rest_framework_gis.fields import GeometryField
 from rest_framework_gis.serializers import GeoFeatureModelSerializer
 
 from brands.access import BrandScoped
+from brands.filejobs import Verdict
 from geofences import cells, exports, writing
 from geofences.geometry import GeometryError, GeometryReason
-from geofences.models import Geofence, GeofenceCover, GeofenceQuerySet, Verdict
+from geofences.models import Geofence, GeofenceCover, GeofenceQuerySet
 from geofences.upserts import Judged, Wanted, upsert
 
 CELL_BYTES = 8  # a cell is a uint64

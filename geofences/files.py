@@ -32,6 +32,8 @@ import pyogrio.raw
 import pyproj
 import shapely
 
+from brands.filejobs import FileError
+
 CHUNK_ROWS = 1_000
 SAMPLE_ROWS = 1_000  # enough to guess what a column means
 WGS84 = pyproj.CRS.from_epsg(4326)
@@ -64,10 +66,6 @@ NAME: Names = (
     *("name", "nom", "title", "label", "storename", "parkname", "displayname", "identifier"),
 )
 TAGS: Names = ("tags", "tag", "labels")
-
-
-class FileError(ValueError):
-    """A file that cannot be imported; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +175,18 @@ def read(path: Path, columns: Columns) -> Iterator[list[Row]]:
         number += len(values)
 
 
+def describe(path: Path) -> tuple[tuple[str, ...], int | None]:
+    """Column names of a table whose rows need no place, and rows where known. Raises FileError."""
+    names, rows, _, _ = _describe(path, Columns())
+    return names, rows
+
+
+def values(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Yield the values of a table whose rows need no place, chunk by chunk. Raises FileError."""
+    for rows, _ in _raw(path, Columns()):
+        yield rows
+
+
 # -- formats ----------------------------------------------------------------------------------
 Raw = tuple[list[dict[str, Any]], Any]  # values by row; geometries, or None for a table
 
@@ -189,7 +199,7 @@ def _describe(
     try:
         if suffix in DELIMITED:
             head = pandas.read_csv(path, nrows=0, **_dialect(path))
-            return tuple(map(str, head.columns)), _lines(path), WGS84, True
+            return tuple(map(str, head.columns)), lines(path), WGS84, True
         if suffix in PARQUET:
             return _describe_parquet(path)
         about = pyogrio.read_info(_local(path), layer=columns.layer or None)
@@ -270,7 +280,7 @@ def _dialect(path: Path) -> dict[str, Any]:
     return {"sep": separator, "encoding": encoding, "dtype": str}
 
 
-def _lines(path: Path) -> int:
+def lines(path: Path) -> int:
     """About how many rows a text has; a line break inside quotes counts as a row too."""
     with path.open("rb") as file:
         lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import shapely
@@ -12,12 +11,12 @@ from django import forms
 from django.contrib.gis.geos import GEOSGeometry
 from django.utils.timezone import get_current_timezone
 
+from brands.admin.uploads import UploadForm
 from brands.forms import RowsWidget
 from geofences import files, writing
 from geofences.geometry import GeometryError
 from geofences.models import Geofence
 
-MAX_UPLOAD_BYTES = 512 * 1024 * 1024
 ENDINGS = (
     *(".geojson", ".json", ".geojsonl", ".topojson", ".gpkg", ".zip", ".shp", ".kml", ".kmz"),
     *(".gml", ".gpx", ".fgb", ".tab", ".mif", ".dxf", ".csv", ".tsv", ".txt", ".xlsx", ".ods"),
@@ -210,27 +209,14 @@ def _plain_and_other(metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str
     return plain, {name: metadata[name] for name in metadata if name not in plain}
 
 
-class UploadForm(forms.Form):
+class PlacesUploadForm(UploadForm):
     """A file with places."""
 
-    file = forms.FileField(
-        widget=forms.ClearableFileInput({"accept": ",".join(ENDINGS), "class": "nc-file"})
-    )
-
-    def clean_file(self) -> Any:
-        """Refuse what cannot be a file of places before it is stored."""
-        file = self.cleaned_data["file"]
-        if Path(file.name).suffix.lower() not in ENDINGS:
-            raise forms.ValidationError(
-                "Files of this kind cannot be read. A zipped Shapefile, GeoJSON, GeoPackage, KML, "
-                "CSV, Excel or Parquet file can."
-            )
-        if file.size > MAX_UPLOAD_BYTES:
-            raise forms.ValidationError(
-                f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MiB; the command "
-                "import_geofences takes it."
-            )
-        return file
+    endings = ENDINGS
+    readable = "A zipped Shapefile, GeoJSON, GeoPackage, KML, CSV, Excel or Parquet file can."
+    command = "import_geofences"
+    what = "A list of shops with latitude and longitude, or the outlines of areas."
+    kinds = "CSV, Excel, GeoJSON, GeoPackage, zipped Shapefile, KML, Parquet, …"
 
 
 class PlanForm(forms.Form):

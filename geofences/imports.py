@@ -7,29 +7,21 @@ so a job whose worker was killed goes on where it was and does nothing twice.
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 from django.core.exceptions import ValidationError
-from django.db import close_old_connections, models, transaction
-from django.db.models import Q
+from django.db import transaction
 from django.utils.timezone import now as current_time
 
+from brands.filejobs import Stopped, Verdict, advance, counted, work
 from geofences import files, writing
-from geofences.models import Geofence, GeofenceImport, GeofenceImportRow, ImportState, Verdict
+from geofences.models import Geofence, GeofenceImport, GeofenceImportRow
 from geofences.upserts import Judged, Wanted, upsert
 
-logger = logging.getLogger(__name__)
-
-LEASE = timedelta(seconds=60)  # longer than any chunk; a dead worker's job waits this long
-LOOK_S = 1.0
 REMARK_COLUMNS = ("row", "external_id", "name", "verdict", "remark")
 NAME_LENGTH = 200
 ID_LENGTH = 128
@@ -70,10 +62,6 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-class Stopped(Exception):  # noqa: N818 - nothing is wrong: somebody cancelled, or the process ends
-    """The job is no longer ours to go on with."""
 
 
 # -- rows -------------------------------------------------------------------------------------
@@ -251,24 +239,10 @@ def _report(job: GeofenceImport, rows: list[files.Row], judged: list[Judged], pl
         for row, each in zip(rows, judged, strict=True)
         if each.remark
     )
-    counts = dict(job.counts)
-    for each in judged:
-        counts[each.verdict.value] = counts.get(each.verdict.value, 0) + 1
-        if each.repaired:
-            counts["repaired"] = counts.get("repaired", 0) + 1
-    _advance(job, rows_done=rows[-1].number, counts=counts)
-
-
-def _advance(job: GeofenceImport, **changes: Any) -> None:
-    """Change a running job that is still ours; the lease is the proof."""
-    changes["leased_until"] = current_time() + LEASE
-    mine = GeofenceImport.objects.filter(
-        pk=job.pk, state=ImportState.RUNNING, leased_until=job.leased_until
-    )
-    if not mine.update(**changes):
-        raise Stopped
-    for name, value in changes.items():
-        setattr(job, name, value)
+    counts = counted(job.counts, (each.verdict for each in judged))
+    if repaired := sum(each.repaired for each in judged):
+        counts["repaired"] = counts.get("repaired", 0) + repaired
+    advance(job, rows_done=rows[-1].number, counts=counts)
 
 
 def _retire_missing(job: GeofenceImport, plan: Plan, seen: Seen) -> None:
@@ -279,105 +253,9 @@ def _retire_missing(job: GeofenceImport, plan: Plan, seen: Seen) -> None:
     gone = [pk for pk, key in present.values_list("pk", "external_id") if key not in seen.ids]
     with transaction.atomic():
         retired = writing.retire(gone, now=current_time())
-        _advance(job, counts=dict(job.counts) | {"retired": retired})
-
-
-# -- jobs -------------------------------------------------------------------------------------
-def claim(*, now: datetime) -> GeofenceImport | None:
-    """The next job to do, made ours for a while: a queued one, or one whose worker died."""
-    with transaction.atomic():
-        job = (
-            GeofenceImport.objects.select_for_update(skip_locked=True)
-            .exclude(file="")
-            .filter(
-                Q(state=ImportState.QUEUED) | Q(state=ImportState.RUNNING, leased_until__lt=now)
-            )
-            .order_by("created_at")
-            .first()
-        )
-        if job is not None:
-            begin(job, now=now)
-    return job
-
-
-def begin(job: GeofenceImport, *, now: datetime) -> None:
-    job.state = ImportState.RUNNING
-    job.started_at = job.started_at or now
-    job.leased_until = now + LEASE
-    job.save()
-
-
-def finish(job: GeofenceImport, state: ImportState, message: str, *, now: datetime) -> None:
-    GeofenceImport.objects.filter(pk=job.pk, state=ImportState.RUNNING).update(
-        state=state,
-        message=message,
-        finished_at=now,
-        rows_total=job.rows_total,
-        leased_until=None,
-    )
-    job.refresh_from_db()
-
-
-def refuse(job: GeofenceImport, message: str, *, now: datetime) -> None:
-    """End a draft whose file cannot be read."""
-    GeofenceImport.objects.filter(pk=job.pk, state=ImportState.DRAFT).update(
-        state=ImportState.FAILED, message=message, finished_at=now
-    )
-
-
-def cancel(job: GeofenceImport, *, now: datetime) -> bool:
-    """Stop a job that has not ended; its worker notices at the next chunk. Whether it was so."""
-    open_states = (ImportState.DRAFT, ImportState.QUEUED, ImportState.RUNNING)
-    return bool(
-        GeofenceImport.objects.filter(pk=job.pk, state__in=open_states).update(
-            state=ImportState.CANCELLED, finished_at=now, leased_until=None
-        )
-    )
-
-
-def execute(job: GeofenceImport, *, stop: threading.Event) -> None:
-    """Do a claimed job to its end, whatever its file holds."""
-    try:
-        with local_copy(job.file) as path:
-            for _ in take(job, path, stop=stop):
-                pass
-    except Stopped:
-        return  # cancelled, or queued again for the next worker by its lease
-    except files.FileError as error:
-        finish(job, ImportState.FAILED, str(error), now=current_time())
-    except Exception:  # a job must not end the loop for the others
-        logger.exception("import %s failed", job.pk)
-        problem = "The import stopped by an error of ours; the log has the details."
-        finish(job, ImportState.FAILED, problem, now=current_time())
-    else:
-        finish(job, ImportState.DONE, "", now=current_time())
-
-
-def remarks(job: GeofenceImport) -> Iterator[tuple[int, str, str, str, str]]:
-    """The rows of REMARK_COLUMNS, streamed: a file may have refused a million."""
-    return job.rows.values_list(*REMARK_COLUMNS).iterator(chunk_size=2000)
-
-
-@contextmanager
-def local_copy(file: models.fields.files.FieldFile) -> Iterator[Path]:
-    """The stored file as a path, copied first where the storage is elsewhere."""
-    try:
-        yield Path(file.path)
-    except NotImplementedError:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(file.name or "file").name
-            with path.open("wb") as copy:
-                for piece in file.chunks():
-                    copy.write(piece)
-            yield path
+        advance(job, counts=dict(job.counts) | {"retired": retired})
 
 
 def run(stop: threading.Event) -> None:
     """The worker loop: jobs one after the other until `stop` is set."""
-    while not stop.is_set():
-        close_old_connections()
-        job = claim(now=current_time())
-        if job is None:
-            stop.wait(LOOK_S)
-        else:
-            execute(job, stop=stop)
+    work(GeofenceImport, lambda job, path, stop: take(job, path, stop=stop), stop)

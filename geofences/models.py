@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from math import cos, radians
 
-from django.conf import settings
 from django.contrib.gis.db import models
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
@@ -15,6 +13,7 @@ from django.db.models import Q
 from django.db.models.expressions import RawSQL
 from django.utils.timezone import now
 
+from brands.filejobs import FileJob, FileJobRow
 from geofences.geometry import MAX_RADIUS_M
 
 FOREVER = datetime(9999, 12, 31, tzinfo=UTC)
@@ -205,53 +204,10 @@ class Arming(models.Model):
         return f"campaign {self.campaign_id} arms {self.tag or self.geofence_id}"
 
 
-class ImportState(StrEnum):
-    """Where an import is; `draft` waits for a person to confirm which column means what."""
-
-    DRAFT = "draft"
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class Verdict(StrEnum):
-    """What an import or a bulk request did with one row."""
-
-    CREATED = "created"
-    UPDATED = "updated"
-    UNCHANGED = "unchanged"
-    REFUSED = "refused"
-
-
-class GeofenceImport(models.Model):
+class GeofenceImport(FileJob):
     """One file on its way into geofences: written by `geofences.imports`, watched in the admin."""
 
-    brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="imports")
-    file = models.FileField(upload_to="imports/%Y/%m/", max_length=300, blank=True)
-    file_name = models.CharField(max_length=200)
-    mapping = models.JSONField(default=dict, blank=True)
-    state = models.CharField(
-        max_length=16,
-        choices=[(state.value, state.value.title()) for state in ImportState],
-        default=ImportState.DRAFT.value,
-    )
-    rows_total = models.PositiveIntegerField(null=True)  # unknown where the format does not say
-    rows_done = models.PositiveIntegerField(default=0)
-    counts = models.JSONField(default=dict)
-    message = models.TextField(blank=True)
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
-    )
-    created_at = models.DateTimeField(default=now)
-    started_at = models.DateTimeField(null=True)
-    finished_at = models.DateTimeField(null=True)
-    leased_until = models.DateTimeField(null=True)  # past: its worker died, another takes over
-
-    class Meta:
-        verbose_name = "import"
-        ordering = ("-created_at",)
+    class Meta(FileJob.Meta):
         indexes = (
             models.Index(
                 fields=("created_at",),
@@ -260,25 +216,14 @@ class GeofenceImport(models.Model):
             ),
         )
 
-    def __str__(self) -> str:
-        return self.file_name
 
-
-class GeofenceImportRow(models.Model):
-    """A row of a file that somebody should look at: refused, or taken in with a remark."""
+class GeofenceImportRow(FileJobRow):
+    """A row of a file of places that somebody should look at."""
 
     job = models.ForeignKey(GeofenceImport, on_delete=models.CASCADE, related_name="rows")
-    row = models.PositiveIntegerField()
-    external_id = models.CharField(max_length=128, blank=True)
     name = models.CharField(max_length=200, blank=True)
-    verdict = models.CharField(max_length=16, choices=[(v.value, v.value.title()) for v in Verdict])
-    remark = models.TextField()
 
-    class Meta:
-        ordering = ("row",)
+    class Meta(FileJobRow.Meta):
         constraints = (
             models.UniqueConstraint(fields=("job", "row"), name="one_verdict_per_import_row"),
         )
-
-    def __str__(self) -> str:
-        return f"row {self.row}: {self.verdict}"

@@ -16,9 +16,10 @@ from django.contrib.gis.geos import GEOSGeometry
 from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, connection, transaction
 
+from brands.filejobs import Verdict
 from geofences import writing
 from geofences.geometry import GeometryError, GeometryReason, Shape
-from geofences.models import Geofence, Verdict
+from geofences.models import Geofence
 
 ALL_FIELDS = frozenset(field.name for field in Geofence._meta.concrete_fields)
 COMPARED = tuple(name for name in writing.CHANGEABLE if name not in {"geometry", "updated_at"})

@@ -3,5 +3,6 @@
 from brands.admin import pages
 from brands.admin.lists import BigListAdmin, Page
 from brands.admin.scoped import BrandScopedAdmin
+from brands.admin.uploads import FileJobAdmin, UploadForm
 
-__all__ = ["BigListAdmin", "BrandScopedAdmin", "Page", "pages"]
+__all__ = ["BigListAdmin", "BrandScopedAdmin", "FileJobAdmin", "Page", "UploadForm", "pages"]

@@ -136,7 +136,10 @@ def test_it_merges_what_the_crm_knows(
             ]
         },
     )
-    assert (answer.status_code, answer.json()) == (200, {"accepted": 2, "rejected": []})
+    assert (answer.status_code, answer.json()) == (
+        200,
+        {"accepted": 2, "rejected": [], "counts": {"updated": 1, "created": 1}},
+    )
     profile = Profile.objects.get(brand=brand, external_id="c-1")
     assert profile.attributes == {"city": "Oulu", "tags": [None, "a"]}
     assert {name: fact["source"] for name, fact in profile.attribute_facts.items()} == {

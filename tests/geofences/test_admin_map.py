@@ -15,9 +15,11 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from brands import filejobs
+from brands.filejobs import ImportState
 from brands.models import Brand, Role
 from geofences import imports, tiles
-from geofences.models import Geofence, GeofenceCover, GeofenceImport, ImportState
+from geofences.models import Geofence, GeofenceCover, GeofenceImport
 from tests.factories import make_brand, make_circle, make_polygon
 from tests.live_server import LiveWeb
 from tests.places import SHOP
@@ -298,9 +300,11 @@ def upload(client: Client, text: str, name: str = "shops.csv") -> GeofenceImport
 
 
 def work() -> None:
-    job = imports.claim(now=GeofenceImport.objects.latest("created_at").created_at)
+    job = filejobs.claim(GeofenceImport, now=GeofenceImport.objects.latest("created_at").created_at)
     assert job is not None
-    imports.execute(job, stop=threading.Event())
+    filejobs.execute(
+        job, lambda job, path, stop: imports.take(job, path, stop=stop), stop=threading.Event()
+    )
 
 
 TABLE = "shop_id,name,lat,lng\n1,A,60.17,24.94\n2,B,,24.94\n3,=HYPERLINK(1),91,24.94\n"
@@ -391,7 +395,7 @@ def test_it_discards_a_draft(marketer: Client) -> None:
 
     job.refresh_from_db()
     assert job.state == ImportState.CANCELLED
-    assert imports.claim(now=job.created_at) is None
+    assert filejobs.claim(GeofenceImport, now=job.created_at) is None
 
 
 # -- in a real browser ----------------------------------------------------------------------------

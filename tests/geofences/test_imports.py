@@ -17,9 +17,11 @@ from django.core.files.base import ContentFile
 from django.core.management import CommandError, call_command
 from django.utils.timezone import now
 
+from brands import filejobs
+from brands.filejobs import FileError, ImportState, Stopped, Verdict
 from brands.models import Brand
 from geofences import exports, files, imports
-from geofences.models import Geofence, GeofenceCover, GeofenceImport, ImportState, Verdict
+from geofences.models import Geofence, GeofenceCover, GeofenceImport
 from tests.factories import make_brand, make_circle
 
 pytestmark = pytest.mark.django_db
@@ -70,10 +72,10 @@ def take(brand: Brand, path: Path, **plan: Any) -> GeofenceImport:
         file_name=path.name,
         mapping=imports.Plan(columns=columns, **plan).to_json(),
     )
-    imports.begin(job, now=now())
+    filejobs.begin(job, now=now())
     for _ in imports.take(job, path):
         pass
-    imports.finish(job, ImportState.DONE, "", now=now())
+    filejobs.finish(job, ImportState.DONE, "", now=now())
     return job
 
 
@@ -363,7 +365,7 @@ def test_it_opens_no_file_that_leads_to_another(tmp_path: Path) -> None:
         f"<SrcDataSource>{target}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
     )
 
-    with pytest.raises(files.FileError):
+    with pytest.raises(FileError):
         files.look(path)
 
 
@@ -381,7 +383,7 @@ def test_it_opens_no_file_that_leads_to_another(tmp_path: Path) -> None:
 def test_it_says_that_a_file_cannot_be_read(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
 
-    with pytest.raises(files.FileError, match="cannot be read"):
+    with pytest.raises(FileError, match="cannot be read"):
         files.look(tmp_path / name)
 
 
@@ -400,6 +402,12 @@ def media(tmp_path: Path, settings: Any) -> None:
     settings.MEDIA_ROOT = tmp_path / "media"
 
 
+def execute(job: GeofenceImport) -> None:
+    filejobs.execute(
+        job, lambda job, path, stop: imports.take(job, path, stop=stop), stop=threading.Event()
+    )
+
+
 def shops(count: int) -> str:
     rows = (f"{n},{60 + n / 1000},{24 + n / 1000}" for n in range(1, count + 1))
     return "id,lat,lng\n" + "\n".join(rows) + "\n"
@@ -408,10 +416,10 @@ def shops(count: int) -> str:
 def test_it_does_a_queued_job(brand: Brand) -> None:
     job = queued(brand, shops(3))
 
-    claimed = imports.claim(now=now())
+    claimed = filejobs.claim(GeofenceImport, now=now())
     assert claimed == job
-    assert imports.claim(now=now()) is None
-    imports.execute(claimed, stop=threading.Event())
+    assert filejobs.claim(GeofenceImport, now=now()) is None
+    execute(claimed)
 
     job.refresh_from_db()
     assert (job.state, job.rows_done, job.rows_total) == (ImportState.DONE, 3, 3)
@@ -424,16 +432,16 @@ def test_it_takes_up_the_job_of_a_dead_worker_where_it_was(
 ) -> None:
     monkeypatch.setattr(files, "CHUNK_ROWS", 2)
     job = queued(brand, shops(5))
-    first = imports.claim(now=now())
+    first = filejobs.claim(GeofenceImport, now=now())
     assert first is not None
     steps = imports.take(first, Path(first.file.path))
     assert next(steps) == 2
     del steps  # killed here
 
-    assert imports.claim(now=now()) is None
-    second = imports.claim(now=now() + timedelta(minutes=5))
+    assert filejobs.claim(GeofenceImport, now=now()) is None
+    second = filejobs.claim(GeofenceImport, now=now() + timedelta(minutes=5))
     assert second is not None
-    imports.execute(second, stop=threading.Event())
+    execute(second)
 
     job.refresh_from_db()
     assert (job.state, job.counts) == (ImportState.DONE, {"created": 5})
@@ -445,13 +453,13 @@ def test_it_stops_a_worker_whose_job_was_given_away(
 ) -> None:
     monkeypatch.setattr(files, "CHUNK_ROWS", 2)
     queued(brand, shops(5))
-    first = imports.claim(now=now())
+    first = filejobs.claim(GeofenceImport, now=now())
     assert first is not None
     steps = imports.take(first, Path(first.file.path))
     next(steps)
-    assert imports.claim(now=now() + timedelta(minutes=5)) is not None
+    assert filejobs.claim(GeofenceImport, now=now() + timedelta(minutes=5)) is not None
 
-    with pytest.raises(imports.Stopped):
+    with pytest.raises(Stopped):
         next(steps)
 
     assert Geofence.objects.count() == 2
@@ -460,13 +468,13 @@ def test_it_stops_a_worker_whose_job_was_given_away(
 def test_it_stops_when_somebody_cancels(brand: Brand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "CHUNK_ROWS", 2)
     queued(brand, shops(5))
-    job = imports.claim(now=now())
+    job = filejobs.claim(GeofenceImport, now=now())
     assert job is not None
     steps = imports.take(job, Path(job.file.path))
     next(steps)
     GeofenceImport.objects.update(state=ImportState.CANCELLED)
 
-    with pytest.raises(imports.Stopped):
+    with pytest.raises(Stopped):
         next(steps)
 
     assert Geofence.objects.count() == 2
@@ -476,9 +484,9 @@ def test_it_fails_a_job_whose_file_cannot_be_read_and_does_the_next(brand: Brand
     bad, good = queued(brand, "id,lat,lng\n"), queued(brand, shops(1))
     bad.file.storage.delete(str(bad.file.name))
     for _ in range(2):
-        job = imports.claim(now=now())
+        job = filejobs.claim(GeofenceImport, now=now())
         assert job is not None
-        imports.execute(job, stop=threading.Event())
+        execute(job)
 
     bad.refresh_from_db()
     good.refresh_from_db()

@@ -12,9 +12,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.timezone import now
 from tqdm import tqdm
 
+from brands import filejobs
+from brands.filejobs import FileError, ImportState
 from brands.models import Brand
 from geofences import files, imports
-from geofences.models import GeofenceImport, ImportState
+from geofences.models import GeofenceImport
 
 
 class Command(BaseCommand):
@@ -60,19 +62,19 @@ class Command(BaseCommand):
         try:
             layout = files.look(file, _columns(options))
             if layout.problem:
-                raise files.FileError(layout.problem)
+                raise FileError(layout.problem)
             job.mapping = _plan(layout.guess, options).to_json()
             job.rows_total = layout.rows
-            imports.begin(job, now=now())
+            filejobs.begin(job, now=now())
             self._take(job, file, quiet=options["verbosity"] == 0)
-        except files.FileError as error:
+        except FileError as error:
             if job.pk:
-                imports.finish(job, ImportState.FAILED, str(error), now=now())
+                filejobs.finish(job, ImportState.FAILED, str(error), now=now())
             raise CommandError(f"{file.name}: {error}") from None
         except KeyboardInterrupt:
-            imports.finish(job, ImportState.CANCELLED, "", now=now())
+            filejobs.finish(job, ImportState.CANCELLED, "", now=now())
             raise CommandError(f"Cancelled after {job.rows_done:,} rows, which stay.") from None
-        imports.finish(job, ImportState.DONE, "", now=now())
+        filejobs.finish(job, ImportState.DONE, "", now=now())
         if options["refused"]:
             _write_remarks(job, options["refused"])
         self._sum_up(job, time.monotonic() - started)
@@ -124,4 +126,4 @@ def _write_remarks(job: GeofenceImport, path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as target:
         writer = csv.writer(target)
         writer.writerow(imports.REMARK_COLUMNS)
-        writer.writerows(imports.remarks(job))
+        writer.writerows(filejobs.remarks(job, imports.REMARK_COLUMNS))

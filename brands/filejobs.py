@@ -1,0 +1,232 @@
+"""A brand's file on its way into rows, as a job that is watched, stopped and taken up again.
+
+What a row means is the import's own business (`geofences.imports`, `devices.profile_imports`).
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from django.conf import settings
+from django.db import close_old_connections, models, transaction
+from django.db.models import Q
+from django.utils.timezone import now as current_time
+
+logger = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)  # longer than any chunk; a dead worker's job waits this long
+LOOK_S = 1.0
+
+
+class ImportState(StrEnum):
+    """Where an import is; `draft` waits for a person to confirm which column means what."""
+
+    DRAFT = "draft"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+UNDER_WAY = (ImportState.QUEUED, ImportState.RUNNING)
+
+
+class Verdict(StrEnum):
+    """What an import or a bulk request did with one row."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+
+
+class FileError(ValueError):
+    """A file that cannot be imported; the message says why and what to do."""
+
+
+class Stopped(Exception):  # noqa: N818 - nothing is wrong: somebody cancelled, or the process ends
+    """The job is no longer ours to go on with."""
+
+
+class FileJob(models.Model):
+    """One file on its way in; each import has a table of its own."""
+
+    brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="+")
+    file = models.FileField(upload_to="imports/%Y/%m/", max_length=300, blank=True)
+    file_name = models.CharField(max_length=200)
+    mapping = models.JSONField(default=dict, blank=True)
+    state = models.CharField(
+        max_length=16,
+        choices=[(state.value, state.value.title()) for state in ImportState],
+        default=ImportState.DRAFT.value,
+    )
+    rows_total = models.PositiveIntegerField(null=True)  # unknown where the format does not say
+    rows_done = models.PositiveIntegerField(default=0)
+    counts = models.JSONField(default=dict)
+    message = models.TextField(blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(default=current_time)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    leased_until = models.DateTimeField(null=True)  # past: its worker died, another takes over
+
+    class Meta:
+        abstract = True
+        verbose_name = "import"
+        ordering = ("-created_at",)
+
+    def __str__(self) -> str:
+        return self.file_name
+
+
+class FileJobRow(models.Model):
+    """A row of a file that somebody should look at: refused, or taken in with a remark."""
+
+    row = models.PositiveIntegerField()
+    external_id = models.CharField(max_length=128, blank=True)
+    verdict = models.CharField(max_length=16, choices=[(v.value, v.value.title()) for v in Verdict])
+    remark = models.TextField()
+
+    class Meta:
+        abstract = True
+        ordering = ("row",)
+
+    def __str__(self) -> str:
+        return f"row {self.row}: {self.verdict}"
+
+
+Job = TypeVar("Job", bound=FileJob)
+Take = Callable[[Job, Path, threading.Event], Iterable[int]]
+"""Imports a job's file; raises FileError where it cannot, Stopped where the job is not ours."""
+
+
+def counted(counts: Mapping[str, int], verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """The counts with these verdicts added."""
+    found = dict(counts)
+    for verdict in verdicts:
+        found[verdict.value] = found.get(verdict.value, 0) + 1
+    return found
+
+
+def claim(jobs: type[Job], *, now: datetime) -> Job | None:
+    """The next job to do, made ours for a while: a queued one, or one whose worker died."""
+    with transaction.atomic():
+        job = (
+            jobs._default_manager.select_for_update(skip_locked=True)
+            .exclude(file="")
+            .filter(
+                Q(state=ImportState.QUEUED) | Q(state=ImportState.RUNNING, leased_until__lt=now)
+            )
+            .order_by("created_at")
+            .first()
+        )
+        if job is not None:
+            begin(job, now=now)
+    return job
+
+
+def begin(job: FileJob, *, now: datetime) -> None:
+    job.state = ImportState.RUNNING
+    job.started_at = job.started_at or now
+    job.leased_until = now + LEASE
+    job.save()
+
+
+def advance(job: FileJob, **changes: Any) -> None:
+    """Change a running job that is still ours, else raise Stopped; the lease is the proof."""
+    changes["leased_until"] = current_time() + LEASE
+    mine = type(job)._default_manager.filter(
+        pk=job.pk, state=ImportState.RUNNING, leased_until=job.leased_until
+    )
+    if not mine.update(**changes):
+        raise Stopped
+    for name, value in changes.items():
+        setattr(job, name, value)
+
+
+def finish(job: FileJob, state: ImportState, message: str, *, now: datetime) -> None:
+    type(job)._default_manager.filter(pk=job.pk, state=ImportState.RUNNING).update(
+        state=state,
+        message=message,
+        finished_at=now,
+        rows_total=job.rows_total,
+        leased_until=None,
+    )
+    job.refresh_from_db()
+
+
+def refuse(job: FileJob, message: str, *, now: datetime) -> None:
+    """End a draft whose file cannot be read."""
+    type(job)._default_manager.filter(pk=job.pk, state=ImportState.DRAFT).update(
+        state=ImportState.FAILED, message=message, finished_at=now
+    )
+
+
+def cancel(job: FileJob, *, now: datetime) -> bool:
+    """Stop a job that has not ended; its worker notices at the next chunk. Whether it was so."""
+    open_states = (ImportState.DRAFT, ImportState.QUEUED, ImportState.RUNNING)
+    return bool(
+        type(job)
+        ._default_manager.filter(pk=job.pk, state__in=open_states)
+        .update(state=ImportState.CANCELLED, finished_at=now, leased_until=None)
+    )
+
+
+def execute(job: Job, take: Take[Job], *, stop: threading.Event) -> None:
+    """Do a claimed job to its end, whatever its file holds."""
+    try:
+        with local_copy(job.file) as path:
+            for _ in take(job, path, stop):
+                pass
+    except Stopped:
+        return  # cancelled, or queued again for the next worker by its lease
+    except FileError as error:
+        finish(job, ImportState.FAILED, str(error), now=current_time())
+    except Exception:  # a job must not end the loop for the others
+        logger.exception("import %s failed", job.pk)
+        problem = "The import stopped by an error of ours; the log has the details."
+        finish(job, ImportState.FAILED, problem, now=current_time())
+    else:
+        finish(job, ImportState.DONE, "", now=current_time())
+
+
+def work(jobs: type[Job], take: Take[Job], stop: threading.Event) -> None:
+    """Do jobs one after the other until `stop` is set."""
+    while not stop.is_set():
+        close_old_connections()
+        job = claim(jobs, now=current_time())
+        if job is None:
+            stop.wait(LOOK_S)
+        else:
+            execute(job, take, stop=stop)
+
+
+def remarks(job: Any, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    """These columns of the rows to look at, streamed: a file may have refused a million."""
+    rows: Iterator[tuple[Any, ...]] = job.rows.values_list(*columns).iterator(chunk_size=2000)
+    return rows
+
+
+@contextmanager
+def local_copy(file: models.fields.files.FieldFile) -> Iterator[Path]:
+    """The stored file as a path, copied first where the storage is elsewhere."""
+    try:
+        yield Path(file.path)
+    except NotImplementedError:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(file.name or "file").name
+            with path.open("wb") as copy:
+                for piece in file.chunks():
+                    copy.write(piece)
+            yield path

@@ -140,6 +140,7 @@ def test_it_shows_staff_only_their_own_brand_on_every_admin_page(
         "campaign",
         "segment",
         "brandguard",
+        "profile",
         "delivery",
         "device",
     }

@@ -27,12 +27,13 @@ CAP_SCOPES = {
     "person": "a person",
     "place": "a person at one place",
     "tag": "a person at places tagged",
+    "channel": "a person by",
     "campaign": "a person and one campaign",
     "brand": "everybody together",
 }
 """Whom a brand's caps count for, in words."""
 
-PERIODS = frozenset({"day", "week", "month"})  # of the calendar, in the phone's zone
+PERIODS = frozenset({"hour", "day", "week", "month"})  # of the calendar, in the phone's zone
 
 
 class HoursWidget(forms.MultiWidget):
@@ -142,7 +143,8 @@ class RowsWidget(forms.HiddenInput):
 class CapsField(forms.JSONField):
     """`[{"limit": 3, "window_s": 86400, "scope": "device"}]`: at most 3 in a day for each device.
 
-    Instead of `window_s` a row may say `per` day, week or month; the scope `tag` names one.
+    Instead of `window_s` a row may say `per` hour, day, week or month; the scopes `tag` and
+    `channel` name one.
     """
 
     def __init__(self, *, scopes: dict[str, str], **kwargs: Any) -> None:
@@ -175,6 +177,10 @@ class CapsField(forms.JSONField):
             found["tag"] = str(row.get("tag") or "").strip()
             if not found["tag"]:
                 raise forms.ValidationError("Name the tag that the limit is for.")
+        if found["scope"] == "channel":
+            found["channel"] = row.get("channel")
+            if found["channel"] not in {"push", "inbox"}:
+                raise forms.ValidationError("Choose the channel that the limit is for.")
         return found
 
 

@@ -26,6 +26,7 @@ class CapScope(StrEnum):
     PERSON = "person"  # all devices of one external id
     PLACE = "place"  # this person at this geofence
     TAG = "tag"  # this person at geofences with `tag`, over all campaigns
+    CHANNEL = "channel"  # this person by `channel` (push or inbox), over all campaigns
     CAMPAIGN = "campaign"  # everybody together; on a brand: this person, per campaign
     BRAND = "brand"  # on a campaign: this person, over all campaigns; on a brand: everybody
 
@@ -33,6 +34,7 @@ class CapScope(StrEnum):
 class Period(StrEnum):
     """A calendar window, in the device's time zone."""
 
+    HOUR = "hour"  # as the clock on the wall shows it; one that it repeats is two
     DAY = "day"
     WEEK = "week"  # from Monday, ISO 8601
     MONTH = "month"
@@ -47,6 +49,7 @@ class Cap:
     window_ms: int | None = None
     period: Period | None = None
     tag: str = ""
+    channel: str = ""
     of_brand: bool = False
 
     @property
@@ -64,6 +67,7 @@ class Offer(NamedTuple):
     campaign_id: int
     geofence_id: int | None
     tags: tuple[str, ...]
+    channel: str = "push"
 
 
 class Full(NamedTuple):
@@ -123,6 +127,9 @@ class Counts:
             if kind == "tag":
                 if rest[0] in offer.tags:
                     yield offer
+            elif kind == "channel":
+                if rest[0] == offer.channel:
+                    yield offer
             elif kind == "place":
                 if rest == [offer.geofence_id, offer.campaign_id][: len(rest)]:
                     yield offer
@@ -132,7 +139,7 @@ class Counts:
 
 def key_of(cap: Cap, offer: Offer, brand_id: int) -> Key | None:
     """What a cap counts by for this offer; None where it does not concern it."""
-    _, device_id, person, campaign_id, geofence_id, tags = offer
+    _, device_id, person, campaign_id, geofence_id, tags, channel = offer
     mine: tuple[int, ...] = () if cap.of_brand else (campaign_id,)
     scope = cap.scope
     if scope is CapScope.DEVICE:
@@ -143,6 +150,8 @@ def key_of(cap: Cap, offer: Offer, brand_id: int) -> Key | None:
         return None if geofence_id is None else ("place", person, geofence_id, *mine)
     if scope is CapScope.TAG:
         return ("tag", person, cap.tag) if cap.tag in tags else None
+    if scope is CapScope.CHANNEL:
+        return ("channel", person, channel) if cap.channel == channel else None
     if scope is CapScope.CAMPAIGN:
         return ("person", person, campaign_id) if cap.of_brand else ("campaign", campaign_id)
     return ("brand", brand_id) if cap.of_brand else ("person", person)
@@ -166,6 +175,10 @@ def check(cap: Cap, times_ms: Sequence[int], at_ms: int, tz: ZoneInfo) -> Full |
         if cap.limit and len(times_ms) < cap.limit:
             return None
         return _check_rolling(cap, cap.window_ms, times_ms, at_ms)
+    if cap.period is Period.HOUR:
+        begins_ms, ends_ms = hours.hour_of(at_ms, tz)
+        seen = bisect_left(times_ms, ends_ms) - bisect_left(times_ms, begins_ms)
+        return None if seen < cap.limit else Full(cap, seen, ends_ms if cap.limit else None)
     if cap.period is not None:
         start, end = span_of(at_ms, cap.period, tz)
         seen = sum(start <= hours.local_date(at, tz) < end for at in times_ms)

@@ -56,7 +56,8 @@ class InitialState(StrEnum):
 class HoursPolicy(StrEnum):
     """What becomes of an offer whose hour is wrong: kept until the hour is right, or dropped."""
 
-    HOLD = "hold"
+    HOLD = "hold"  # sent at the window's end, and good from then on
+    WHILE_GOOD = "while_good"  # sent at the window's end if it is still good then
     DROP = "drop"
 
 
@@ -107,13 +108,14 @@ class DaypartText(
 
 
 class CapText(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`{"limit": 3, "window_s": 86400, "scope": "person"}`, or `per` day, week or month."""
+    """`{"limit": 3, "window_s": 86400, "scope": "person"}`, or `per` hour, day, week, month."""
 
     limit: Annotated[int, Meta(ge=0, le=1_000_000_000)]
     window_s: Seconds | None = None
     per: capping.Period | None = None
     scope: capping.CapScope = capping.CapScope.DEVICE
     tag: str = ""
+    channel: Literal["push", "inbox", ""] = ""
 
 
 class LocalContent(
@@ -462,6 +464,8 @@ def _nonsense(definition: Definition, segments: Sequence[str] | None) -> list[tu
             found.append((f"caps[{number}]", "Either `window_s` or `per`, not both."))
         if (cap.scope is capping.CapScope.TAG) is not bool(cap.tag):
             found.append((f"caps[{number}].tag", "A tag goes with the scope `tag`."))
+        if (cap.scope is capping.CapScope.CHANNEL) is not bool(cap.channel):
+            found.append((f"caps[{number}].channel", "push or inbox, with the scope `channel`."))
     found += guarding.problems(definition.guards)
     names = [variant.name for variant in definition.variants]
     if len(set(names)) < len(names):
@@ -562,6 +566,7 @@ def caps_of(texts: Sequence[CapText], *, of_brand: bool = False) -> tuple[cappin
             window_ms=None if text.window_s is None else text.window_s * 1000,
             period=text.per,
             tag=text.tag,
+            channel=text.channel,
             of_brand=of_brand,
         )
         for text in texts

@@ -25,7 +25,11 @@ _ALREADY_THERE = {
     InitialState.SUPPRESS: "get no welcome",
     InitialState.REQUIRE_EXIT: "must leave and come back first",
 }
-_POLICIES = {HoursPolicy.HOLD: "waits for the right hour", HoursPolicy.DROP: "stays silent"}
+_POLICIES = {
+    HoursPolicy.HOLD: "waits for the right hour",
+    HoursPolicy.WHILE_GOOD: "waits for the right hour as long as it is good",
+    HoursPolicy.DROP: "stays silent",
+}
 
 
 class Change(NamedTuple):
@@ -61,7 +65,8 @@ def parts(definition: Definition, names: Names) -> dict[str, str]:
         "In quiet hours": _POLICIES[definition.quiet_hours],
         "Who": condition(definition.audience) if definition.audience else "everybody",
         "How often": "; ".join(
-            f"{cap.limit} per {cap.scope.value}{f' “{cap.tag}”' if cap.tag else ''} in "
+            f"{cap.limit} per {cap.scope.value}{f' “{cap.tag}”' if cap.tag else ''}"
+            f"{f' {cap.channel}' if cap.channel else ''} in "
             + (f"a calendar {cap.per.value}" if cap.per else span(cap.window_s or 0))
             for cap in definition.caps
         ),

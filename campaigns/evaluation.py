@@ -23,6 +23,7 @@ from django.utils import timezone
 from campaigns import catalogue as catalogues
 from campaigns import history, moments, past, progress, rules, spending
 from campaigns.catalogue import Catalogue
+from campaigns.definition import HoursPolicy
 from campaigns.judging import Offers, Pair, Read, Send, Verdicts, judge
 from campaigns.moments import Batch, Happening
 from notifications.outbox import NewDelivery, enqueue
@@ -211,7 +212,7 @@ def _delivery(send: Send, decision_id: int) -> NewDelivery:
         priority=campaign.priority,
         created_at=_instant(moment.now_ms),
         due_at=_instant(send.decision.due_ms),
-        expires_at=_instant(send.decision.due_ms + campaign.expires_after_ms),
+        expires_at=_instant(rules.expires_ms(campaign, moment, send.decision.due_ms)),
     )
 
 
@@ -226,7 +227,8 @@ def _gates(send: Send) -> dict[str, Any]:
         gates["quiet_hours"] = {
             "from": quiet.get("from", "00:00"),
             "to": quiet.get("to", "24:00"),
-            "policy": campaign.quiet_policy.value,
+            # How long it may wait is in when it expires.
+            "policy": "drop" if campaign.quiet_policy is HoursPolicy.DROP else "hold",
         }
     return gates
 

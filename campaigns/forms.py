@@ -40,6 +40,7 @@ CAP_SCOPES = {
     "device": "one phone",
     "place": "one person at one place",
     "tag": "one person at places tagged",
+    "channel": "one person by",
     "campaign": "everybody together",
     "brand": "one person, over all campaigns",
 }
@@ -59,6 +60,7 @@ INITIAL_STATES = [
 POLICIES = [
     (HoursPolicy.DROP.value, "stay silent"),
     (HoursPolicy.HOLD.value, "wait and send when the hour is right"),
+    (HoursPolicy.WHILE_GOOD.value, "wait for it only while the offer is good"),
 ]
 
 
@@ -417,6 +419,7 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
                 **({"window_s": cap.window_s} if cap.window_s else {}),
                 **({"per": cap.per.value} if cap.per else {}),
                 **({"tag": cap.tag} if cap.tag else {}),
+                **({"channel": cap.channel} if cap.channel else {}),
             }
             for cap in definition.caps
         ],

@@ -23,7 +23,13 @@ from campaigns.subjects import person_of
 # An offer is held for quiet hours at most this long after it was made: how far back a row may
 # have been written whose due time still counts.
 LONGEST_HOLD = timedelta(days=9)
-MONTH = timedelta(days=32)
+# The longest that a calendar window lasts, an hour's or a day's jump of the clock included.
+LASTS = {
+    capping.Period.HOUR: timedelta(hours=2),
+    capping.Period.DAY: timedelta(days=2),
+    capping.Period.WEEK: timedelta(days=9),
+    capping.Period.MONTH: timedelta(days=33),
+}
 # Deliveries that were not made give their place back.
 COUNTED = ("pending", "sending", "sent")
 
@@ -46,7 +52,7 @@ _OFFERS = f"""
     )
     SELECT d.brand_id, {_AT}, d.device_id, d.person, d.campaign_id, d.geofence_id,
            coalesce(g.tags, '{{}}'), d.transactional, d.campaign_name, d.priority,
-           (extract(epoch FROM t.occurred_at) * 1000)::bigint
+           (extract(epoch FROM t.occurred_at) * 1000)::bigint, d.channel
       FROM mine JOIN notifications_delivery d USING (id)
       LEFT JOIN geofences_geofence g ON g.id = d.geofence_id
       LEFT JOIN devices_transition t ON d.moment_kind = 'transition' AND t.id = d.moment_id
@@ -59,7 +65,8 @@ _GHOSTS = """
                     (extract(epoch FROM g.decided_at) * 1000)::bigint),
            g.device_id, coalesce(d.external_id, 'device:' || d.id), g.campaign_id, g.geofence_id,
            coalesce(p.tags, '{}'), false, c.name, 0,
-           (extract(epoch FROM t.occurred_at) * 1000)::bigint
+           (extract(epoch FROM t.occurred_at) * 1000)::bigint,
+           CASE WHEN d.push_token IS NULL THEN 'inbox' ELSE 'push' END
       FROM (
         SELECT d.id FROM unnest(%s::bigint[], %s::text[]) AS u(brand_id, person)
           JOIN devices_device d ON d.brand_id = u.brand_id AND d.external_id = u.person
@@ -125,7 +132,7 @@ def since(now: datetime, caps: Iterable[capping.Cap]) -> datetime:
         if cap.window_ms is not None:
             longest = max(longest, timedelta(milliseconds=cap.window_ms))
         elif cap.period is not None:
-            longest = max(longest, MONTH)
+            longest = max(longest, LASTS[cap.period])
         else:
             return datetime(2000, 1, 1, tzinfo=UTC)
     return now - longest - LONGEST_HOLD
@@ -162,11 +169,13 @@ def _read_offers(
             rows += cursor.fetchall()
         for row in rows:
             brand_id, at_ms, device_id, person, campaign_id, geofence_id, tags = row[:7]
-            transactional, name, priority, occurred_ms = row[7:]
+            transactional, name, priority, occurred_ms, channel = row[7:]
             if transactional:
                 continue
             offers.counts[brand_id].recall(
-                capping.Offer(at_ms, device_id, person, campaign_id, geofence_id, tuple(tags))
+                capping.Offer(
+                    at_ms, device_id, person, campaign_id, geofence_id, tuple(tags), channel
+                )
             )
             if occurred_ms is not None:
                 entry = catalogue.entries.get(campaign_id)

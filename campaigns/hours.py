@@ -170,6 +170,19 @@ def first_instant_ms(day: date, tz: ZoneInfo) -> int:
     return min((at for at in (found, *jumps) if local_date(at, tz) >= day), default=found)
 
 
+def hour_of(at_ms: int, tz: ZoneInfo) -> tuple[int, int]:
+    """The instants [from, to) at which the wall shows the same hour, without a jump between."""
+    wall = _wall(at_ms, tz)
+    begins = at_ms - at_ms % 1000 - (wall.minute * 60 + wall.second) * 1000
+    ends = begins + _HOUR_MS
+    for jump in _jumps_ms(begins, ends, tz):
+        if jump <= at_ms:
+            begins = max(begins, jump)
+        else:
+            ends = min(ends, jump)
+    return begins, ends
+
+
 def _wall(at_ms: int, tz: ZoneInfo) -> datetime:
     return datetime.fromtimestamp(at_ms // 1000, tz)
 

@@ -206,6 +206,7 @@ def _applicable(campaign: Campaign) -> Iterator[Gate]:
     needless |= set() if asked and asked.attributes else {_contradicts_attribute}
     needless |= set() if asked and asked.events else {_contradicts_event}
     if not campaign.dayparts or campaign.outside_dayparts is HoursPolicy.HOLD:
+        # What may wait for however long is never refused for the hour.
         needless.add(_outside_daypart)
     if campaign.quiet is None or campaign.quiet_policy is HoursPolicy.HOLD:
         needless.add(_quiet_hours)
@@ -299,7 +300,13 @@ def charge(
 def offer_of(campaign: Campaign, moment: Moment, due_ms: int) -> capping.Offer:
     subject = moment.subject
     return capping.Offer(
-        due_ms, subject.device_id, subject.person, campaign.id, moment.geofence_id, moment.tags
+        due_ms,
+        subject.device_id,
+        subject.person,
+        campaign.id,
+        moment.geofence_id,
+        moment.tags,
+        "push" if subject.has_push else "inbox",
     )
 
 
@@ -414,13 +421,13 @@ def _shortened(trace: Trace | None) -> Trace | None:
 def _outside_daypart(campaign: Campaign, moment: Moment) -> Trace | None:
     if hours.is_open(moment.local.weekday, moment.local.minute, campaign.dayparts):
         return None
-    return _hour_trace(campaign, moment)
+    return _too_long(campaign, moment, campaign.outside_dayparts)
 
 
 def _quiet_hours(campaign: Campaign, moment: Moment) -> Trace | None:
     if not hours.is_quiet(moment.local.weekday, moment.local.minute, campaign.quiet):
         return None
-    return _hour_trace(campaign, moment)
+    return _too_long(campaign, moment, campaign.quiet_policy)
 
 
 _REASONS: dict[Gate, Reason] = {
@@ -441,6 +448,28 @@ _REASONS: dict[Gate, Reason] = {
     _outside_daypart: Reason.OUTSIDE_DAYPART,
     _quiet_hours: Reason.QUIET_HOURS,
 }
+
+
+def _too_long(campaign: Campaign, moment: Moment, policy: HoursPolicy) -> Trace | None:
+    """Whether the wait for the right hour is longer than the policy lets an offer wait."""
+    trace = _hour_trace(campaign, moment)
+    if policy is HoursPolicy.DROP:
+        return trace
+    next_ms = trace.get("next_at")
+    if next_ms is not None and next_ms < moment.now_ms + campaign.expires_after_ms:
+        return None
+    return trace | {"good_for_s": campaign.expires_after_ms // 1000}
+
+
+def expires_ms(campaign: Campaign, moment: Moment, due_ms: int) -> int:
+    """Until when an offer is good: from when it is due, or from now if its wait counts."""
+    wall = moment.local
+    counts = due_ms > moment.now_ms and (
+        campaign.quiet_policy is HoursPolicy.WHILE_GOOD
+        if hours.is_open(wall.weekday, wall.minute, campaign.dayparts)
+        else campaign.outside_dayparts is HoursPolicy.WHILE_GOOD
+    )
+    return (moment.now_ms if counts else due_ms) + campaign.expires_after_ms
 
 
 def _hour_trace(campaign: Campaign, moment: Moment) -> Trace:
@@ -475,6 +504,8 @@ def _cap_trace(full: capping.Full) -> Trace:
     trace: Trace = {"scope": cap.scope.value, "seen": full.seen, "limit": cap.limit}
     if cap.of_brand:
         trace["of"] = "brand"
+    if cap.tag or cap.channel:
+        trace["what"] = cap.tag or cap.channel
     if cap.window_ms is not None:
         trace["window_s"] = cap.window_ms // 1000
     if cap.period is not None:

@@ -43,6 +43,7 @@ _WHOM = {
     CapScope.PERSON: "per person",
     CapScope.PLACE: "per person and place",
     CapScope.TAG: "per person at places tagged",
+    CapScope.CHANNEL: "per person by",
     CapScope.CAMPAIGN: "to everybody together",
     CapScope.BRAND: "per person over all campaigns",
 }
@@ -225,6 +226,7 @@ def _caps(caps: Sequence[CapText]) -> str:
     said = []
     for cap in caps:
         whom = _WHOM[cap.scope] + (f" “{cap.tag}”" if cap.tag else "")
+        whom += f" {cap.channel}" if cap.channel else ""
         if cap.per is not None:
             often = f"per calendar {cap.per.value}"
         else:
@@ -291,6 +293,8 @@ def _asides(definition: Definition) -> list[str]:
         said.append("as a service message that no cap or quiet hour stops")
     elif definition.quiet_hours is HoursPolicy.HOLD:
         said.append("kept back through quiet hours")
+    elif definition.quiet_hours is HoursPolicy.WHILE_GOOD:
+        said.append("kept back through quiet hours as long as it is good")
     if definition.variants:
         said.append(f"in {len(definition.variants)} variants")
     if definition.holdout:

@@ -137,6 +137,7 @@ _SCOPES_FR = {
     "person": "personne",
     "place": "lieu",
     "tag": "étiquette",
+    "channel": "canal",
     "campaign": "campagne",
     "brand": "marque",
 }

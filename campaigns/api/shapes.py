@@ -11,7 +11,7 @@ from campaigns.conditions import Op
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
 from campaigns.models import Backtest, BrandGuard, CampaignState, CampaignVersion
 
-_HOLD_OR_DROP = f"{HoursPolicy.HOLD} or {HoursPolicy.DROP}: what becomes of an offer then."
+_HOLD_OR_DROP = f"{', '.join(HoursPolicy)}: what becomes of an offer then."
 
 
 class SelectorShape(serializers.Serializer[Any]):
@@ -60,7 +60,10 @@ class CapShape(serializers.Serializer[Any]):
     window_s = serializers.IntegerField(required=False, min_value=1)
     per = serializers.ChoiceField(choices=[one.value for one in Period], required=False)
     scope = serializers.ChoiceField(choices=[one.value for one in CapScope], required=False)
-    tag = serializers.CharField(required=False)
+    tag = serializers.CharField(required=False, help_text="With the scope tag.")
+    channel = serializers.CharField(
+        required=False, help_text="push or inbox, with the scope channel."
+    )
 
 
 class GuardOfferShape(serializers.Serializer[Any]):

@@ -1,10 +1,10 @@
-// Limits as rows: "at most 3 in 1 day for a phone". Saves [{limit, window_s | per, scope, tag?}].
+// Limits as rows: "at most 3 in 1 day for a phone". Saves [{limit, window_s | per, scope, tag?, channel?}].
 import { h, select, stateOf } from "./dom.js";
 
 const SIZES = { 60: "minutes", 3600: "hours", 86400: "days", 604800: "weeks" };
 const UNITS = [
   ...Object.entries(SIZES),
-  ["day", "calendar day"], ["week", "calendar week"], ["month", "calendar month"],
+  ["hour", "hour of the clock"], ["day", "calendar day"], ["week", "calendar week"], ["month", "calendar month"],
 ];
 
 /** The unit a row is shown in: the largest that divides its window. */
@@ -53,6 +53,8 @@ export function mount(element) {
     row.scope = scope;
     if (scope === "tag") row.tag ??= "";
     else delete row.tag;
+    if (scope === "channel") row.channel ??= "push";
+    else delete row.channel;
     changed();
   }
 
@@ -70,6 +72,9 @@ export function mount(element) {
             class: "nc-input", value: row.tag ?? "", placeholder: "tag", "aria-label": "tag", size: 12,
             onchange: (event) => { row.tag = event.target.value.trim(); changed(); },
           })
+        : null,
+      row.scope === "channel"
+        ? select([["push", "push"], ["inbox", "the inbox alone"]], row.channel, (next) => { row.channel = next; changed(); }, { "aria-label": "channel" })
         : null,
       h("button", {
         type: "button", class: "nc-remove", title: "Remove this limit", "aria-label": "Remove this limit",

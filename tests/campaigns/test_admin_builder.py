@@ -56,6 +56,7 @@ RICH: list[dict[str, Any]] = [
         "caps": [
             {"limit": 3, "window_s": 5400, "scope": "person"},
             {"limit": 1, "per": "week", "scope": "tag", "tag": "own"},
+            {"limit": 2, "per": "hour", "scope": "channel", "channel": "push"},
         ],
     },
     {

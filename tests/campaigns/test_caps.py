@@ -14,6 +14,7 @@ from campaigns.caps import Cap, CapScope, Counts, Period, check, key_of, reached
 from tests.campaigns.values import HELSINKI, NOON_MS, an_offer
 
 HOUR_MS = 3_600_000
+QUARTER_MS = 900_000
 DAY_MS = 24 * HOUR_MS
 
 
@@ -73,8 +74,8 @@ def test_it_agrees_with_counting_every_window(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    times=st.lists(st.integers(0, 90 * 24), max_size=40),
-    at=st.integers(0, 90 * 24),
+    times=st.lists(st.integers(0, 90 * 96), max_size=40),  # in quarters of an hour
+    at=st.integers(0, 90 * 96),
     limit=st.integers(0, 3),
     period=st.sampled_from(Period),
     tz=st.sampled_from(["Europe/Helsinki", "America/New_York", "Australia/Lord_Howe", "UTC"]),
@@ -84,21 +85,23 @@ def test_it_counts_by_the_calendar_of_the_device(
 ) -> None:
     start, place = round(datetime(2026, 2, 20, tzinfo=UTC).timestamp() * 1000), ZoneInfo(tz)
 
-    def period_of(hour: float) -> object:
-        wall = datetime.fromtimestamp(start / 1000 + hour * 3600, place)
+    def period_of(quarter: float) -> object:
+        wall = datetime.fromtimestamp(start / 1000 + quarter * 900, place)
+        if period is Period.HOUR:
+            return wall.date(), wall.hour, wall.utcoffset()
         if period is Period.DAY:
             return wall.date()
         return wall.isocalendar()[:2] if period is Period.WEEK else (wall.year, wall.month)
 
-    sorted_ms = sorted(start + hour * HOUR_MS for hour in times)
+    sorted_ms = sorted(start + quarter * QUARTER_MS for quarter in times)
     cap = a_cap(limit, None, period=period)
-    full = check(cap, sorted_ms, start + at * HOUR_MS, place)
-    seen = sum(period_of(hour) == period_of(at) for hour in times)
+    full = check(cap, sorted_ms, start + at * QUARTER_MS, place)
+    seen = sum(period_of(quarter) == period_of(at) for quarter in times)
     assert (full is not None) is (seen >= limit)
     if full is not None and full.next_ms is not None:
-        next_hour = (full.next_ms - start) / HOUR_MS
-        assert period_of(next_hour) != period_of(at)
-        assert period_of(next_hour - 0.01) == period_of(at)
+        next_one = (full.next_ms - start) / QUARTER_MS
+        assert period_of(next_one) != period_of(at)
+        assert period_of(next_one - 0.01) == period_of(at)
         assert check(cap, [], full.next_ms, place) is None
 
 
@@ -123,6 +126,8 @@ def test_it_counts_for_ever_where_no_window_is_given() -> None:
         (CapScope.PLACE, True, {"campaign_id": 8}, True),
         (CapScope.TAG, False, {"campaign_id": 8, "geofence_id": 6}, True),
         (CapScope.TAG, False, {"tags": ("shop",)}, False),
+        (CapScope.CHANNEL, False, {"campaign_id": 8, "device_id": 2}, True),
+        (CapScope.CHANNEL, False, {"channel": "inbox"}, False),
         (CapScope.CAMPAIGN, True, {"device_id": 2}, True),
         (CapScope.CAMPAIGN, True, {"campaign_id": 8}, False),
         (CapScope.BRAND, False, {"campaign_id": 8}, True),
@@ -138,6 +143,7 @@ def test_it_counts_what_belongs_together(
         window_ms=DAY_MS,
         of_brand=of_brand,
         tag="food" if scope is CapScope.TAG else "",
+        channel="push" if scope is CapScope.CHANNEL else "",
     )
     counts = Counts(1)
     counts.add(an_offer(**{"tags": ("food",), "person": "ann"} | other))
@@ -160,6 +166,12 @@ def test_it_counts_everybody_only_under_the_lock(scope: CapScope, of_brand: bool
     assert reached([cap], an_offer(NOON_MS), counts, HELSINKI) is None
     counts.add(an_offer(person="other", device_id=2))
     assert reached([cap], an_offer(NOON_MS), counts, HELSINKI) is not None
+
+
+def test_a_cap_on_a_channel_lets_the_other_pass() -> None:
+    cap = Cap(limit=0, scope=CapScope.CHANNEL, channel="push", window_ms=DAY_MS)
+    assert reached([cap], an_offer(channel="inbox"), Counts(1), HELSINKI) is None
+    assert reached([cap], an_offer(channel="push"), Counts(1), HELSINKI) is not None
 
 
 def test_a_cap_on_a_place_lets_what_has_none_pass() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, connections
@@ -60,9 +62,9 @@ def connect() -> None:
             return
 
 
-def evaluate_all() -> None:
+def evaluate_all(at: datetime | None = None) -> None:
     """One row at a time, so that every evaluator meets every other."""
-    while evaluate_once(now=now(), limit=1):
+    while evaluate_once(now=at or now(), limit=1):
         pass
 
 
@@ -72,6 +74,8 @@ def evaluate_all() -> None:
         ("device", False),
         ("person", False),
         ("place", False),
+        ("tag", False),
+        ("channel", False),
         ("campaign", False),
         ("brand", False),
         ("device", True),
@@ -79,9 +83,10 @@ def evaluate_all() -> None:
     ],
 )
 def test_forty_evaluators_never_exceed_a_cap(scope: str, of_brand: bool) -> None:
-    cap = {"limit": 3, "window_s": DAY_S, "scope": scope}
+    cap: dict[str, Any] = {"limit": 3, "window_s": DAY_S, "scope": scope}
+    cap |= {"tag": {"tag": "shop"}, "channel": {"channel": "push"}}.get(scope, {})
     brand = make_brand(caps=[cap] if of_brand else [])
-    shop, device = make_circle(brand), make_device(brand, external_id="ann")
+    shop, device = make_circle(brand, tags=["shop"]), make_device(brand, external_id="ann")
     make_campaign(brand, shop, caps=[] if of_brand else [cap])
     for number in range(EVALUATORS * 2):
         make_transition(device, shop, occurred_at=now() - timedelta(seconds=number % 60))
@@ -102,6 +107,30 @@ def test_a_persons_phones_share_a_cap_in_a_race() -> None:
     together(EVALUATORS, evaluate_all)
     evaluate_all()
     assert Delivery.objects.count() == 2
+
+
+@pytest.mark.parametrize("per", ["hour", "day", "week", "month"])
+def test_all_of_a_persons_phones_in_one_race_keep_every_cap_at_once(per: str) -> None:
+    """Five phones, three campaigns, forty evaluators: rolling and calendar caps side by side."""
+    person = {"limit": 4, "per": per, "scope": "person"}
+    brand = make_brand(caps=[person, {"limit": 2, "window_s": DAY_S, "scope": "device"}])
+    shops = [make_circle(brand, tags=["shop"]) for _ in range(3)]
+    for shop in shops:
+        make_campaign(brand, shop, caps=[{"limit": 2, "window_s": DAY_S, "scope": "person"}])
+    make_campaign(brand, shops[0], transactional=True, group="service")
+    phones = [make_device(brand, external_id="ann") for _ in range(5)]
+    at = now()  # so that no calendar hour ends between
+    for number in range(EVALUATORS):
+        make_transition(phones[number % 5], shops[number % 3], occurred_at=at)
+    together(EVALUATORS, lambda: evaluate_all(at))
+    evaluate_all(at)
+    made = Delivery.objects.filter(transactional=False)
+    assert made.count() == 4
+    for key in ("device_id", "campaign_id"):
+        counts = Counter(made.values_list(key, flat=True))
+        assert max(counts.values()) <= 2
+    exempt = Delivery.objects.filter(transactional=True)
+    assert exempt.count() == len([n for n in range(EVALUATORS) if n % 3 == 0])
 
 
 def test_a_total_cap_holds_over_many_people_in_a_race() -> None:

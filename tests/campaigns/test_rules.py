@@ -126,6 +126,28 @@ OTHER = Winner(campaign_id=3, name="Tea", priority=9)
         ),
         (
             Reason.HELD,
+            {
+                "quiet": LUNCH_QUIET,
+                "quiet_policy": HoursPolicy.WHILE_GOOD,
+                "expires_after_ms": 3_600_001,
+            },
+            {},
+            {"due_at": NOON_MS + 3_600_000},
+        ),
+        (
+            Reason.QUIET_HOURS,  # it would be over by then
+            {"quiet": LUNCH_QUIET, "quiet_policy": HoursPolicy.WHILE_GOOD},
+            {},
+            {"next_at": NOON_MS + 3_600_000, "good_for_s": 3_600},
+        ),
+        (
+            Reason.OUTSIDE_DAYPART,
+            {"dayparts": MORNINGS, "outside_dayparts": HoursPolicy.WHILE_GOOD},
+            {},
+            {"next_at": NOON_MS + 20 * 3_600_000, "good_for_s": 3_600},
+        ),
+        (
+            Reason.HELD,
             {"dayparts": MORNINGS, "outside_dayparts": HoursPolicy.HOLD},
             {},
             {"due_at": NOON_MS + 20 * 3_600_000},

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import connection
 from numpy.typing import NDArray
 
-from campaigns import behaviour, catalogue, hours, judging, progress, rules, sequences
+from campaigns import behaviour, catalogue, hours, judging, progress, rounds, rules, sequences
 from campaigns.audience import Subject
 from campaigns.caps import Counts
 from campaigns.catalogue import BrandRules, Catalogue, Entry
@@ -182,6 +182,7 @@ def run(
     story = _Story(brand=brand, places=places, steps=steps)
     story.events = _events(brand.id, stages.values(), since, until)
     story.meet(source)
+    story.until_ms = _ms(until)
     reports = {}
     for number, (name, stage) in enumerate(stages.items(), 1):
         reports[name] = _report(story, stage, campaign.pk, since, brand)
@@ -322,6 +323,7 @@ class _Story:
     steps: list[Step]
     events: list[EventRow] = field(default_factory=list)
     known: dict[int, Known] = field(default_factory=dict)
+    until_ms: int = 0
 
     def meet(self, source: Source) -> None:
         """Look the devices up as they are today."""
@@ -418,6 +420,14 @@ def _happenings(story: _Story, stage: Catalogue, since_ms: int) -> Iterator[Happ
             moment.event, moment.properties = row.name, row.properties
             yield Happening(moment=moment, brand=story.brand, candidates=candidates)
     yield from _sequences(story, stage, since_ms)
+    yield from rounds.happenings(
+        stage.entries.values(),
+        _stays(story),
+        story.known,
+        story.places.known,
+        since_ms=since_ms,
+        until_ms=story.until_ms,
+    )
 
 
 def _sequences(story: _Story, stage: Catalogue, since_ms: int) -> Iterator[Happening]:
@@ -501,6 +511,24 @@ def _measure(story: _Story, happenings: Sequence[Happening]) -> None:
                 events.get(subject.person, ()),
                 visits.get(subject.person, ()),
                 now_ms=one.moment.now_ms,
+            )
+
+
+def _stays(story: _Story) -> Iterator[rounds.Stay]:
+    ended = {
+        (step.device_id, step.change.visit_id): step.change.occurred_ms
+        for step in story.steps
+        if step.change.kind == "exited"
+    }
+    for step in story.steps:
+        if step.change.kind == "entered":
+            left_ms = ended.get((step.device_id, step.change.visit_id))
+            yield rounds.Stay(
+                step.device_id,
+                step.geofence_id,
+                step.change.visit_id,
+                step.change.entered_ms,
+                left_ms,
             )
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from campaigns import budgets, conditions, hours, sequences
+from campaigns import budgets, conditions, hours, schedules, sequences
 from campaigns import caps as capping
 from campaigns import guards as guarding
 from notifications.push import PushOptions
@@ -40,9 +40,11 @@ class TriggerOn(StrEnum):
     EXITED = "exited"
     EVENT = "event"
     SEQUENCE = "sequence"
+    SCHEDULE = "schedule"
 
 
 PLACE_TRIGGERS = frozenset({TriggerOn.ENTERED, TriggerOn.DWELLED, TriggerOn.EXITED})
+AT_PLACES = PLACE_TRIGGERS | {TriggerOn.SCHEDULE}  # those that need to know who is where
 
 
 class InitialState(StrEnum):
@@ -95,6 +97,13 @@ class Trigger(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     absent_s: Seconds | None = None  # the last step came before, but not in so long
     once: bool = False
     again_after_s: Annotated[int, Meta(ge=0, le=MAX_SPAN_S)] = 0
+    # A schedule: at an instant, or at these times of day on these days, by whose clock; for who is
+    # inside then, or who was within `within_s` or since `since`.
+    at: datetime | None = None
+    times: Annotated[tuple[Clock, ...], Meta(max_length=48)] = ()
+    days: tuple[str | int, ...] = ()
+    zone: schedules.ClockOf = schedules.ClockOf.DEVICE
+    since: datetime | None = None
 
 
 class DaypartText(
@@ -252,7 +261,7 @@ def encode(definition: Definition) -> dict[str, Any]:
 
 def missing(definition: Definition, *, now: datetime) -> list[Missing]:
     """What a draft lacks to be published, as far as it can be said without rows."""
-    found = [*_missing_trigger(definition.trigger), *_missing_content(definition.content)]
+    found = [*_missing_trigger(definition.trigger, now), *_missing_content(definition.content)]
     starts, ends = definition.starts_at, definition.ends_at
     if ends is not None and ends <= now:
         found.append(Missing(field="ends_at", code="in_the_past", message="The end has passed."))
@@ -312,15 +321,17 @@ def _last(trigger: Trigger | None) -> TriggerOn | None:
 
 
 def _ends_at_a_place(trigger: Trigger | None) -> bool:
+    if trigger is not None and trigger.on is TriggerOn.SCHEDULE:
+        return schedule_of(trigger).is_now
     return _last(trigger) in PLACE_TRIGGERS
 
 
-def _missing_trigger(trigger: Trigger | None) -> list[Missing]:
+def _missing_trigger(trigger: Trigger | None, now: datetime) -> list[Missing]:
     if trigger is None:
         return [Missing(field="trigger", code="missing", message="Say what sets it off.")]
     if trigger.on is TriggerOn.SEQUENCE:
         return _missing_sequence(trigger)
-    return _missing_selector(trigger, "trigger")
+    return _missing_selector(trigger, "trigger") + _missing_schedule(trigger, now)
 
 
 def _missing_selector(one: Trigger | StepText, path: str) -> list[Missing]:
@@ -329,8 +340,8 @@ def _missing_selector(one: Trigger | StepText, path: str) -> list[Missing]:
         if one.event:
             return []
         return [Missing(field=f"{path}.event", code="missing", message="Name the event.")]
-    if one.on is TriggerOn.SEQUENCE:
-        return [Missing(field=f"{path}.on", code="invalid", message="A step is no sequence.")]
+    if isinstance(one, StepText) and one.on in {TriggerOn.SEQUENCE, TriggerOn.SCHEDULE}:
+        return [Missing(field=f"{path}.on", code="invalid", message=f"A step is no {one.on}.")]
     if one.geofences or one.tags:
         return []
     return [
@@ -340,6 +351,37 @@ def _missing_selector(one: Trigger | StepText, path: str) -> list[Missing]:
             message="Choose geofences, or tags of geofences.",
         )
     ]
+
+
+def _missing_schedule(trigger: Trigger, now: datetime) -> list[Missing]:
+    if trigger.on is not TriggerOn.SCHEDULE:
+        return []
+    found = []
+    if trigger.at is None and not trigger.times:
+        found.append(
+            Missing(
+                field="trigger.times", code="missing", message="Say at what time, or what times."
+            )
+        )
+    elif trigger.at is not None and trigger.times:
+        found.append(
+            Missing(
+                field="trigger.at", code="contradiction", message="Either one instant, or times."
+            )
+        )
+    elif trigger.at is not None and trigger.at <= now:
+        found.append(
+            Missing(field="trigger.at", code="in_the_past", message="The time has passed.")
+        )
+    if trigger.since is not None and trigger.within_s is not None:
+        found.append(
+            Missing(
+                field="trigger.since",
+                code="contradiction",
+                message="Either since an instant, or within so long.",
+            )
+        )
+    return found
 
 
 def _missing_sequence(trigger: Trigger) -> list[Missing]:
@@ -395,6 +437,19 @@ def pattern_of(trigger: Trigger) -> sequences.Pattern:
     )
 
 
+def schedule_of(trigger: Trigger) -> schedules.Schedule:
+    """When a schedule comes round, and for whom."""
+    days = frozenset(found for day in trigger.days if (found := weekday(day)) is not None)
+    return schedules.Schedule(
+        at_ms=ms_of(trigger.at),
+        times_min=tuple(hours.minutes(time) % hours.DAY_MINUTES for time in trigger.times),
+        days=days or hours.EVERY_DAY,
+        clock=trigger.zone,
+        within_ms=None if trigger.within_s is None else trigger.within_s * 1000,
+        since_ms=ms_of(trigger.since),
+    )
+
+
 def _step(text: StepText) -> sequences.Step:
     is_event = text.on is TriggerOn.EVENT
     return sequences.Step(
@@ -420,6 +475,9 @@ def _missing_content(content: ContentText | None) -> list[Missing]:
 
 def _instant(key: str, value: Any) -> Any:
     """Epoch milliseconds and times without an offset (UTC) are fine on the wire."""
+    if key == "trigger" and isinstance(value, Mapping):
+        instants = {name: value[name] for name in ("at", "since") if value.get(name) is not None}
+        return {**value, **{name: _instant("starts_at", one) for name, one in instants.items()}}
     if key not in {"starts_at", "ends_at"}:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -455,7 +513,6 @@ def _nonsense(definition: Definition, segments: Sequence[str] | None) -> list[tu
     found += [
         (f"{path}.days", f"{day!r} is not a day: mon … sun.")
         for path, one in selectors(definition.trigger)
-        if isinstance(one, StepText)
         for day in one.days
         if weekday(day) is None
     ]

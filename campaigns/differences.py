@@ -96,7 +96,7 @@ def _trigger(definition: Definition, names: Names) -> dict[str, str]:
     trigger = definition.trigger
     if trigger is None:
         return {"When somebody": "", "Where": "", "Tags": ""}
-    if trigger.on is TriggerOn.SEQUENCE:
+    if trigger.on in {TriggerOn.SEQUENCE, TriggerOn.SCHEDULE}:
         return {"When somebody": when(trigger, names), "Where": "", "Tags": ""}
     said = _TRIGGERS[trigger.on]
     if trigger.on is TriggerOn.EVENT:

@@ -79,7 +79,7 @@ def _evaluate(now: datetime, limit: int) -> int:
             return 0
         current = catalogues.current()
         happenings = gather(batch, current, _epoch_ms(now))
-        _apply(batch, judge(happenings, current, _reader(current, now)), now)
+        _apply(batch, judge(happenings, current, reader(current, now)), now)
     return len(batch)
 
 
@@ -106,7 +106,7 @@ def _one_at_a_time(now: datetime, limit: int) -> int:
                     break
                 current = catalogues.current()
                 happenings = gather(held, current, _epoch_ms(now))
-                _apply(held, judge(happenings, current, _reader(current, now)), now)
+                _apply(held, judge(happenings, current, reader(current, now)), now)
             settled += len(held)
         except (OperationalError, InterfaceError):
             raise
@@ -126,7 +126,7 @@ def _park(held: Batch, error: Exception, now: datetime) -> int:
     return len(held)
 
 
-def _reader(current: Catalogue, now: datetime) -> Read:
+def reader(current: Catalogue, now: datetime) -> Read:
     """The offers that count, read under the locks that make caps exact."""
 
     def read(likely: Sequence[Pair]) -> Offers:
@@ -138,6 +138,11 @@ def _reader(current: Catalogue, now: datetime) -> Read:
 
 
 # -- apply ------------------------------------------------------------------------------------
+
+
+def settle(verdicts: Verdicts, now: datetime) -> None:
+    """Write what was decided on moments that no claimed row brought about."""
+    _apply(Batch(transitions=[], events=[], due=[]), verdicts, now)
 
 
 def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:

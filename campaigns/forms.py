@@ -20,15 +20,19 @@ from brands.forms import CapsField, RowsWidget, SpanField
 from brands.models import Brand
 from campaigns import conditions, guards
 from campaigns.definition import (
+    DAY_NAMES,
     DEFAULT_EXPIRES_S,
     DEFAULT_MAX_AGE_S,
     Definition,
     HoursPolicy,
     InitialState,
     Missing,
+    Trigger,
     TriggerOn,
+    weekday,
 )
 from campaigns.models import BrandGuard, Segment
+from campaigns.schedules import ClockOf
 from geofences.models import Geofence
 
 INPUT = {"class": "nc-input"}
@@ -45,12 +49,21 @@ CAP_SCOPES = {
     "brand": "one person, over all campaigns",
 }
 # What the page can show of a trigger; whatever else a definition says stays as it is.
-SHOWN_OF_TRIGGER = frozenset({"on", "geofences", "tags", "dwell_s", "event", "where"})
+SHOWN_OF_TRIGGER = frozenset(
+    {"on", "geofences", "tags", "dwell_s", "event", "where"}
+    | {"at", "times", "days", "zone", "within_s"}
+)
 TRIGGERS = [
     (TriggerOn.ENTERED.value, "comes in"),
     (TriggerOn.DWELLED.value, "stays a while"),
     (TriggerOn.EXITED.value, "leaves"),
     (TriggerOn.EVENT.value, "does something in the app"),
+    (TriggerOn.SCHEDULE.value, "is there at a time"),
+]
+WEEKDAYS = [(day, day.title()) for day in DAY_NAMES]
+CLOCKS = [
+    (ClockOf.DEVICE.value, "the phone's own clock"),
+    (ClockOf.BRAND.value, "the brand's clock"),
 ]
 INITIAL_STATES = [
     (InitialState.SUPPRESS.value, "No welcome for them; their stay and their leaving count"),
@@ -102,6 +115,31 @@ class CampaignForm(forms.Form):
     )
     dwell = SpanField(label="for at least", units={60: "minutes", 3600: "hours", 1: "seconds"})
     places = JsonField("places", empty={}, label="Where")
+    times = forms.CharField(
+        required=False,
+        max_length=400,
+        label="At",
+        widget=forms.TextInput(INPUT | {"placeholder": "09:00, 17:30", "size": 18}),
+        help_text="One or several times of day, with commas between.",
+    )
+    weekdays = forms.MultipleChoiceField(
+        required=False,
+        choices=WEEKDAYS,
+        label="On",
+        widget=forms.CheckboxSelectMultiple({"class": "nc-not"}),
+        help_text="None: every day.",
+    )
+    clock = forms.ChoiceField(
+        required=False, choices=CLOCKS, label="By", widget=forms.Select(INPUT)
+    )
+    once_at = LocalTimeField(
+        required=False, label="Or once, at", help_text="Instead of times of day."
+    )
+    been_within = SpanField(
+        label="Also who was there in the last",
+        units={3600: "hours", 60: "minutes", 86_400: "days"},
+        help_text="Empty: only who is there at that time.",
+    )
     event = forms.CharField(
         required=False,
         max_length=128,
@@ -269,7 +307,18 @@ class CampaignForm(forms.Form):
                 found[name] = said["places"][name]
         if said["on"] == TriggerOn.DWELLED and said["dwell"]:
             found["dwell_s"] = said["dwell"]
-        return found
+        return found | (self._schedule() if said["on"] == TriggerOn.SCHEDULE else {})
+
+    def _schedule(self) -> dict[str, Any]:
+        said = self.cleaned_data
+        found = {
+            "at": said["once_at"].isoformat() if said["once_at"] else None,
+            "times": [one.strip() for one in said["times"].split(",") if one.strip()],
+            "days": said["weekdays"],
+            "zone": said["clock"],
+            "within_s": said["been_within"],
+        }
+        return {name: value for name, value in found.items() if value}
 
     def _content(self) -> dict[str, Any]:
         said = self.cleaned_data
@@ -403,6 +452,7 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
         },
         "event": (trigger.event or "") if trigger else "",
         "where": dict(trigger.where) if trigger else {},
+        **_initial_schedule(trigger),
         "starts_at": definition.starts_at,
         "ends_at": definition.ends_at,
         "dayparts": [
@@ -448,7 +498,26 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
     }
 
 
+def _initial_schedule(trigger: Trigger | None) -> dict[str, Any]:
+    if trigger is None or trigger.on is not TriggerOn.SCHEDULE:
+        return {}
+    days = (weekday(day) for day in trigger.days)
+    return {
+        "times": ", ".join(trigger.times),
+        "weekdays": [DAY_NAMES[day] for day in days if day is not None],
+        "clock": trigger.zone.value,
+        "once_at": trigger.at,
+        "been_within": trigger.within_s,
+    }
+
+
 _FIELDS = {
+    "trigger.times": "times",
+    "trigger.days": "weekdays",
+    "trigger.zone": "clock",
+    "trigger.at": "once_at",
+    "trigger.within_s": "been_within",
+    "trigger.since": "been_within",
     "trigger.dwell_s": "dwell",
     "trigger.event": "event",
     "trigger.where": "where",

@@ -52,7 +52,8 @@ _OFFERS = f"""
     )
     SELECT d.brand_id, {_AT}, d.device_id, d.person, d.campaign_id, d.geofence_id,
            coalesce(g.tags, '{{}}'), d.transactional, d.campaign_name, d.priority,
-           (extract(epoch FROM t.occurred_at) * 1000)::bigint, d.channel
+           (extract(epoch FROM t.occurred_at) * 1000)::bigint, d.channel,
+           CASE WHEN d.moment_kind = 'schedule' THEN d.moment_id END
       FROM mine JOIN notifications_delivery d USING (id)
       LEFT JOIN geofences_geofence g ON g.id = d.geofence_id
       LEFT JOIN devices_transition t ON d.moment_kind = 'transition' AND t.id = d.moment_id
@@ -66,7 +67,8 @@ _GHOSTS = """
            g.device_id, coalesce(d.external_id, 'device:' || d.id), g.campaign_id, g.geofence_id,
            coalesce(p.tags, '{}'), false, c.name, 0,
            (extract(epoch FROM t.occurred_at) * 1000)::bigint,
-           CASE WHEN d.push_token IS NULL THEN 'inbox' ELSE 'push' END
+           CASE WHEN d.push_token IS NULL THEN 'inbox' ELSE 'push' END,
+           CASE WHEN g.moment_kind = 'schedule' THEN g.moment_id END
       FROM (
         SELECT d.id FROM unnest(%s::bigint[], %s::text[]) AS u(brand_id, person)
           JOIN devices_device d ON d.brand_id = u.brand_id AND d.external_id = u.person
@@ -169,7 +171,7 @@ def _read_offers(
             rows += cursor.fetchall()
         for row in rows:
             brand_id, at_ms, device_id, person, campaign_id, geofence_id, tags = row[:7]
-            transactional, name, priority, occurred_ms, channel = row[7:]
+            transactional, name, priority, occurred_ms, channel, scheduled = row[7:]
             if transactional:
                 continue
             offers.counts[brand_id].recall(
@@ -177,10 +179,13 @@ def _read_offers(
                     at_ms, device_id, person, campaign_id, geofence_id, tuple(tags), channel
                 )
             )
-            if occurred_ms is not None:
+            kind, moment = (
+                ("transition", occurred_ms) if scheduled is None else ("schedule", scheduled)
+            )
+            if moment is not None:
                 entry = catalogue.entries.get(campaign_id)
                 group = "" if entry is None else entry.campaign.group
-                offers.winners["transition", device_id, occurred_ms][group] = rules.Winner(
+                offers.winners[kind, device_id, moment][group] = rules.Winner(
                     campaign_id=campaign_id, name=name, priority=priority
                 )
 

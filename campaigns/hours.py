@@ -170,6 +170,12 @@ def first_instant_ms(day: date, tz: ZoneInfo) -> int:
     return min((at for at in (found, *jumps) if local_date(at, tz) >= day), default=found)
 
 
+def last_jump_ms(at_ms: int, tz: ZoneInfo) -> int:
+    """The last instant in the 26 hours to `at_ms` at which the clock jumped, or `at_ms`."""
+    jumps = _jumps_ms(at_ms - 26 * _HOUR_MS, at_ms + _HOUR_MS, tz)
+    return max((jump for jump in jumps if jump <= at_ms), default=at_ms)
+
+
 def hour_of(at_ms: int, tz: ZoneInfo) -> tuple[int, int]:
     """The instants [from, to) at which the wall shows the same hour, without a jump between."""
     wall = _wall(at_ms, tz)

@@ -50,7 +50,7 @@ def moment_key(happening: Happening) -> MomentKey:
     moment = happening.moment
     if moment.kind == "transition":
         return ("transition", moment.subject.device_id, moment.occurred_ms)
-    return (moment.kind, moment.subject.device_id, moment.id)
+    return (moment.kind, moment.subject.device_id, moment.id)  # of a schedule: what the wall shows
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.utils.timezone import now
 
@@ -193,6 +194,38 @@ class Completion(models.Model):
 
     def __str__(self) -> str:
         return f"completion of campaign {self.campaign_id} at {self.completed_at}"
+
+
+class Occurrence(models.Model):
+    """One time that a scheduled campaign comes round, for the zones that it comes to then."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="occurrences")
+    brand_id = models.BigIntegerField()
+    key = models.BigIntegerField()  # what the wall shows: campaigns.schedules.Occurrence
+    due_at = models.DateTimeField()
+    zones = ArrayField(models.CharField(max_length=64), default=list)  # none: all
+    after_id = models.BigIntegerField(default=0)  # how far through the devices it is
+    members = models.IntegerField(default=0)
+    missed = models.BooleanField(default=False)  # nobody was asked: too late, or stopped before
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-due_at", "-id")
+        constraints = (
+            models.UniqueConstraint(
+                fields=("campaign", "key", "due_at"), name="one_occurrence_per_time"
+            ),
+        )
+        indexes = (
+            models.Index(
+                fields=("due_at",),
+                condition=models.Q(finished_at__isnull=True),
+                name="occurrences_due",  # the schedule's clock
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"campaign {self.campaign_id} at {self.due_at}"
 
 
 class BacktestState(StrEnum):

@@ -21,7 +21,7 @@ from campaigns.audience import compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import AudienceError, segments_in
 from campaigns.definition import (
-    PLACE_TRIGGERS,
+    AT_PLACES,
     Definition,
     DefinitionError,
     Missing,
@@ -162,7 +162,7 @@ def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missi
             for one in content.check(said)
         ]
     for path, one in selectors(wanted.trigger):
-        if one.on in PLACE_TRIGGERS:
+        if one.on in AT_PLACES:
             found += _missing_places(brand_id, one, path)
     if brand.problem:
         found.append(Missing(field="brand", code="invalid", message=brand.problem))
@@ -298,7 +298,7 @@ def _arm(campaign: Campaign, wanted: Definition) -> None:
     until = wanted.ends_at or FOREVER
     rows: set[ArmingKey] = set()
     for _, one in selectors(wanted.trigger):
-        if one.on in PLACE_TRIGGERS:
+        if one.on in AT_PLACES:
             dwell_s = one.dwell_s if one.on is TriggerOn.DWELLED else None
             rows |= {
                 ArmingKey(place.pk, None, dwell_s, until)

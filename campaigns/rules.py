@@ -105,7 +105,7 @@ class Campaign:
 class Moment:
     """One transition or event of one device, with what is known of the device then."""
 
-    kind: str  # transition, event
+    kind: str  # transition, event, timer, schedule
     id: int
     on: TriggerOn
     occurred_ms: int
@@ -161,6 +161,8 @@ class History:
     purses: dict[int, budgets.Purse] = field(default_factory=lambda: defaultdict(budgets.Purse))
 
 
+# What is set off by no arrival has nobody who was already there.
+_NO_ARRIVAL = frozenset({TriggerOn.EVENT, TriggerOn.SCHEDULE})
 # Exits that nobody walked: the place, the consent or the phone's voice went away.
 _NO_CROSSING = frozenset(
     {"geofence_ended", "geofence_moved", "disarmed", "consent_withdrawn", "silence"}
@@ -192,7 +194,7 @@ def _applicable(campaign: Campaign) -> Iterator[Gate]:
         needless.add(_outside_window)
     if campaign.on is not TriggerOn.EXITED:
         needless.add(_not_a_crossing)
-    if campaign.on is TriggerOn.EVENT or campaign.initial_state is InitialState.FIRE:
+    if campaign.on in _NO_ARRIVAL or campaign.initial_state is InitialState.FIRE:
         needless.add(_initial_state)
     if not campaign.where:
         needless.add(_event_differs)

@@ -79,6 +79,8 @@ def when(trigger: Trigger | None, names: Mapping[int | str, str]) -> str:
     """What sets a campaign off, in words."""
     if trigger is None:
         return "when something happens that is still to be chosen"
+    if trigger.on is TriggerOn.SCHEDULE:
+        return f"when {_schedule(trigger, names)}"
     if trigger.on is not TriggerOn.SEQUENCE:
         return f"when {_thing(trigger, names)}"
     steps = [_thing(step, names) + _times(step) for step in trigger.steps]
@@ -104,16 +106,38 @@ def _thing(one: Trigger | StepText, names: Mapping[int | str, str]) -> str:
     if one.on is TriggerOn.EVENT:
         where = " and ".join(f"{key} {value}" for key, value in one.where.items())
         return f"“{one.event}” is reported" + (f" with {where}" if where else "")
+    where = _where(one, names)
+    if one.on is TriggerOn.DWELLED:
+        length = "its dwell time" if one.dwell_s is None else span(one.dwell_s)
+        return f"a device has stayed in {where} for {length}"
+    return f"a device {'enters' if one.on is TriggerOn.ENTERED else 'leaves'} {where}"
+
+
+def _where(one: Trigger | StepText, names: Mapping[int | str, str]) -> str:
     places = [f"“{names.get(place, place)}”" for place in one.geofences[:5]]
     if len(one.geofences) > 5:
         places.append(f"{len(one.geofences) - 5} more places")
     if one.tags:
         places.append("any place tagged " + _either([f"“{tag}”" for tag in one.tags]))
-    where = _either(places) or "places still to be chosen"
-    if one.on is TriggerOn.DWELLED:
-        length = "its dwell time" if one.dwell_s is None else span(one.dwell_s)
-        return f"a device has stayed in {where} for {length}"
-    return f"a device {'enters' if one.on is TriggerOn.ENTERED else 'leaves'} {where}"
+    return _either(places) or "places still to be chosen"
+
+
+def _schedule(trigger: Trigger, names: Mapping[int | str, str]) -> str:
+    if trigger.at is not None:
+        time = f"{trigger.at:%d %B %Y %H:%M %Z}"
+    else:
+        days = sorted(found for day in trigger.days if (found := weekday(day)) is not None)
+        clock = f"on the {trigger.zone}’s clock"
+        time = f"{_either(trigger.times) or 'a time still to be chosen'} {_days(days)} {clock}"
+    where = _where(trigger, names)
+    if trigger.since is not None:
+        return f"it is {time} and a device has been in {where} since {trigger.since:{_INSTANT}}"
+    if trigger.within_s is not None:
+        return f"it is {time} and a device has been in {where} in the last {span(trigger.within_s)}"
+    return f"it is {time} and a device is in {where}"
+
+
+_INSTANT = "%d %B %Y %H:%M %Z"
 
 
 def _times(step: StepText) -> str:

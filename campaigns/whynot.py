@@ -17,7 +17,7 @@ from django.db.models import Q, QuerySet
 
 from campaigns import definition
 from campaigns.definition import PLACE_TRIGGERS, Definition, DefinitionError, Trigger, TriggerOn
-from campaigns.models import Campaign, CampaignState
+from campaigns.models import Campaign, CampaignState, Occurrence
 from devices.fixes import FixVerdict
 from devices.models import Device, DeviceState, Event, Fix, Presence, Transition
 from devices.presence import PresenceState
@@ -87,6 +87,8 @@ def causes(device: Device, campaign: Campaign, *, now: datetime) -> list[Cause]:
             _not_armed,
             _not_there,
         )
+    elif live.trigger.on is TriggerOn.SCHEDULE:
+        looks = (_not_seen, _not_armed, _not_scheduled)
     else:
         looks = (_no_event,)
     for look in looks:
@@ -278,6 +280,25 @@ def _useless_fixes(case: Case) -> Iterator[Cause]:
         count = verdicts.count(verdict)
         if count and count * 2 > len(verdicts):
             yield Cause(title=f"{count} of its last {len(verdicts)} positions {why}.")
+
+
+def _not_scheduled(case: Case) -> Iterator[Cause]:
+    times = Occurrence.objects.filter(campaign=case.campaign, due_at__gte=case.since)
+    last = times.filter(due_at__lte=case.now).order_by("-due_at").first()
+    if last is None:
+        yield Cause(title="Its time has not come since the campaign was published.")
+    elif last.missed:
+        yield Cause(
+            title=f"Its time came at {last.due_at:%d %b %Y %H:%M} UTC, and nobody was asked.",
+            text="The campaign did not run then, or the server noticed too late.",
+        )
+    elif last.finished_at is None:
+        yield Cause(title="Its time has come, and the devices are being asked.")
+    else:
+        yield Cause(
+            title="The device was not at the campaign's geofences when the time came.",
+            text=f"Last at {last.due_at:%d %b %Y %H:%M} UTC: {last.members} devices were asked.",
+        )
 
 
 def _no_event(case: Case) -> Iterator[Cause]:

@@ -43,7 +43,7 @@ def web(*, host: str, port: int, workers: int) -> Process:
 LOOPS = {
     "evaluate": ["evaluate"],
     "deliver": ["deliver"],
-    "clock": ["clock", "imports", "profiles", "backtests", "learning"],
+    "clock": ["clock", "schedules", "imports", "profiles", "backtests", "learning"],
 }
 
 

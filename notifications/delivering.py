@@ -197,7 +197,7 @@ def _decide_one(
     verdict = look_again(
         msgspec.json.decode(one.gates, type=Gates),
         facts,
-        by_location=one.moment_kind == "transition",
+        by_location=one.moment_kind in {"transition", "schedule"},
         transactional=one.transactional,
         expires_at=one.expires_at,
         now=now,

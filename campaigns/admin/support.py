@@ -320,6 +320,8 @@ def _moment_of(row: Decision, names: story.Names) -> story.Entry | None:
     if row.moment_kind == "transition":
         transition = Transition.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()
         return story.of_transition(transition, names) if transition else None
+    if row.moment_kind != "event":
+        return None
     event = Event.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()
     return story.of_event(event) if event else None
 

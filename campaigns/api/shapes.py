@@ -10,6 +10,7 @@ from campaigns.caps import CapScope, Period
 from campaigns.conditions import Op
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
 from campaigns.models import Backtest, BrandGuard, CampaignState, CampaignVersion
+from campaigns.schedules import ClockOf
 
 _HOLD_OR_DROP = f"{', '.join(HoursPolicy)}: what becomes of an offer then."
 
@@ -33,7 +34,9 @@ class StepShape(SelectorShape):
 class TriggerShape(SelectorShape):
     on = serializers.ChoiceField(choices=[one.value for one in TriggerOn])
     steps = StepShape(many=True, required=False, help_text="Of a sequence: one after the other.")
-    within_s = serializers.IntegerField(required=False, help_text="From the first to the last.")
+    within_s = serializers.IntegerField(
+        required=False, help_text="From the first to the last; of a schedule: see `since`."
+    )
     unless = StepShape(required=False, help_text="What calls it off …")
     for_s = serializers.IntegerField(required=False, help_text="… within so long.")
     key = serializers.CharField(required=False, help_text="A property all its events share.")
@@ -42,6 +45,19 @@ class TriggerShape(SelectorShape):
     absent_s = serializers.IntegerField(required=False, help_text="First time in so long.")
     once = serializers.BooleanField(required=False)
     again_after_s = serializers.IntegerField(required=False)
+    at = serializers.DateTimeField(required=False, help_text="Of a schedule: one instant, or …")
+    times = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="… times of day, as 09:00 …"
+    )
+    days = serializers.ListField(
+        child=serializers.JSONField(), required=False, help_text="… on these days: mon … sun."
+    )
+    zone = serializers.ChoiceField(
+        choices=[one.value for one in ClockOf], required=False, help_text="By whose clock."
+    )
+    since = serializers.DateTimeField(
+        required=False, help_text="Who was inside since; or in `within_s`; neither: who is."
+    )
 
 
 class DaypartShape(serializers.Serializer[Any]):

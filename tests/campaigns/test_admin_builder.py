@@ -38,6 +38,24 @@ RICH: list[dict[str, Any]] = [
     {"trigger": {"on": "exited", "geofences": ["a"], "tags": ["b"]}},
     {"trigger": {"on": "event", "event": "balance_low", "where": {"plan": "prepaid"}}},
     {
+        "trigger": {
+            "on": "schedule",
+            "tags": ["stadium"],
+            "times": ["09:00", "17:30"],
+            "days": ["mon", "fri"],
+            "zone": "brand",
+            "within_s": 7200,
+        }
+    },
+    {
+        "trigger": {
+            "on": "schedule",
+            "geofences": [7],
+            "at": "2030-01-01T09:30:00Z",
+            "since": "2029-12-31T00:00:00Z",
+        }
+    },
+    {
         "trigger": {"on": "entered", "tags": ["x"]},
         "starts_at": "2026-12-01T09:30:00+00:00",
         "ends_at": "2026-12-24T18:00:00+00:00",
@@ -92,6 +110,8 @@ def posted(form: CampaignForm) -> dict[str, Any]:
             sent |= {name: "on"} if value else {}
         elif isinstance(field, CapsField | forms.JSONField):
             sent[name] = value if isinstance(value, str) else json.dumps(value)
+        elif isinstance(field, forms.MultipleChoiceField):
+            sent[name] = value or []
         elif isinstance(value, datetime):
             sent[name] = f"{value:%Y-%m-%dT%H:%M}"
         else:

@@ -107,6 +107,42 @@ def test_it_finds_the_transitions_that_ingest_found() -> None:
     assert [row for row in mine if row[5] != "silence"] == sorted(wanted)
 
 
+def test_it_asks_who_was_there_when_a_schedule_came_round() -> None:
+    brand = make_brand(timezone="UTC")
+    shop = make_circle(brand, tags=["shop"], track_visits=True)
+    stays, goes = make_device(brand, timezone="UTC"), make_device(brand, timezone="UTC")
+    there = START.replace(hour=8, minute=50) + timedelta(days=1)
+    record(
+        walk(stays, [DOWN_THE_ROAD, *[AT_THE_DOOR] * 20, DOWN_THE_ROAD], start=there),
+        walk(goes, [DOWN_THE_ROAD, AT_THE_DOOR, AT_THE_DOOR, DOWN_THE_ROAD], start=there),
+    )
+    trigger = {"on": "schedule", "times": ["09:00"], "tags": ["shop"]}
+    outcome = try_out(draft(brand, trigger=trigger, audience={"platform": "android"}))
+    assert (outcome.draft.offers, outcome.draft.considered) == (1, 1)
+    assert [(place.id, place.offers) for place in outcome.draft.places] == [(shop.pk, 1)]
+    earlier = try_out(draft(brand, trigger=trigger | {"within_s": 1_800}))
+    assert earlier.draft.offers == 2
+
+
+def test_it_keeps_rules_of_relevance() -> None:
+    brand = make_brand()
+    shop = make_circle(brand, track_visits=True)
+    ann, bob = make_device(brand, external_id="ann"), make_device(brand, external_id="bob")
+    record(
+        walk(ann, IN_AND_OUT, start=START + timedelta(hours=1)),
+        walk(bob, IN_AND_OUT, start=START + timedelta(hours=1)),
+        walk(bob, IN_AND_OUT, start=START + timedelta(hours=2)),
+    )
+    make_event(ann, brand, "purchase", occurred_at=START + timedelta(minutes=30))
+    rules = [
+        {"event": "purchase", "within_s": DAY_S},
+        {"offer": {"label": "welcome"}, "within_s": DAY_S},
+    ]
+    outcome = try_out(draft(brand, shop, guards=rules, labels=["welcome"]))
+    assert outcome.draft.offers == 1
+    assert outcome.draft.refusals == {"contradicts_event": 1, "contradicts_offer": 1}
+
+
 def _rules(brand: Brand) -> Any:
     from campaigns.catalogue import load_brands
 

@@ -12,7 +12,7 @@ class CampaignsConfig(AppConfig):
 
     def ready(self) -> None:
         """Say what this app holds about a device, and look at offers before they are sent."""
-        from campaigns import spending
+        from campaigns import coupons, spending
         from campaigns.personal import HOLDINGS
         from campaigns.standing import still_live
         from devices.holdings import hold
@@ -22,4 +22,6 @@ class CampaignsConfig(AppConfig):
         hold(*HOLDINGS)
         add_gate(still_live)
         add_gate(spending.still_paid)
+        add_gate(coupons.still_theirs)
         on_unsent(spending.give_back)
+        on_unsent(coupons.give_back)

@@ -19,7 +19,17 @@ from django.conf import settings
 from django.db import connection
 from numpy.typing import NDArray
 
-from campaigns import behaviour, catalogue, hours, judging, progress, rounds, rules, sequences
+from campaigns import (
+    behaviour,
+    catalogue,
+    coupons,
+    hours,
+    judging,
+    progress,
+    rounds,
+    rules,
+    sequences,
+)
 from campaigns.audience import Subject
 from campaigns.caps import Counts
 from campaigns.catalogue import BrandRules, Catalogue, Entry
@@ -382,8 +392,14 @@ def _report(
     counts.totals[("brand", brand.id)] = []
     for entry in stage.entries.values():
         counts.totals[("campaign", entry.campaign.id)] = []
+    names = {(brand.id, one.coupon_pool) for one in _campaigns(stage) if one.coupon_pool}
+    offers.supplies.update(coupons.samples(names))
     verdicts = judging.judge(happenings, stage, lambda _: offers)
     return _counted(story, verdicts, campaign_id, hours.zone(brand.timezone))
+
+
+def _campaigns(stage: Catalogue) -> list[rules.Campaign]:
+    return [entry.campaign for entry in stage.entries.values()]
 
 
 def _happenings(story: _Story, stage: Catalogue, since_ms: int) -> Iterator[Happening]:

@@ -228,6 +228,7 @@ def compiled(
             {variant.name: variant.weight for variant in definition.variants},
         ),
         budget=budget_of(definition, timezone=brand.timezone, quiet=brand.quiet),
+        coupon_pool=definition.coupon_pool,
         holdout=definition.holdout,
         control=brand.control,
         problem=brand.problem,

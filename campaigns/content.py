@@ -7,6 +7,7 @@ include another template, and what a template may not do is found before it is p
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ MAX_VALUE = 20_000  # characters or items that a filter may see or make
 MAX_LOOPS = 1_000
 CACHED_TEMPLATES = 4_096
 
-ROOTS = frozenset({"device", "place", "moment", "event", "brand", "campaign"})
+ROOTS = frozenset({"device", "place", "moment", "event", "brand", "campaign", "coupon"})
 _FIELDS = ("title", "body", "deep_link", "image_url")
 _LINKED = frozenset({"deep_link", "image_url"})
 _FORBIDDEN_TAGS = ("include", "render")
@@ -102,6 +103,7 @@ class Scene:
     event: Mapping[str, Any]
     brand: Mapping[str, Any]
     campaign: Mapping[str, Any]
+    coupon: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def names(self) -> dict[str, Any]:
         return {root: getattr(self, root) for root in ROOTS}
@@ -114,6 +116,7 @@ SAMPLE = Scene(
     event={"name": "purchase", "properties": {}},
     brand={"name": "Brand"},
     campaign={"name": "Campaign"},
+    coupon={"code": "7K3M-2V9D-0QXW-8RTA", "last_day": "2030-12-31"},
 )
 """Stands in for a real moment when templates are tried before publishing."""
 
@@ -173,6 +176,20 @@ def check(content: ContentText) -> list[Missing]:
     if not found and content.title.strip() and content.body.strip():
         found += _try_locales(content)
     return found
+
+
+def speaks_of(content: ContentText, root: str) -> bool:
+    """Whether any template names this; one that cannot be read names nothing."""
+    sources = [source for _, source in _sources(content)]
+    for local in content.locales.values():
+        sources += [text for name in _FIELDS if (text := getattr(local, name)) is not None]
+    for source in sources:
+        try:
+            if root in _parsed(source).analyze().globals:
+                return True
+        except (LiquidError, RecursionError):
+            continue
+    return False
 
 
 def _try_locales(content: ContentText) -> list[Missing]:

@@ -205,6 +205,7 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     goal: Goal | None = None
     optimise: Optimise | None = None
     budget: budgets.BudgetText | None = None
+    coupon_pool: Annotated[str, Meta(max_length=64)] = ""  # its slug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,7 @@ def parts(definition: Definition, names: Names) -> dict[str, str]:
         "Never where": "; ".join(guard(one) for one in definition.guards),
         "Kinds of offer": ", ".join(definition.labels),
         "Budget": in_words(definition.budget) if definition.budget else "",
+        "Coupons": definition.coupon_pool,
         "Title": content.title,
         "Text": content.body,
         "Opens": content.deep_link or "",

@@ -21,7 +21,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from campaigns import catalogue as catalogues
-from campaigns import history, moments, past, progress, rules, spending
+from campaigns import coupons, history, moments, past, progress, rules, spending
 from campaigns.catalogue import Catalogue
 from campaigns.definition import HoursPolicy
 from campaigns.judging import Offers, Pair, Read, Send, Verdicts, judge
@@ -132,6 +132,7 @@ def reader(current: Catalogue, now: datetime) -> Read:
     def read(likely: Sequence[Pair]) -> Offers:
         offers = history.lock_and_read(likely, current, now)
         spending.lock_and_read(offers, [campaign for _, campaign in likely], now)
+        coupons.lock_and_read(offers, likely, now)
         return offers
 
     return read
@@ -160,7 +161,9 @@ def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
             with cursor.copy(_COPY_WITH_ID) as copy:
                 copy.write("".join(lines).encode())
             made = enqueue([_delivery(send, key) for key, send in numbered])
-            spending.charge(list(zip(made, verdicts.sends, strict=True)))
+            charged = list(zip(made, verdicts.sends, strict=True))
+            spending.charge(charged)
+            coupons.draw(charged, now)
         if verdicts.refusals:
             lines = [
                 _line(happening.moment, campaign, decision, at)
@@ -225,6 +228,8 @@ def _gates(send: Send) -> dict[str, Any]:
     """What the outbox looks at again when it sends."""
     campaign, moment = send.campaign, send.happening.moment
     gates: dict[str, Any] = {"timezone": moment.subject.timezone}
+    if send.coupon is not None:
+        gates["shown_when_sent"] = True
     if campaign.only_while_inside and moment.geofence_id is not None:
         gates["only_while_inside"] = moment.geofence_id
     if campaign.quiet is not None and not campaign.transactional:

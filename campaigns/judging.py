@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from campaigns import budgets, caps, places, rules
+from campaigns import budgets, caps, codes, places, rules
 from campaigns.catalogue import Catalogue
 from campaigns.content import ContentError, Scene, render
 from campaigns.moments import Happening
@@ -31,6 +31,7 @@ class Offers:
         self.winners: dict[MomentKey, dict[str, rules.Winner]] = defaultdict(dict)
         self.marks: Mapping[int, frozenset[str]] = {}  # see campaigns.guards.marks_of
         self.purses: dict[int, budgets.Purse] = defaultdict(budgets.Purse)  # by campaign
+        self.supplies: dict[tuple[int, str], codes.Supply] = {}  # by brand and pool
 
     def of(self, happening: Happening) -> rules.History:
         """What restraint looks at for one moment."""
@@ -39,6 +40,7 @@ class Offers:
             winners=self.winners[moment_key(happening)],
             marks=self.marks,
             purses=self.purses,
+            supplies=self.supplies,
         )
 
 
@@ -63,6 +65,7 @@ class Send:
     content: dict[str, Any]
     variant: str = ""
     charge: budgets.Charge | None = None
+    coupon: codes.Code | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -134,7 +137,7 @@ def _restrain(
     if variant:
         decision.trace["variant"] = variant
     try:
-        content = _content(happening, campaign, variant, current)
+        content = _content(happening, campaign, variant, current, rules.coupon(campaign, past))
     except ContentError as error:
         trace = {"field": error.field, "problem": error.message}
         refused = rules.Decision(False, rules.Reason.CONTENT_ERROR, trace)
@@ -154,17 +157,33 @@ def _restrain(
             content=content,
             variant=variant,
             charge=rules.charge(campaign, moment, past, decision.due_ms),
+            coupon=rules.coupon(campaign, past, take=True),
         )
     )
 
 
 def _content(
-    happening: Happening, campaign: rules.Campaign, variant: str, current: Catalogue
+    happening: Happening,
+    campaign: rules.Campaign,
+    variant: str,
+    current: Catalogue,
+    coupon: codes.Code | None,
 ) -> dict[str, Any]:
     template = current.entries[campaign.id].contents.get(variant)
     if template is None:
         raise ContentError("content", "there is none")
-    return render(template, scene_of(happening, campaign), locale=happening.moment.subject.locale)
+    scene = scene_of(happening, campaign)
+    if coupon is not None:
+        scene = replace(scene, coupon=coupon_of(coupon))
+    return render(template, scene, locale=happening.moment.subject.locale)
+
+
+def coupon_of(coupon: codes.Code) -> dict[str, Any]:
+    """What templates may say of a coupon."""
+    return {
+        "code": coupon.code,
+        "last_day": None if coupon.last_day is None else coupon.last_day.isoformat(),
+    }
 
 
 def scene_of(happening: Happening, campaign: rules.Campaign) -> Scene:

@@ -366,3 +366,114 @@ class Charge(models.Model):
 
     def __str__(self) -> str:
         return f"charge of delivery {self.delivery_id}"
+
+
+class PoolKind(StrEnum):
+    """Where the codes of a pool come from."""
+
+    IMPORTED = "imported"  # the brand's own list
+    SIGNED = "signed"  # made here, checked by any till that has the key
+
+
+class CouponState(StrEnum):
+    """free → drawn → redeemed; back to free where nobody can have seen it, else spoilt."""
+
+    FREE = "free"
+    DRAWN = "drawn"
+    REDEEMED = "redeemed"
+    SPOILT = "spoilt"  # its offer may have arrived though it counts as not sent: not given again
+
+
+class CouponPool(models.Model):
+    """Codes of which each is given to one offer; campaigns name it by its slug."""
+
+    brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="coupon_pools")
+    name = models.CharField(max_length=120)
+    slug = models.SlugField(max_length=64)
+    kind = models.CharField(
+        max_length=8,
+        choices=[(kind.value, kind.value.title()) for kind in PoolKind],
+        default=PoolKind.IMPORTED.value,
+    )
+    size = models.PositiveIntegerField(null=True, blank=True)  # of signed codes, at most
+    key = models.CharField(max_length=64, editable=False)  # hex; what a till checks codes with
+    last_day = models.DateField(null=True, blank=True)  # in the brand's zone; null: for ever
+    warn_below = models.PositiveIntegerField(default=100)
+    created_at = models.DateTimeField(default=now, editable=False)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = (models.UniqueConstraint(fields=("brand", "slug"), name="one_pool_per_slug"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Coupon(models.Model):
+    """One code. `delivery_id` is who has it, or had it last; it names no device."""
+
+    id = models.BigAutoField(primary_key=True)
+    pool = models.ForeignKey(CouponPool, on_delete=models.CASCADE, related_name="coupons")
+    brand_id = models.BigIntegerField()
+    code = models.CharField(max_length=64)
+    number = models.BigIntegerField(null=True)  # of a signed code
+    state = models.CharField(
+        max_length=8, choices=[(s.value, s.value.title()) for s in CouponState], default="free"
+    )
+    delivery_id = models.BigIntegerField(null=True)
+    drawn_at = models.DateTimeField(null=True)
+    redeemed_at = models.DateTimeField(null=True)
+    reference = models.CharField(max_length=80, blank=True)  # the till's, of the redemption
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (
+            models.UniqueConstraint(fields=("brand_id", "code"), name="one_coupon_per_code"),
+            models.UniqueConstraint(
+                fields=("pool", "number"),
+                condition=models.Q(number__isnull=False),
+                name="one_coupon_per_number",
+            ),
+            # Drawn exactly once: a delivery has one code, and a code one delivery.
+            models.UniqueConstraint(
+                fields=("delivery_id",),
+                condition=models.Q(delivery_id__isnull=False),
+                name="one_coupon_per_delivery",
+            ),
+        )
+        indexes = (
+            models.Index(fields=("pool", "state", "id"), name="coupons_to_draw"),  # and to count
+        )
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.state}"
+
+
+class CouponImport(models.Model):
+    """A file of codes on its way into a pool, and what became of its lines."""
+
+    pool = models.ForeignKey(CouponPool, on_delete=models.CASCADE, related_name="imports")
+    file = models.FileField(upload_to="coupons/%Y/%m/", max_length=300, blank=True)
+    file_name = models.CharField(max_length=200)
+    state = models.CharField(
+        max_length=8, choices=[(s.value, s.value.title()) for s in BacktestState]
+    )
+    lines_total = models.PositiveIntegerField(null=True)
+    lines_done = models.PositiveIntegerField(default=0)
+    taken = models.PositiveIntegerField(default=0)
+    refused = models.JSONField(default=dict)  # how many, by reason
+    # [[line, code, reason], …]: the first so many, to look at
+    remarks = models.JSONField(default=list)
+    problem = models.CharField(max_length=400, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(default=now)
+    seen_at = models.DateTimeField(null=True)  # sign of life of whoever runs it
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ("-id",)
+
+    def __str__(self) -> str:
+        return self.file_name

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.db.models import Max, Q
 
 from brands.models import Brand
-from campaigns import catalogue, content, definition
+from campaigns import catalogue, content, coupons, definition
 from campaigns.audience import compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import AudienceError, segments_in
@@ -164,6 +164,12 @@ def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missi
     for path, one in selectors(wanted.trigger):
         if one.on in AT_PLACES:
             found += _missing_places(brand_id, one, path)
+    found += [
+        Missing(field=field, code=code, message=message)
+        for field, code, message in coupons.lacks(
+            brand_id, wanted.coupon_pool, definition.contents_of(wanted).values(), now=now
+        )
+    ]
     if brand.problem:
         found.append(Missing(field="brand", code="invalid", message=brand.problem))
     try:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from campaigns import budgets, experiments, hours
+from campaigns import budgets, codes, experiments, hours
 from campaigns import caps as capping
 from campaigns import guards as guarding
 from campaigns.audience import Audience, Subject
@@ -50,6 +50,7 @@ class Reason(StrEnum):
     CAP_REACHED = "cap_reached"
     BUDGET_SPENT = "budget_spent"
     PACED = "paced"
+    COUPONS_GONE = "coupons_gone"
     CONTENT_ERROR = "content_error"
     HELD_OUT = "held_out"
 
@@ -90,6 +91,7 @@ class Campaign:
     initial_state: InitialState = InitialState.SUPPRESS
     transactional: bool = False
     budget: budgets.Budget | None = None
+    coupon_pool: str = ""  # the slug of the pool whose codes its offers carry
     weights: Mapping[str, float] = field(default_factory=dict)  # of its variants, if it has any
     holdout: float = 0.0  # the share of persons that it leaves out on purpose
     control: tuple[float, str] = (0.0, "")  # the brand's control group: share and salt
@@ -159,6 +161,7 @@ class History:
     # What each campaign's offers are called by in rules (campaigns.guards.marks_of).
     marks: Mapping[int, frozenset[str]] = field(default_factory=dict)
     purses: dict[int, budgets.Purse] = field(default_factory=lambda: defaultdict(budgets.Purse))
+    supplies: Mapping[tuple[int, str], codes.Supply] = field(default_factory=dict)
 
 
 # What is set off by no arrival has nobody who was already there.
@@ -247,6 +250,8 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
         if lacking is not None:
             reason = Reason.PACED if lacking.is_paced else Reason.BUDGET_SPENT
             return Decision(False, reason, _budget_trace(campaign.budget, lacking))
+    if campaign.coupon_pool and coupon(campaign, history) is None:
+        return Decision(False, Reason.COUPONS_GONE, {"pool": campaign.coupon_pool})
     if due_ms > moment.now_ms:
         return Decision(True, Reason.HELD, {"due_at": due_ms, "local": moment.local.text}, due_ms)
     return Decision(True, Reason.MATCHED, {"local": moment.local.text}, due_ms)
@@ -297,6 +302,14 @@ def charge(
     taken = budgets.charge_of(campaign.budget, due_ms, moment.geofence_id)
     history.purses[campaign.id].take(taken)
     return taken
+
+
+def coupon(campaign: Campaign, history: History, *, take: bool = False) -> codes.Code | None:
+    """The next code of the campaign's pool, for good where it is taken; None without one."""
+    if not campaign.coupon_pool:
+        return None
+    supply = history.supplies.get((campaign.brand_id, campaign.coupon_pool), codes.NOTHING)
+    return supply.take() if take else supply.peek()
 
 
 def offer_of(campaign: Campaign, moment: Moment, due_ms: int) -> capping.Offer:

@@ -242,6 +242,8 @@ def _what(definition: Definition) -> str:
     if definition.content is None or not definition.content.title:
         return "make an offer still to be written"
     said = f"offer “{definition.content.title}”"
+    if definition.coupon_pool:
+        said += f" with a coupon of “{definition.coupon_pool}”"
     locales = sorted(definition.content.locales)
     return said + (f" (also in {_both(locales)})" if locales else "")
 

@@ -6,13 +6,12 @@ whatever runs in parallel (promise 5). One lock and one read for a whole batch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from django.db import connection, transaction
 
-from campaigns import budgets, catalogue, rules
+from campaigns import budgets, catalogue, locks, rules
 from campaigns.budgets import Purse, Spent
 from campaigns.judging import Offers, Send
 from notifications.gates import Hold, Stop, Subject
@@ -20,7 +19,6 @@ from notifications.gates import Hold, Stop, Subject
 # An offer is held back by nine days at most, and zones are a day apart.
 AROUND = timedelta(days=11)
 
-_LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
 _READ = """
     SELECT campaign_id, day, geofence_id, sends, money FROM campaigns_spend
      WHERE campaign_id = ANY(%s) AND (day IS NULL OR day BETWEEN %s AND %s)
@@ -83,7 +81,7 @@ def lock_and_read(offers: Offers, campaigns: Iterable[rules.Campaign], now: date
     """Put the purses of those campaigns that have a budget into `offers`: two queries, or none."""
     ids = {one.id for one in campaigns if one.budget is not None}
     if ids:
-        _lock(ids)
+        locks.take("budget", ids)
         offers.purses.update(read(ids, now))
 
 
@@ -114,7 +112,7 @@ def give_back(delivery_ids: Sequence[int]) -> None:
     """Return what deliveries cost that will not be sent, in the caller's transaction."""
     charged = _charged(delivery_ids, returned=False)
     if charged:
-        _lock({campaign_id for _, campaign_id, _ in charged})
+        locks.take("budget", {campaign_id for _, campaign_id, _ in charged})
         with connection.cursor() as cursor:
             cursor.execute(_GIVE_BACK, ([delivery_id for delivery_id, _, _ in charged],))
 
@@ -127,7 +125,7 @@ def still_paid(deliveries: Sequence[Subject], *, now: datetime) -> Mapping[int, 
     with transaction.atomic():
         charged = _charged([one.id for one in deliveries], returned=True)
         ids = {campaign_id for _, campaign_id, _ in charged}
-        _lock(ids)
+        locks.take("budget", ids)
         purses, entries = read(ids, now), catalogue.current().entries
         at_ms, again = round(now.timestamp() * 1000), []
         for delivery_id, campaign_id, geofence_id in charged:
@@ -152,14 +150,3 @@ def _charged(delivery_ids: Sequence[int], *, returned: bool) -> list[tuple[int, 
     with connection.cursor() as cursor:
         cursor.execute(_CHARGED, (list(delivery_ids), returned))
         return list(cursor.fetchall())
-
-
-def _lock(ids: Iterable[int]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(_LOCK, (sorted(_key(key) for key in ids),))
-
-
-def _key(campaign_id: int) -> int:
-    """The advisory lock of a campaign's purse, 64 bits: two that share one only wait."""
-    digest = hashlib.blake2b(f"budget:{campaign_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)

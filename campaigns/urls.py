@@ -6,12 +6,15 @@ from rest_framework.routers import SimpleRouter
 
 from campaigns.api.brand_guards import BrandGuardViewSet
 from campaigns.api.campaigns import CampaignViewSet, SegmentViewSet
+from campaigns.api.coupons import CouponPoolViewSet, RedeemViewSet
 from campaigns.api.histories import DecisionViewSet, DeliveryViewSet, TransitionViewSet
 
 router = SimpleRouter(trailing_slash=False)
 router.register("campaigns", CampaignViewSet)
 router.register("segments", SegmentViewSet)
 router.register("guards", BrandGuardViewSet)
+router.register("coupon-pools", CouponPoolViewSet)
+router.register("coupons", RedeemViewSet)
 router.register("transitions", TransitionViewSet)
 router.register("decisions", DecisionViewSet)
 router.register("deliveries", DeliveryViewSet)

@@ -112,12 +112,16 @@ _WORDS: dict[Reason, tuple[str, str]] = {
         ),
     ),
     Reason.BUDGET_SPENT: (
-        "Budget: {seen} of {limit} {whole}; next possible at {next_at}.",
-        "Budget : {seen} sur {limit} {whole} ; prochaine fois possible {next_at}.",
+        "Budget: {seen} of {limit} {whole}; next: {next_at}.",
+        "Budget : {seen} sur {limit} {whole} ; prochaine fois : {next_at}.",
     ),
     Reason.PACED: (
         "Pacing: {seen} of {limit} {whole} so far, spread evenly, until {next_at}.",
         "Rythme : {seen} sur {limit} {whole} pour l’instant, étalé, jusqu’à {next_at}.",
+    ),
+    Reason.COUPONS_GONE: (
+        "No coupon was left to give away in the pool {pool}.",
+        "Il ne restait aucun coupon à donner dans la réserve {pool}.",
     ),
     Reason.HELD_OUT: (
         "Left out on purpose, to learn what the offer is worth ({group}).",

@@ -43,7 +43,15 @@ def web(*, host: str, port: int, workers: int) -> Process:
 LOOPS = {
     "evaluate": ["evaluate"],
     "deliver": ["deliver"],
-    "clock": ["clock", "schedules", "imports", "profiles", "backtests", "learning"],
+    "clock": [
+        "clock",
+        "schedules",
+        "imports",
+        "profiles",
+        "backtests",
+        "learning",
+        "coupons",
+    ],
 }
 
 

@@ -27,6 +27,7 @@ LOOPS: Mapping[str, str] = {
     "schedules": "campaigns.scheduling:run",
     "backtests": "campaigns.backtests:run",
     "learning": "campaigns.learning:run",
+    "coupons": "campaigns.coupon_imports:run",
 }
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0

@@ -37,6 +37,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     only_while_inside: int | None = None  # a geofence
     quiet_hours: QuietHours | None = None
     timezone: str = ""
+    # Neither inbox nor socket shows it before it is sent: what it carries may still be taken back.
+    shown_when_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

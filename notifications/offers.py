@@ -45,7 +45,7 @@ class FeedbackIn(msgspec.Struct):
     occurred_at: datetime | int | float | None = None
 
 
-# All but what is held back until later.
+# All but what is held back until later, or until it is sent.
 _SHOWN = """
     SELECT * FROM (
       SELECT d.device_id, d.id, d.campaign_id, d.campaign_name, d.content, d.created_at,
@@ -54,6 +54,7 @@ _SHOWN = """
        WHERE d.device_id = ANY(%(devices)s) AND d.expires_at > %(now)s
          AND d.state IN ('pending', 'sending', 'sent')
          AND NOT (d.state = 'pending' AND d.attempt_count = 0 AND d.due_at > %(now)s)
+         AND (d.state = 'sent' OR d.gates ->> 'shown_when_sent' IS DISTINCT FROM 'true')
          AND NOT EXISTS (SELECT FROM notifications_feedback f
                           WHERE f.delivery_id = d.id AND f.event = ANY(%(over)s))
     ) shown WHERE nth <= %(limit)s ORDER BY id

@@ -61,6 +61,7 @@ _ENQUEUE = """
         gates, state, reason, priority, created_at, due_at, expires_at)
     ON CONFLICT (device_id, key) DO NOTHING
     RETURNING id, device_id, key, state = 'pending' AND due_at <= created_at
+              AND gates ->> 'shown_when_sent' IS DISTINCT FROM 'true'
 """
 _ANNOUNCE = "SELECT pg_notify('nearcast_offers', payload) FROM unnest(%s::text[]) AS payload"
 _WAKE = "SELECT pg_notify('nearcast_deliveries', '')"
@@ -178,8 +179,9 @@ class Claimed:
 
     @property
     def was_held(self) -> bool:
-        """Whether its device heard nothing of it when it was made."""
-        return self.attempt_count == 1 and self.due_at > self.created_at
+        """Whether its device heard nothing of it before it was sent."""
+        hidden = '"shown_when_sent":true' in self.gates.replace(" ", "")
+        return hidden or (self.attempt_count == 1 and self.due_at > self.created_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

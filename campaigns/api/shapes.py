@@ -213,6 +213,9 @@ class DefinitionShape(serializers.Serializer[Any]):
     goal = GoalShape(required=False)
     optimise = OptimiseShape(required=False)
     budget = BudgetShape(required=False)
+    coupon_pool = serializers.CharField(
+        required=False, help_text="Slug of a coupon pool; `{{ coupon.code }}` is one of its codes."
+    )
 
 
 class CampaignIn(DefinitionShape):

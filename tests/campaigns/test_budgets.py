@@ -239,9 +239,9 @@ def test_the_rules_refuse_with_what_they_saw() -> None:
     decision = rules.decide(campaign, moment, history)
     assert (decision.send, decision.reason) == (False, rules.Reason.BUDGET_SPENT)
     said = words.message(decision.reason, decision.trace)
-    assert said == "Budget: 1 of 1 today; next possible at 2026-06-10 21:00 UTC."
+    assert said == "Budget: 1 of 1 today; next: 2026-06-10 21:00 UTC."
     said = words.message(decision.reason, decision.trace, "fr")
-    assert said == "Budget : 1 sur 1 aujourd’hui ; prochaine fois possible 2026-06-10 21:00 UTC."
+    assert said == "Budget : 1 sur 1 aujourd’hui ; prochaine fois : 2026-06-10 21:00 UTC."
 
 
 def test_pace_and_money_are_said_in_words() -> None:

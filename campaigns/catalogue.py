@@ -217,6 +217,8 @@ def compiled(
         caps=(*caps_of(definition.caps), *brand.caps),
         guards=_guards(definition, brand),
         priority=definition.priority,
+        score=definition.score,
+        score_by=definition.score_by,
         group=definition.group,
         expires_after_ms=definition.expires_after_s * 1000,
         max_age_ms=definition.max_age_s * 1000,

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from campaigns import budgets, conditions, hours, schedules, sequences
+from campaigns import budgets, conditions, hours, schedules, scores, sequences
 from campaigns import caps as capping
 from campaigns import guards as guarding
 from notifications.push import PushOptions
@@ -193,6 +193,8 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     guards: tuple[guarding.GuardText, ...] = ()
     labels: Annotated[tuple[ShortText, ...], Meta(max_length=20)] = ()
     priority: Annotated[int, Meta(ge=-32_768, le=32_767)] = 0
+    score: Annotated[float, Meta(ge=-1e6, le=1e6)] = 0.0
+    score_by: dict[str, Annotated[float, Meta(ge=-1e6, le=1e6)]] = {}
     group: Annotated[str, Meta(max_length=64)] = ""
     content: ContentText | None = None
     expires_after_s: Annotated[int, Meta(ge=1, le=28 * 86_400)] = DEFAULT_EXPIRES_S
@@ -525,6 +527,7 @@ def _nonsense(definition: Definition, segments: Sequence[str] | None) -> list[tu
         if (cap.scope is capping.CapScope.CHANNEL) is not bool(cap.channel):
             found.append((f"caps[{number}].channel", "push or inbox, with the scope `channel`."))
     found += guarding.problems(definition.guards)
+    found += scores.problems(definition.score_by)
     names = [variant.name for variant in definition.variants]
     if len(set(names)) < len(names):
         found.append(("variants", "Each variant needs a name of its own."))

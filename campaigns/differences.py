@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from campaigns import scores
 from campaigns.budgets import in_words
 from campaigns.definition import ContentText, Definition, HoursPolicy, InitialState, TriggerOn
 from campaigns.sentences import condition, guard, span, when
@@ -88,6 +89,7 @@ def parts(definition: Definition, names: Names) -> dict[str, str]:
         "Only while inside": "yes" if definition.only_while_inside else "no",
         "Those already there": _ALREADY_THERE[definition.initial_state],
         "Priority": str(definition.priority),
+        "Score": f"{definition.score:g} {scores.said(definition.score_by)}".strip(),
         "Competes in": definition.group,
         "Kind": "service message" if definition.transactional else "marketing",
     }

@@ -211,6 +211,14 @@ class CampaignForm(forms.Form):
         widget=forms.NumberInput(INPUT | {"class": "nc-input nc-number"}),
         help_text="Where several campaigns fire at one moment, the highest speaks.",
     )
+    score = forms.FloatField(
+        required=False,
+        initial=0,
+        min_value=-1e6,
+        max_value=1e6,
+        widget=forms.NumberInput(INPUT | {"class": "nc-input nc-number", "step": "any"}),
+        help_text="Among those of one priority, the highest score speaks; then the oldest.",
+    )
     group = forms.CharField(
         required=False,
         max_length=64,
@@ -275,6 +283,7 @@ class CampaignForm(forms.Form):
             "guards": said["guards"],
             "labels": [one.strip() for one in said["labels"].split(",") if one.strip()],
             "priority": said["priority"] or 0,
+            "score": said["score"] or 0.0,
             "group": said["group"],
             "expires_after_s": said["expires_after"] or DEFAULT_EXPIRES_S,
             "max_age_s": said["max_age"] or DEFAULT_MAX_AGE_S,
@@ -489,6 +498,7 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
             for tag, local in (content.locales if content else {}).items()
         },
         "priority": definition.priority,
+        "score": definition.score,
         "group": definition.group,
         "expires_after": definition.expires_after_s,
         "max_age": definition.max_age_s,

@@ -115,10 +115,19 @@ def _in_turn(
     for pair in likely:
         groups[moment_key(pair[0])].append(pair)
     for group in groups.values():
-        group.sort(key=lambda pair: (-pair[1].priority, pair[1].id, pair[0].moment.id))
+        if len(group) > 1:
+            group.sort(key=_turn)
     return sorted(
         groups.values(), key=lambda group: (group[0][0].moment.occurred_ms, group[0][0].moment.id)
     )
+
+
+def _turn(pair: Pair) -> tuple[float, ...]:
+    happening, campaign = pair
+    moment = happening.moment
+    if "distance_m" in campaign.score_by and happening.place is not None:
+        moment.distance_m = places.distance_m(happening.place, happening.fix)
+    return (-campaign.priority, -rules.score_of(campaign, moment), campaign.id, moment.id)
 
 
 def _restrain(

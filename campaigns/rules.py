@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from campaigns import budgets, codes, experiments, hours
+from campaigns import budgets, codes, experiments, hours, scores
 from campaigns import caps as capping
 from campaigns import guards as guarding
 from campaigns.audience import Audience, Subject
@@ -84,6 +84,8 @@ class Campaign:
     caps: tuple[capping.Cap, ...] = ()  # its own, then the brand's
     guards: guarding.Guards | None = None  # its own, then the brand's
     priority: int = 0
+    score: float = 0.0
+    score_by: Mapping[str, float] = field(default_factory=dict)  # see campaigns.scores
     group: str = ""
     expires_after_ms: int = 3_600_000
     max_age_ms: int = 900_000
@@ -125,6 +127,7 @@ class Moment:
     event: str = ""
     properties: Mapping[str, Any] = field(default_factory=dict)
     place: guarding.Here | None = None
+    distance_m: int | None = None  # to the middle of the place, where a score asks for it
     # Of a sequence: what stands against it before any rule is asked, already in words.
     objection: Refusal | None = None
 
@@ -150,6 +153,7 @@ class Winner:
     campaign_id: int
     name: str
     priority: int
+    score: float | None = None  # None: of a batch before
 
 
 @dataclass(slots=True, kw_only=True)
@@ -228,16 +232,7 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
             return Decision(False, Reason.CONTRADICTS_OFFER, told)
     beaten = None if campaign.transactional else history.winners.get(campaign.group)
     if beaten is not None:
-        return Decision(
-            False,
-            Reason.LOST_TO_PRIORITY,
-            {
-                "winner_id": beaten.campaign_id,
-                "winner": beaten.name,
-                "winner_priority": beaten.priority,
-                "priority": campaign.priority,
-            },
-        )
+        return Decision(False, Reason.LOST_TO_PRIORITY, _beaten_trace(campaign, moment, beaten))
     offer = offer_of(campaign, moment, due_ms)
     if campaign.caps and not campaign.transactional:
         full = capping.reached(campaign.caps, offer, history.counts, moment.tz)
@@ -255,6 +250,39 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
     if due_ms > moment.now_ms:
         return Decision(True, Reason.HELD, {"due_at": due_ms, "local": moment.local.text}, due_ms)
     return Decision(True, Reason.MATCHED, {"local": moment.local.text}, due_ms)
+
+
+def _beaten_trace(campaign: Campaign, moment: Moment, winner: Winner) -> Trace:
+    mine = score_of(campaign, moment)
+    trace: Trace = {
+        "winner_id": winner.campaign_id,
+        "winner": winner.name,
+        "winner_priority": winner.priority,
+        "priority": campaign.priority,
+    }
+    if winner.priority > campaign.priority:
+        trace["by"] = "priority"
+    elif winner.priority == campaign.priority and (winner.score or 0.0) > mine:
+        trace["by"] = "score"
+    else:
+        # It is older, or spoke before this one could be judged.
+        trace["by"] = "order"
+    if winner.score or mine:
+        trace |= {"winner_score": winner.score, "score": mine}
+    return trace
+
+
+def score_of(campaign: Campaign, moment: Moment) -> float:
+    """What the campaign is worth at this moment."""
+    if not campaign.score_by:
+        return campaign.score
+    return scores.score(
+        campaign.score,
+        campaign.score_by,
+        dwell_s=moment.dwell_s,
+        distance_m=moment.distance_m,
+        attributes=moment.subject.attributes,
+    )
 
 
 def left_out(campaign: Campaign, moment: Moment) -> str:
@@ -286,7 +314,10 @@ def won(campaign: Campaign, moment: Moment, history: History, due_ms: int) -> No
     history.counts.add(offer_of(campaign, moment, due_ms))
     if not campaign.transactional:
         history.winners[campaign.group] = Winner(
-            campaign_id=campaign.id, name=campaign.name, priority=campaign.priority
+            campaign_id=campaign.id,
+            name=campaign.name,
+            priority=campaign.priority,
+            score=score_of(campaign, moment),
         )
 
 
@@ -326,8 +357,8 @@ def offer_of(campaign: Campaign, moment: Moment, due_ms: int) -> capping.Offer:
 
 
 def ranked(campaigns: Sequence[Campaign]) -> list[Campaign]:
-    """In the order in which they may speak: priority, then the older campaign."""
-    return sorted(campaigns, key=lambda one: (-one.priority, one.id))
+    """In the order in which they may speak: priority, score, then the older campaign."""
+    return sorted(campaigns, key=lambda one: (-one.priority, -one.score, one.id))
 
 
 # -- the gates, each None or the values it objects to -----------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from campaigns import scores
 from campaigns.budgets import in_words
 from campaigns.caps import CapScope
 from campaigns.definition import (
@@ -327,6 +328,10 @@ def _asides(definition: Definition) -> list[str]:
         said.append(f"with {definition.holdout:.0%} of people left out to compare")
     if definition.priority:
         said.append(f"with priority {definition.priority}")
+    if definition.score or definition.score_by:
+        parts = [f"{definition.score:g}"] if definition.score else []
+        parts += [scores.said(definition.score_by)] if definition.score_by else []
+        said.append(f"with the score {' + '.join(parts)}")
     return said
 
 

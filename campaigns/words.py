@@ -98,10 +98,13 @@ _WORDS: dict[Reason, tuple[str, str]] = {
         "Pendant les heures calmes : il était {local} sur l’appareil ; prochaine fois {next_at}.",
     ),
     Reason.LOST_TO_PRIORITY: (
-        "Another campaign went first: {winner} (priority {winner_priority}, this one {priority}).",
         (
-            "Une autre campagne a été préférée : {winner} (priorité {winner_priority}, "
-            "celle-ci {priority})."
+            "Another campaign went first: {winner} (priority {winner_priority}, score "
+            "{winner_score}; this one {priority} and {score})."
+        ),
+        (
+            "Une autre campagne a été préférée : {winner} (priorité {winner_priority}, note "
+            "{winner_score} ; celle-ci {priority} et {score})."
         ),
     ),
     Reason.CAP_REACHED: (
@@ -227,6 +230,8 @@ class _Values(dict[str, str]):
             return _EVER[self.language]
         if key == "next_at":
             return _NEVER[self.language]
+        if key in {"score", "winner_score"}:
+            return "0"
         if key in {"starts_at", "ends_at"}:
             return _ALWAYS[self.language]
         return _UNKNOWN[self.language]

@@ -199,6 +199,12 @@ class DefinitionShape(serializers.Serializer[Any]):
         child=serializers.CharField(), required=False, help_text="Kinds that `guards` may name."
     )
     priority = serializers.IntegerField(required=False)
+    score = serializers.FloatField(required=False, help_text="Among those of one priority.")
+    score_by = serializers.DictField(
+        child=serializers.FloatField(),
+        required=False,
+        help_text="Added for each unit of dwell_s, distance_m, attribute.<name>.",
+    )
     group = serializers.CharField(required=False, help_text="One campaign wins in each group.")
     content = ContentShape(required=False)
     expires_after_s = serializers.IntegerField(required=False, min_value=1)

@@ -88,6 +88,8 @@ RICH: list[dict[str, Any]] = [
             "locales": {"fr": {"title": "Salut"}, "de-AT": {"body": "Servus"}},
         },
         "priority": -3,
+        "score": 2.5,
+        "score_by": {"dwell_s": 0.01},
         "group": "cafe",
         "expires_after_s": 90,
         "max_age_s": 7_200,

@@ -190,7 +190,7 @@ def test_it_lets_one_campaign_speak_at_a_moment() -> None:
     assert second == Decision(
         False,
         Reason.LOST_TO_PRIORITY,
-        {"winner_id": 1, "winner": "Tea", "winner_priority": 5, "priority": 0},
+        {"winner_id": 1, "winner": "Tea", "winner_priority": 5, "priority": 0, "by": "priority"},
     )
 
 

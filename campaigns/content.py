@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -190,6 +191,30 @@ def speaks_of(content: ContentText, root: str) -> bool:
         except (LiquidError, RecursionError):
             continue
     return False
+
+
+_WITH_DEFAULT = re.compile(r"([\w.]+)\s*\|[^}]*\bdefault\b")
+
+
+def unguarded(content: ContentText) -> set[tuple[str, ...]]:
+    """Paths such as (device, attributes, tier) that the texts name without saying what else."""
+    found: set[tuple[str, ...]] = set()
+    every: list[ContentText | LocalContent] = [content, *content.locales.values()]
+    for source in (text for one in every for text in _texts(one)):
+        try:
+            named = _parsed(source).analyze().globals
+        except (LiquidError, RecursionError):
+            continue
+        guarded = set(_WITH_DEFAULT.findall(source))
+        for variable in (one for uses in named.values() for one in uses):
+            path = tuple(map(str, variable.segments))
+            if ".".join(path) not in guarded:
+                found.add(path)
+    return found
+
+
+def _texts(content: ContentText | LocalContent) -> list[str]:
+    return [text for name in ("title", "body") if (text := getattr(content, name))]
 
 
 def _try_locales(content: ContentText) -> list[Missing]:

@@ -32,6 +32,7 @@ from campaigns.definition import (
     weekday,
 )
 from campaigns.models import BrandGuard, Segment
+from campaigns.platforms import PushFields, push_initial
 from campaigns.schedules import ClockOf
 from geofences.models import Geofence
 
@@ -99,7 +100,7 @@ class LocalTimeField(forms.DateTimeField):
     widget = forms.DateTimeInput(INPUT | {"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
 
 
-class CampaignForm(forms.Form):
+class CampaignForm(PushFields):
     """Everything a marketer says about a campaign."""
 
     name = forms.CharField(
@@ -338,8 +339,8 @@ class CampaignForm(forms.Form):
         for name, field in (("data", "extras"), ("locales", "locales")):
             if said[field]:
                 found[name] = said[field]
-        push = (self.base.get("content") or {}).get("push")
-        if push:
+        before = (self.base.get("content") or {}).get("push")
+        if push := self.push_options() if "push_urgency" in self.data else before:
             found["push"] = push
         return found
 
@@ -497,6 +498,7 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
             }
             for tag, local in (content.locales if content else {}).items()
         },
+        **push_initial(content.push if content else None),
         "priority": definition.priority,
         "score": definition.score,
         "group": definition.group,
@@ -539,6 +541,7 @@ _FIELDS = {
     "content.deep_link": "deep_link",
     "content.image_url": "image_url",
     "content.data": "extras",
+    "content.push": "push_urgency",
     "content.locales": "locales",
     "content": "title",
     "expires_after_s": "expires_after",
@@ -551,6 +554,8 @@ def field_of(path: str) -> str | None:
     for known, field in _FIELDS.items():
         if path == known or path.startswith((f"{known}.", f"{known}[")):
             return field
+    if path.startswith("variants.") and ": " in path:
+        return field_of(path.partition(": ")[2])
     head = re.split(r"[.\[]", path, maxsplit=1)[0]
     return head if head in CampaignForm.base_fields else None
 

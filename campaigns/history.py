@@ -57,7 +57,7 @@ _OFFERS = f"""
       FROM mine JOIN notifications_delivery d USING (id)
       LEFT JOIN geofences_geofence g ON g.id = d.geofence_id
       LEFT JOIN devices_transition t ON d.moment_kind = 'transition' AND t.id = d.moment_id
-     WHERE d.state = ANY(%s) AND d.brand_id = ANY(%s)
+     WHERE d.state = ANY(%s) AND d.brand_id = ANY(%s) AND d.moment_kind <> 'test'
 """  # noqa: S608 - only names of our own columns are put in
 # What was held out on purpose counts like an offer: both groups meet the same caps.
 _GHOSTS = """
@@ -87,6 +87,7 @@ _SHARED_OF_CAMPAIGNS = f"""
       CROSS JOIN LATERAL (
         SELECT {_AT} AS at FROM notifications_delivery d
          WHERE d.campaign_id = u.campaign_id AND d.created_at > u.since AND d.state = ANY(%s)
+           AND d.moment_kind <> 'test'
          ORDER BY d.created_at DESC LIMIT u.most) d
 """  # noqa: S608 - only names of our own columns are put in
 _SHARED_OF_BRANDS = _SHARED_OF_CAMPAIGNS.replace("campaign_id", "brand_id")

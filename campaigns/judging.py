@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from campaigns import budgets, caps, codes, places, rules
+from campaigns.audience import Subject
 from campaigns.catalogue import Catalogue
 from campaigns.content import ContentError, Scene, render
 from campaigns.moments import Happening
@@ -199,23 +200,8 @@ def scene_of(happening: Happening, campaign: rules.Campaign) -> Scene:
     """What the offer's templates may speak of."""
     moment, place, subject = happening.moment, happening.place, happening.moment.subject
     return Scene(
-        device={
-            "platform": subject.platform,
-            "locale": subject.locale,
-            "timezone": subject.timezone,
-            "app_version": subject.app_version,
-            "external_id": subject.external_id,
-            "attributes": subject.attributes,
-        },
-        place={}
-        if place is None
-        else {
-            "id": place.id,
-            "external_id": place.external_id,
-            "name": place.name,
-            "tags": list(place.tags),
-            "metadata": place.metadata,
-        },
+        device=about_device(subject),
+        place={} if place is None else about_place(place),
         moment={
             "on": moment.on.value,
             "at": moment.local.text,
@@ -226,3 +212,26 @@ def scene_of(happening: Happening, campaign: rules.Campaign) -> Scene:
         brand={"name": happening.brand.name},
         campaign={"name": campaign.name},
     )
+
+
+def about_device(subject: Subject) -> dict[str, Any]:
+    """A device and its person, to a template."""
+    return {
+        "platform": subject.platform,
+        "locale": subject.locale,
+        "timezone": subject.timezone,
+        "app_version": subject.app_version,
+        "external_id": subject.external_id,
+        "attributes": subject.attributes,
+    }
+
+
+def about_place(place: places.Place) -> dict[str, Any]:
+    """A geofence, to a template."""
+    return {
+        "id": place.id,
+        "external_id": place.external_id,
+        "name": place.name,
+        "tags": list(place.tags),
+        "metadata": place.metadata,
+    }

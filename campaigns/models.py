@@ -32,6 +32,7 @@ class CampaignAction(StrEnum):
     RESUMED = "resumed"
     ENDED = "ended"
     ROLLED_BACK = "rolled_back"
+    TESTED = "tested"
 
 
 class Segment(models.Model):

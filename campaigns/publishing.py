@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.db.models import Max, Q
 
 from brands.models import Brand
-from campaigns import catalogue, content, coupons, definition
+from campaigns import catalogue, cautions, content, coupons, definition
 from campaigns.audience import compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import AudienceError, segments_in
@@ -178,7 +178,19 @@ def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missi
         found += [
             Missing(field=path, code="invalid", message=message) for path, message in error.problems
         ]
+    if not found:
+        found += cautions.broken(cautions.Look(brand=brand, wanted=wanted, name="", now=now))
     return found
+
+
+def warnings(brand_id: int, raw: Mapping[str, Any], *, name: str, now: datetime) -> list[Missing]:
+    """What may surprise whoever publishes a definition, as far as it can be read."""
+    brand = catalogue.load_brands(brand_id)[brand_id]
+    try:
+        wanted = definition.decode(raw, segments=list(brand.segments))
+    except DefinitionError:
+        return []
+    return cautions.cautions(cautions.Look(brand=brand, wanted=wanted, name=name, now=now))
 
 
 def _missing_places(brand_id: int, trigger: Trigger | StepText, path: str) -> list[Missing]:

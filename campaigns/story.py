@@ -439,14 +439,14 @@ _ORDER_OF_KINDS = (*KINDS, "attempt", "feedback", "action", "ending")
 
 def _of_action(row: Any) -> Entry:
     who = row.actor.get_full_name() or row.actor.get_username() if row.actor else "The back office"
-    did = {"resend": "sent it again", "cancel": "cancelled it"}.get(row.action, row.action)
+    did = {"resend": "sent it again", "cancel": "cancelled it", "test": "sent it as a test"}
     return Entry(
         at=row.at,
         id=row.pk,
         kind="action",
         icon="support_agent",
         tone="brand",
-        title=f"{who} {did}",
+        title=f"{who} {did.get(row.action, row.action)}",
         text=row.note,
     )
 

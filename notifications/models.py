@@ -33,10 +33,11 @@ class FeedbackEvent(StrEnum):
 
 
 class DeliveryAction(StrEnum):
-    """What support may do to a delivery; each is logged with its actor."""
+    """What staff may do to a delivery, or make one for; each is logged with its actor."""
 
     RESEND = "resend"
     CANCEL = "cancel"
+    TEST = "test"
 
 
 def _choices(kinds: type[StrEnum]) -> list[tuple[str, str]]:

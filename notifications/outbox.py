@@ -420,6 +420,15 @@ def resend(delivery_id: int, *, actor_id: int | None, note: str, now: datetime) 
     return True
 
 
+def send_test(row: NewDelivery, *, actor_id: int | None, note: str, now: datetime) -> int | None:
+    """Owe a device a trial that no moment brought about; None where it could not be written."""
+    with transaction.atomic():
+        (delivery_id,) = enqueue([row])
+        if delivery_id is not None:
+            _log(delivery_id, DeliveryAction.TEST, actor_id=actor_id, note=note, now=now)
+    return delivery_id
+
+
 def _log(
     delivery_id: int, action: DeliveryAction, *, actor_id: int | None, note: str, now: datetime
 ) -> None:

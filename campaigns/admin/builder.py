@@ -27,13 +27,15 @@ from brands.admin import BrandScopedAdmin
 from brands.desk import current_brand, rights, zone_of
 from brands.models import Brand, Role
 from brands.templatetags.nearcast import when
-from campaigns import content, definition, forms, publishing, sentences
+from campaigns import definition, forms, previews, publishing, sentences, trials
+from campaigns.audience import Subject
 from campaigns.conditions import segments_in
 from campaigns.definition import Definition, DefinitionError
 from campaigns.differences import differences
 from campaigns.models import Campaign, CampaignState, CampaignVersion, Segment
 from devices.models import Device
 from geofences.models import Geofence
+from notifications.push import MAX_PAYLOAD_BYTES, PushOptions
 
 STATE_TONES = {"Live": "success", "Paused": "warning", "Ended": "", "Draft": "info"}
 MOST_PLACES = 30  # shown for one search
@@ -131,6 +133,7 @@ class CampaignAdmin(BrandScopedAdmin):
             "end": self.end_view,
             "duplicate": self.duplicate_view,
             "versions": self.versions_view,
+            "test": self.test_view,
         }
         return [
             path("preview/", wrap(self.preview_view), name="campaigns_campaign_preview"),
@@ -246,6 +249,7 @@ class CampaignAdmin(BrandScopedAdmin):
         wanted = read(draft)
         live = campaign.live_version if campaign else None
         chosen = _json_of(form["places"])
+        checklist = _checklist(brand, draft)
         if not may_edit:
             for field in form.fields.values():
                 field.disabled = True
@@ -263,8 +267,10 @@ class CampaignAdmin(BrandScopedAdmin):
                 "form": form,
                 "may_edit": may_edit,
                 "sentence": sentences.sentence(wanted, names_of(brand, [wanted])),
-                "checklist": forms.checklist(publishing.check(brand.pk, draft, now=now())),
+                "checklist": checklist,
+                "ready": not any(one["level"] == "error" for one in checklist),
                 "phones": _phones(brand, wanted, form["name"].value() or "", request.POST),
+                "variants": [one.name for one in wanted.variants],
                 "live": live,
                 "changed": live is not None and campaign is not None and _differs(live, campaign),
                 "steps": _steps(campaign) if campaign and may_edit else [],
@@ -276,6 +282,9 @@ class CampaignAdmin(BrandScopedAdmin):
                     "named": _named(brand, chosen),
                     "readonly": not may_edit,
                     "fresh": campaign is None,
+                    "test": reverse("admin:campaigns_campaign_test", args=[campaign.pk])
+                    if campaign
+                    else "",
                 },
             },
         )
@@ -303,10 +312,10 @@ class CampaignAdmin(BrandScopedAdmin):
         raw: dict[str, Any] = {}
         if form.is_valid():
             raw = form.raw()
-            problems = forms.checklist(publishing.check(brand.pk, raw, now=now()))
+            problems = _checklist(brand, raw)
         else:
             problems = [
-                {"field": name, "text": str(text)}
+                {"field": name, "text": str(text), "level": "error"}
                 for name, texts in form.errors.items()
                 for text in texts
             ]
@@ -440,6 +449,28 @@ class CampaignAdmin(BrandScopedAdmin):
             "Ended. Duplicate it to run it again.",
         )
 
+    def test_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Send the form, as it stands, to one device; answer where to watch it."""
+        campaign = self._own(request, object_id, Role.MARKETER)
+        if request.method != "POST":
+            raise Http404
+        form = forms.CampaignForm(request.POST, brand=campaign.brand, base=campaign.draft)
+        if not form.is_valid():
+            return JsonResponse({"problem": "Some things need another look first."}, status=422)
+        try:
+            sent = trials.send(
+                campaign,
+                form.raw(),
+                device=request.POST.get("preview_device", ""),
+                place=request.POST.get("preview_place", ""),
+                variant=request.POST.get("preview_variant", ""),
+                actor=_actor(request),
+                now=now(),
+            )
+        except trials.TrialError as error:
+            return JsonResponse({"problem": str(error)}, status=422)
+        return JsonResponse({"url": reverse("admin:notifications_delivery_change", args=[sent])})
+
     def duplicate_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Make a new draft of the same content."""
         campaign = self._own(request, object_id, Role.MARKETER)
@@ -517,6 +548,17 @@ def _by_field(missing: Iterable[definition.Missing]) -> dict[str, list[str]]:
     return found
 
 
+def _checklist(brand: Brand, raw: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What stops a draft from going live, then what may surprise whoever publishes it."""
+    at = now()
+    errors = forms.checklist(publishing.check(brand.pk, raw, now=at))
+    warnings = forms.checklist(publishing.warnings(brand.pk, raw, name="", now=at))
+    return [
+        *({**one, "level": "error"} for one in errors),
+        *({**one, "level": "warning"} for one in warnings),
+    ]
+
+
 def _json_of(bound: Any) -> dict[str, Any]:
     """The value of a JSON field as it was sent; nothing where it is no object."""
     try:
@@ -569,80 +611,46 @@ def _geojson(place: Geofence) -> Any:
 def _phones(
     brand: Brand, wanted: Definition, name: str, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The offer as iOS and Android show it to a sample person, or to a device of the brand."""
-    locale = str(given.get("preview_locale", ""))[:35]
-    who = str(given.get("preview_device", "")).strip()
-    device = None
-    if who:
-        mine = Device.objects.filter(brand=brand)
-        by_id = mine.filter(pk=int(who)) if who.isdecimal() and len(who) < 19 else mine.none()
-        device = by_id.first() or mine.filter(external_id=who).first()
-    problem = "" if device or not who else "There is no such device; this is a sample person."
-    made: dict[str, Any] = {"title": "", "body": ""}
-    if wanted.content is not None and (wanted.content.title or wanted.content.body):
-        scene = _scene(brand, wanted, name, device)
-        try:
-            made = content.render(
-                wanted.content, scene, locale=locale or (device.locale if device else "")
-            )
-        except content.ContentError as error:
-            problem = f"{error.field.replace('_', ' ').capitalize()} {error.message}"
-            made = content.localised(wanted.content, locale)
-    return {"content": made, "app": brand.name, "problem": problem}
-
-
-def _scene(brand: Brand, wanted: Definition, name: str, device: Device | None) -> content.Scene:
-    """What the templates see: the first chosen place, and a person who has everything."""
-    place = _first_place(brand, wanted)
-    trigger = wanted.trigger
-    sample = content.SAMPLE
-    return content.Scene(
-        device={
-            "platform": device.platform,
-            "locale": device.locale,
-            "timezone": device.timezone,
-            "app_version": device.app_version,
-            "external_id": device.external_id,
-            "attributes": device.attributes,
-        }
-        if device
-        else {**sample.device, "attributes": _sample_attributes(brand)},
-        place={
-            "id": place.pk,
-            "external_id": place.external_id,
-            "name": place.name,
-            "tags": place.tags,
-            "metadata": place.metadata,
-        }
-        if place
-        else sample.place,
-        moment={
-            **sample.moment,
-            "on": trigger.on.value if trigger else "entered",
-            "dwell_s": (trigger.dwell_s or 0) if trigger else 0,
-        },
-        event={"name": (trigger.event or "") if trigger else "", "properties": {}},
-        brand={"name": brand.name},
-        campaign={"name": name},
+    """The offer on every platform, to a sample or a real person, in every language."""
+    asked = {
+        key: str(given.get(f"preview_{key}", "")).strip()[:200]
+        for key in ("locale", "device", "place", "variant")
+    }
+    who = previews.person(brand, asked["device"])
+    where = previews.place(brand, wanted, asked["place"])
+    unknown = [
+        f"There is no such {kind}; this is a sample."
+        for kind, found in (("device", who), ("place", where))
+        if asked[kind] and found is None
+    ]
+    stage = previews.Stage(
+        brand_name=brand.name, name=name, wanted=wanted, who=who or _sample(brand), place=where
     )
+    contents = definition.contents_of(wanted)
+    said = contents.get(asked["variant"]) or next(iter(contents.values()), None)
+    if said is None or not (said.title or said.body):
+        return {"content": {"title": "", "body": ""}, "app": brand.name, "problems": unknown}
+    shown = previews.preview(
+        said, stage, locale=asked["locale"] or (who.locale if who else ""), variant=asked["variant"]
+    )
+    wrong = f"{shown.field_at_fault.replace('_', ' ').capitalize()} {shown.problem}"
+    return {
+        "content": shown.made,
+        "app": brand.name,
+        "problems": unknown + ([wrong] if shown.problem else []),
+        "options": said.push or PushOptions(),
+        "size": shown.size,
+        "most": MAX_PAYLOAD_BYTES,
+        "messages": [] if shown.problem else list(previews.messages(shown.made, wanted)),
+        "every": previews.previews(stage) if len(said.locales) + len(contents) > 1 else [],
+    }
 
 
-def _first_place(brand: Brand, wanted: Definition) -> Geofence | None:
-    trigger = wanted.trigger
-    mine = Geofence.objects.present().filter(brand=brand)
-    if trigger is None:
-        return None
-    for key in trigger.geofences[:1]:
-        named = mine.filter(pk=key) if isinstance(key, int) else mine.filter(external_id=key)
-        if place := named.first():
-            return place
-    return mine.filter(tags__overlap=list(trigger.tags)).first() if trigger.tags else None
-
-
-def _sample_attributes(brand: Brand) -> dict[str, Any]:
-    """The attributes of a device that has told most, so that every name means something."""
-    rows = Device.objects.filter(brand=brand).order_by("-pk").values_list("attributes", flat=True)
-    return max(rows[:100], key=len, default={})
+def _sample(brand: Brand) -> Subject | None:
+    """A device that has told most, so that every name in a text means something."""
+    newest = Device.objects.filter(brand=brand).order_by("-pk").values_list("pk", flat=True)[:100]
+    people = previews.people(list(newest), brand.pk).values()
+    return max(people, key=lambda one: len(one.attributes), default=None)
 
 
 @admin.register(Segment)

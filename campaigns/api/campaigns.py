@@ -29,6 +29,7 @@ from campaigns.api.shapes import (
     ResultsOut,
     VersionOut,
 )
+from campaigns.api.trying import Trying
 from campaigns.definition import Definition, DefinitionError, Missing, decode
 from campaigns.models import Campaign, CampaignState, CampaignVersion, Segment
 from geofences.api import Pages
@@ -39,7 +40,17 @@ DEFAULT_BACKTEST = timedelta(days=7)
 _NOT_OF_THE_DEFINITION = frozenset({"name", "brand"})
 # What an answer carries beside the definition: a client may send back what it got.
 _ANSWERED = frozenset(
-    {"id", "state", "version", "sentence", "differs", "missing", "created_at", "updated_at"}
+    {
+        "id",
+        "state",
+        "version",
+        "sentence",
+        "differs",
+        "missing",
+        "warnings",
+        "created_at",
+        "updated_at",
+    }
 )
 
 
@@ -64,6 +75,7 @@ class CampaignFilters(filters.FilterSet):
 )
 class CampaignViewSet(
     BrandScoped,
+    Trying,
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
     viewsets.GenericViewSet[Campaign],
@@ -268,7 +280,11 @@ def answer(campaign: Campaign, *, checked: bool = False) -> dict[str, Any]:
         **campaign.draft,
     }
     if checked:
-        found["missing"] = _missing(publishing.missing(campaign, now=now()))
+        at = now()
+        found["missing"] = _missing(publishing.missing(campaign, now=at))
+        found["warnings"] = _missing(
+            publishing.warnings(campaign.brand_id, campaign.draft, name=campaign.name, now=at)
+        )
     return found
 
 

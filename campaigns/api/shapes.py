@@ -255,6 +255,9 @@ class CampaignDetail(CampaignIn):
     differs = serializers.BooleanField(help_text="The draft is not what is live.")
     sentence = serializers.CharField()
     missing = LackOut(many=True, required=False, help_text="Not in lists.")
+    warnings = LackOut(
+        many=True, required=False, help_text="What may surprise; it stops nothing. Not in lists."
+    )
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
 

@@ -61,10 +61,31 @@ async function preview() {
   if (said.sentence) sentence.textContent = said.sentence;
   phones.innerHTML = said.phones;
   checklist.replaceChildren(
-    ...said.checklist.map((one) => h("li", { class: "open" }, h("a", { href: "#", "data-goto": one.field }, one.text))),
+    ...said.checklist.map((one) => h("li", { class: one.level }, h("a", { href: "#", "data-goto": one.field }, one.text))),
   );
-  if (!said.checklist.length) checklist.append(h("li", { class: "done" }, "Everything is there: it can go live."));
+  if (!said.checklist.some((one) => one.level === "error")) checklist.prepend(h("li", { class: "done" }, "Everything is there: it can go live."));
 }
+
+// -- a test ----------------------------------------------------------------------------------------
+
+document.getElementById("send-test")?.addEventListener("click", async (event) => {
+  const told = document.getElementById("test-said");
+  const button = event.currentTarget;
+  if (!form.elements.preview_device.value.trim()) {
+    told.textContent = "Say to which device: its id or its external id.";
+    form.elements.preview_device.focus();
+    return;
+  }
+  button.disabled = true;
+  try {
+    const answer = await fetch(options.test, { method: "POST", body: new FormData(form) });
+    const said = await answer.json();
+    told.replaceChildren(said.url ? h("a", { href: said.url, class: "nc-link" }, "Sent as a test: see what becomes of it.") : said.problem);
+  } catch {
+    told.textContent = "The server did not answer; nothing is known to have been sent.";
+  }
+  button.disabled = false;
+});
 
 let unsaved = false;
 if (options.fresh) preview();

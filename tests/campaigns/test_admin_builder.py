@@ -17,6 +17,7 @@ from campaigns import definition
 from campaigns.admin.builder import read
 from campaigns.forms import CampaignForm, field_of, initial_of
 from campaigns.models import Campaign, CampaignAction, CampaignState, Segment
+from notifications.models import Delivery
 from tests.campaigns.rows import a_definition
 from tests.factories import make_brand, make_circle, make_device
 from tests.staff import logged_in, make_member
@@ -379,7 +380,9 @@ def test_it_says_the_whole_campaign_and_what_is_missing(brand: Brand, marketer: 
     shop = make_circle(brand, name="Kallio")
     said = preview(marketer, brand, {"trigger": {"on": "entered", "geofences": [shop.pk]}})
     assert "Kallio" in said["sentence"]
-    assert {"field": "title", "text": "Say what the offer is."} in said["checklist"]
+    assert {"field": "title", "text": "Say what the offer is.", "level": "error"} in said[
+        "checklist"
+    ]
 
 
 def test_it_runs_no_script_of_an_offer(brand: Brand, marketer: Client) -> None:
@@ -407,6 +410,54 @@ def test_it_keeps_push_options_that_the_page_does_not_show(brand: Brand, markete
     marketer.post(change(campaign), a_post(brand, raw, save="1"))
     campaign.refresh_from_db()
     assert campaign.draft["content"]["push"] == {"android_channel_id": "offers"}
+
+
+def test_it_sets_what_each_platform_does(brand: Brand, marketer: Client) -> None:
+    raw = {"content": {"title": "a", "body": "b", "push": {"android_channel_id": "offers"}}}
+    marketer.post(reverse(ADD), a_post(brand, raw, save="1"))
+    campaign = Campaign.objects.get()
+    sent = a_post(brand, raw, save="1") | {
+        "push_urgency": "normal",
+        "push_ttl_s_0": "2",
+        "push_ttl_s_1": "3600",
+        "push_apns_badge": "0",
+        "push_apns_sound": "",
+        "push_android_color": "#0f766e",
+        "push_web_require_interaction": "on",
+    }
+    marketer.post(change(campaign), sent)
+    campaign.refresh_from_db()
+    assert campaign.draft["content"]["push"] == {
+        "urgency": "normal",
+        "ttl_s": 7200,
+        "android_channel_id": "offers",
+        "apns_badge": 0,
+        "apns_sound": None,
+        "android_color": "#0f766e",
+        "web_require_interaction": True,
+    }
+
+
+def test_it_sends_the_form_as_it_stands_to_one_phone(brand: Brand, marketer: Client) -> None:
+    make_device(brand, external_id="anna")
+    marketer.post(reverse(ADD), a_post(brand, {}, save="1"))
+    campaign = Campaign.objects.get()
+    at = reverse("admin:campaigns_campaign_test", args=[campaign.pk])
+    raw = {"content": {"title": "Just typed", "body": "b"}}
+    wrong = marketer.post(at, a_post(brand, raw, preview_device="nobody"))
+    assert (wrong.status_code, "no such device" in wrong.json()["problem"]) == (422, True)
+    sent = marketer.post(at, a_post(brand, raw, preview_device="anna")).json()
+    delivery = Delivery.objects.get()
+    assert str(delivery.pk) in sent["url"]
+    assert delivery.content["title"] == "Just typed"
+
+
+def test_it_tells_warnings_from_what_is_missing(brand: Brand, marketer: Client) -> None:
+    shop = make_circle(brand)
+    said = preview(marketer, brand, a_definition(shop))
+    assert [one["level"] for one in said["checklist"]] == ["warning"]
+    page = marketer.get(reverse(ADD)).content.decode()
+    assert '<li class="error">' in page
 
 
 # -- segments ---------------------------------------------------------------------------------

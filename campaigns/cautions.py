@@ -1,0 +1,370 @@
+"""What a draft would do among real places and people: what breaks it, and what may surprise.
+
+`broken` stops publishing, `cautions` only warn. It looks at the places of the campaign and at the
+devices registered last; it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from zoneinfo import ZoneInfo
+
+from django.db import connection
+from django.db.models import QuerySet
+from django.db.models.fields import TextField
+from django.db.models.functions import Cast, Length
+
+from campaigns import content, definition, hours, previews
+from campaigns.audience import Audience, Subject, compile_tree
+from campaigns.catalogue import BrandRules
+from campaigns.conditions import AudienceError
+from campaigns.definition import PLACE_TRIGGERS, Definition, Missing, TriggerOn
+from campaigns.places import Place, known_places
+from campaigns.previews import Preview, Stage
+from devices.models import Device
+from geofences.models import Geofence
+
+SAMPLED_DEVICES = 1_000
+SAMPLED_PLACES = 5_000
+COMPARED_PLACES = 1_000
+TRIED_PLACES = 2  # with the longest names, and as many with the most to tell
+AHEAD = timedelta(days=9)
+# Android cuts a title at some 65 characters on one line; iOS shows four lines of text, some 178.
+TITLE_SHOWN, BODY_SHOWN = 65, 178
+SPOKEN_BY = 0.05  # a language fewer people read than this is not asked for
+HOLES = 0.2  # a text that is blank for more people than this is worth a word
+ANYWHERE = (ZoneInfo("Etc/GMT+12"), ZoneInfo("UTC"), ZoneInfo("Etc/GMT-14"))
+
+_OVERLAPS = """
+    WITH chosen AS (
+      SELECT id, name, geometry, coalesce(radius_m, 0) AS radius_m FROM geofences_geofence
+       WHERE id = ANY(%s)),
+    reach AS (SELECT max(radius_m) AS most_m FROM chosen)
+    SELECT a.name, b.name
+      FROM chosen a CROSS JOIN reach
+      JOIN geofences_geofence b ON b.id = ANY(%s) AND b.id > a.id
+       AND b.geometry && ST_Expand(a.geometry, (a.radius_m + reach.most_m) / (
+             111320 * greatest(0.02, cos(radians(least(89, abs(ST_YMax(a.geometry))))))))
+     WHERE CASE WHEN a.radius_m = 0 AND b.radius_m IS NULL
+                THEN ST_Intersects(a.geometry, b.geometry)
+                     AND NOT ST_Touches(a.geometry, b.geometry)
+                ELSE ST_DWithin(a.geometry::geography, b.geometry::geography,
+                                greatest(0, a.radius_m + coalesce(b.radius_m, 0) - 1)) END
+     LIMIT 4
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A draft among the places and people of its brand; each is read once, when it is needed."""
+
+    brand: BrandRules
+    wanted: Definition
+    name: str
+    now: datetime
+
+    @property
+    def now_ms(self) -> int:
+        return round(self.now.timestamp() * 1000)
+
+    @cached_property
+    def chosen(self) -> QuerySet[Geofence]:
+        where = previews.whereabouts(self.wanted)
+        mine: QuerySet[Geofence] = Geofence.objects.present().filter(brand_id=self.brand.id)
+        return mine.none() if where is None else mine.filter(where)
+
+    @cached_property
+    def telling(self) -> list[Place]:
+        """The places most likely to be too much: the longest names, the most to tell."""
+        some = Geofence.objects.filter(pk__in=self.chosen.order_by().values("pk")[:SAMPLED_PLACES])
+        sized = some.annotate(
+            said=Length("name"), told=Length(Cast("metadata", TextField()))
+        ).order_by()
+        ids = [
+            *sized.order_by("-said", "pk").values_list("pk", flat=True)[:TRIED_PLACES],
+            *sized.order_by("-told", "pk").values_list("pk", flat=True)[:TRIED_PLACES],
+        ]
+        known = known_places(set(ids))
+        return [known[pk] for pk in dict.fromkeys(ids) if pk in known]
+
+    @cached_property
+    def people(self) -> list[Subject]:
+        """The devices registered last, as the rules see them."""
+        newest = Device.objects.filter(brand_id=self.brand.id).order_by("-pk")
+        ids = list(newest.values_list("pk", flat=True)[:SAMPLED_DEVICES])
+        found = previews.people(ids, self.brand.id, now_ms=self.now_ms)
+        return list(found.values())
+
+    @cached_property
+    def contents(self) -> dict[str, definition.ContentText]:
+        return definition.contents_of(self.wanted)
+
+    def previews(self, who: Subject | None, where: Place | None) -> list[Preview]:
+        return previews.previews(
+            Stage(
+                brand_name=self.brand.name, name=self.name, wanted=self.wanted, who=who, place=where
+            )
+        )
+
+    @cached_property
+    def shown(self) -> list[tuple[Place | None, Preview]]:
+        """Every text at every telling place; without any, as the sample has it."""
+        spots: list[Place | None] = [*self.telling] or [None]
+        return [(where, one) for where in spots for one in self.previews(None, where)]
+
+
+def broken(look: Look) -> list[Missing]:
+    """What stops the draft from being published."""
+    found = [] if _opens(look, (_zone(look), *ANYWHERE)) else [_unreachable(look)]
+    seen: set[tuple[str, str]] = set()
+    for where, one in look.shown:
+        if where is None or not one.problem:
+            continue
+        path = _path(one, one.field_at_fault)
+        if (path, one.problem) not in seen:
+            seen.add((path, one.problem))
+            too_large = "payload_too_big" in one.problem
+            found.append(
+                Missing(
+                    field=path,
+                    code="payload_too_large" if too_large else "content_error",
+                    message=f"At {where.name}: {one.problem}.",
+                )
+            )
+    return found
+
+
+def cautions(look: Look) -> list[Missing]:
+    """What may surprise whoever publishes this; nothing of it stops them."""
+    if look.wanted.trigger is None or look.wanted.content is None:
+        return []
+    return [
+        caution
+        for check in (_hours, _nobody, _gone, _overlapping, _languages, _variants, _long, _holes)
+        for caution in check(look)
+    ]
+
+
+# -- when -------------------------------------------------------------------------------------
+
+
+def _zone(look: Look) -> ZoneInfo:
+    return hours.zone(look.brand.timezone)
+
+
+def _opens(look: Look, zones: Sequence[ZoneInfo]) -> bool:
+    """Whether the campaign may speak at any instant of its window, in any of these zones."""
+    wanted = look.wanted
+    start = max(look.now, wanted.starts_at or look.now)
+    end = start + AHEAD if wanted.ends_at is None else min(wanted.ends_at, start + AHEAD)
+    if end <= start:
+        return True  # said elsewhere: it ends before it starts, or has ended
+    return any(
+        hours.open_spans_ms(
+            round(start.timestamp() * 1000),
+            round(end.timestamp() * 1000),
+            tz,
+            dayparts=definition.dayparts_of(wanted.dayparts),
+            quiet=None if wanted.transactional else look.brand.quiet,
+        )
+        for tz in zones
+    )
+
+
+def _unreachable(look: Look) -> Missing:
+    return Missing(
+        field="dayparts" if look.wanted.dayparts else "ends_at",
+        code="unreachable",
+        message="It can never speak: its hours, its dates and the quiet hours leave no time.",
+    )
+
+
+def _hours(look: Look) -> Iterator[Missing]:
+    if _opens(look, ANYWHERE) and not _opens(look, (_zone(look),)):
+        yield Missing(
+            field="dayparts",
+            code="unreachable_here",
+            message=f"In {look.brand.timezone} its hours, dates and the quiet hours leave no time; "
+            "only phones in other time zones would hear of it.",
+        )
+
+
+# -- who --------------------------------------------------------------------------------------
+
+
+def _nobody(look: Look) -> Iterator[Missing]:
+    people = look.people
+    if not people:
+        yield Missing(field="audience", code="no_devices", message="No device has registered yet.")
+        return
+    of = _of(len(people))
+    audience = _audience(look)
+    if audience is not None:
+        people = [one for one in people if audience.miss(one) is None]
+        if not people:
+            yield Missing(
+                field="audience",
+                code="empty_audience",
+                message=f"Nobody is in the audience: none {of} fits the conditions.",
+            )
+            return
+    parts = definition.selectors(look.wanted.trigger)
+    at_places = any(one.on in PLACE_TRIGGERS for _, one in parts)
+    if at_places and not any(one.consent_location for one in people):
+        yield Missing(
+            field="audience",
+            code="no_consent",
+            message=f"None {of} in the audience has agreed to the use of their location.",
+        )
+    if not look.wanted.transactional and not any(one.consent_marketing for one in people):
+        yield Missing(
+            field="audience",
+            code="no_consent",
+            message=f"None {of} in the audience has agreed to marketing.",
+        )
+
+
+def _audience(look: Look) -> Audience | None:
+    """The compiled audience; None where it cannot be asked of a device alone."""
+    try:
+        made = compile_tree(look.wanted.audience, segments=look.brand.segments)
+    except AudienceError:
+        return None
+    return None if made.needs else made
+
+
+def _of(count: int) -> str:
+    return f"of the {count:,} devices registered last" if count > 1 else "of the only device"
+
+
+# -- where ------------------------------------------------------------------------------------
+
+
+def _gone(look: Look) -> Iterator[Missing]:
+    start = max(look.now, look.wanted.starts_at or look.now)
+    ended = look.chosen.filter(ends_at__lte=start).order_by("name")
+    names = list(ended.values_list("name", flat=True)[:4])
+    if names:
+        yield Missing(
+            field="trigger.geofences",
+            code="places_ended",
+            message=f"These places end before the campaign begins: {_list(names)}.",
+        )
+
+
+def _overlapping(look: Look) -> Iterator[Missing]:
+    ids = list(look.chosen.order_by("pk").values_list("pk", flat=True)[:COMPARED_PLACES])
+    if len(ids) < 2:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(_OVERLAPS, (ids, ids))
+        pairs = [f"{one} and {other}" for one, other in cursor.fetchall()]
+    if pairs:
+        yield Missing(
+            field="trigger.geofences",
+            code="overlapping_geofences",
+            message=f"Places overlap: {_list(pairs)}. Who is in both enters twice; at one moment "
+            "only one offer is made, at two moments two, unless a cap says otherwise.",
+        )
+
+
+def _list(names: Sequence[str]) -> str:
+    return "; ".join(names[:3]) + ("; and more" if len(names) > 3 else "")
+
+
+# -- what -------------------------------------------------------------------------------------
+
+
+def _languages(look: Look) -> Iterator[Missing]:
+    said = look.wanted.content
+    assert said is not None, "looked at before"
+    known = {tag.replace("_", "-").lower().split("-")[0] for tag in said.locales}
+    spoken = Counter(
+        one.locale.replace("_", "-").lower().split("-")[0] for one in look.people if one.locale
+    )
+    total = sum(spoken.values())
+    common = [(tag, count) for tag, count in spoken.most_common() if count >= SPOKEN_BY * total]
+    # The text without a language is somebody's: whom it lacks is everybody after the first.
+    for tag, count in [pair for pair in common if pair[0] not in known][1:]:
+        yield Missing(
+            field="content.locales",
+            code="missing_locale",
+            message=f"{count / total:.0%} of phones speak “{tag}” and would get the default text.",
+        )
+    for tag, local in said.locales.items():
+        lacking = [name for name in ("title", "body") if getattr(local, name) is None]
+        if len(lacking) == 1:
+            yield Missing(
+                field=f"content.locales.{tag}.{lacking[0]}",
+                code="half_a_locale",
+                message=f"“{tag}” has no {lacking[0]} of its own and would get the default’s.",
+            )
+
+
+def _variants(look: Look) -> Iterator[Missing]:
+    said = look.wanted.content
+    if said is None or not look.wanted.variants:
+        return
+    for tag, local in said.locales.items():
+        same = [name for name in ("title", "body") if getattr(local, name) is not None]
+        if any(
+            getattr(one.content, name) is not None for one in look.wanted.variants for name in same
+        ):
+            yield Missing(
+                field=f"content.locales.{tag}",
+                code="same_in_every_variant",
+                message=f"Readers of “{tag}” see the same {' and '.join(same)} in every variant.",
+            )
+
+
+def _long(look: Look) -> Iterator[Missing]:
+    worst: dict[str, tuple[int, str]] = {}
+    for where, one in look.shown:
+        for name, shown in (("title", TITLE_SHOWN), ("body", BODY_SHOWN)):
+            length = len(str(one.made.get(name, "")))
+            path = _path(one, name)
+            if not one.problem and length > max(shown, worst.get(path, (0, ""))[0]):
+                worst[path] = length, "" if where is None else f" at {where.name}"
+    for path, (length, at) in worst.items():
+        shown = TITLE_SHOWN if path.endswith("title") else BODY_SHOWN
+        yield Missing(
+            field=path,
+            code="cut",
+            message=f"{length} characters{at}: phones cut it at some {shown}.",
+        )
+
+
+def _holes(look: Look) -> Iterator[Missing]:
+    """Names in texts that would stay blank."""
+    asked = {path for said in look.contents.values() for path in content.unguarded(said)}
+    for root, kind, name in sorted(path for path in asked if len(path) == 3):
+        if (root, kind) == ("device", "attributes") and look.people:
+            have = sum(one.attributes.get(name) not in (None, "") for one in look.people)
+            total, whose = len(look.people), _of(len(look.people))
+        elif (root, kind) == ("place", "metadata") and look.wanted.trigger is not None:
+            if look.wanted.trigger.on is TriggerOn.EVENT:
+                continue
+            some = look.chosen.order_by().values("metadata")[:SAMPLED_PLACES]
+            told = [row["metadata"].get(name) for row in some]
+            have, total = sum(one not in (None, "") for one in told), len(told)
+            whose = "of its places"
+        else:
+            continue
+        if total and total - have > HOLES * total:
+            share = "None" if not have else f"Only {have / total:.0%}"
+            yield Missing(
+                field="content.body",
+                code="blank",
+                message=f"{share} {whose} {'has' if not have else 'have'} “{name}”: the text has a "
+                f"hole there unless it says what else, {{{{ {root}.{kind}.{name} | default: "
+                '"…" }}.',
+            )
+
+
+def _path(one: Preview, name: str) -> str:
+    local = f"content.locales.{one.locale}.{name}" if one.locale else f"content.{name}"
+    return f"variants.{one.variant}: {local}" if one.variant else local

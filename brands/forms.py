@@ -204,8 +204,8 @@ class BrandForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = Brand
-        fields = ("name", "slug", "timezone", "quiet_hours", "caps")
-        labels = {"slug": "Short name"}
+        fields = ("name", "slug", "timezone", "quiet_hours", "caps", "derive_areas")
+        labels = {"slug": "Short name", "derive_areas": "Home and usual areas"}
         help_texts = {"slug": "For addresses and files; it cannot be changed later."}
 
 

@@ -47,6 +47,11 @@ class Brand(models.Model):
         blank=True,
         help_text='Caps over all campaigns: [{"limit": 3, "window_s": 86400, "scope": "device"}].',
     )
+    derive_areas = models.BooleanField(
+        default=True,
+        help_text="Learn where devices are at home and usually are: cells of about 5 km², from "
+        "the positions kept. Off: nothing is learnt, and what was learnt is deleted.",
+    )
     created_at = models.DateTimeField(default=now, editable=False)
 
     class Meta:

@@ -157,6 +157,8 @@ def _not(inner: Test, index: int) -> Test:
 def _leaf(leaf: Tree, index: int, needs: set[Need]) -> Test:
     if "attribute" in leaf:
         return _attribute(leaf, index)
+    if "area" in leaf:
+        return _area(leaf, index, needs)
     if "event" in leaf or "visits" in leaf:
         return _behaviour(leaf, index, needs)
     if "app_version" in leaf:
@@ -272,6 +274,16 @@ def _bucket(leaf: Tree, index: int) -> Test:
     def test(subject: Subject) -> Miss | None:
         seen = bucket_of(subject.person, salt=salt, of=of)
         return None if low <= seen < high else Miss(index, seen)
+
+    return test
+
+
+def _area(leaf: Tree, index: int, needs: set[Need]) -> Test:
+    need = need_of(leaf)
+    needs.add(need)
+
+    def test(subject: Subject) -> Miss | None:
+        return Miss(index, None) if subject.measures.get(need) is None else None
 
     return test
 

@@ -25,6 +25,7 @@ from campaigns import (
     coupons,
     hours,
     judging,
+    past,
     progress,
     rounds,
     rules,
@@ -519,15 +520,36 @@ def _measure(story: _Story, happenings: Sequence[Happening]) -> None:
             person = story.known[row.device_id].subject.person
             events[person].append(behaviour.PastEvent(row.name, row.at_ms, row.properties))
     visits = _visits(story)
+    areas = _areas(story, happenings)
     for one in happenings:
-        subject = one.moment.subject
-        for need in catalogue.needs(one.candidates, one.moment):
-            subject.measures[need] = behaviour.measure(
-                need,
-                events.get(subject.person, ()),
-                visits.get(subject.person, ()),
-                now_ms=one.moment.now_ms,
+        subject, now_ms = one.moment.subject, one.moment.now_ms
+        wanted = catalogue.needs(one.candidates, one.moment)
+        for need in past.concrete(wanted, one.moment.geofence_id):
+            subject.measures[need] = (
+                behaviour.area_age_s(need, areas.get(subject.device_id, ()), now_ms=now_ms)
+                if need.kind in past.AREAS
+                else behaviour.measure(
+                    need,
+                    events.get(subject.person, ()),
+                    visits.get(subject.person, ()),
+                    now_ms=now_ms,
+                )
             )
+        past.tell_of_here(one.moment, [need for need in wanted if need.here])
+
+
+def _areas(story: _Story, happenings: Sequence[Happening]) -> dict[int, list[behaviour.PastArea]]:
+    """Homes and usual areas as they are known today."""
+    wanted = {
+        need
+        for one in happenings
+        for need in past.concrete(
+            catalogue.needs(one.candidates, one.moment), one.moment.geofence_id
+        )
+        if need.kind in past.AREAS
+    }
+    subjects = {key: (known.subject, story.brand.id) for key, known in story.known.items()}
+    return past.past_areas(subjects, list(wanted))
 
 
 def _stays(story: _Story) -> Iterator[rounds.Stay]:

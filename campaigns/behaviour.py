@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeGuard
 
@@ -21,7 +21,7 @@ class Measure(StrEnum):
 class Need:
     """One figure about past behaviour that a leaf asks for; the shell gathers it per batch."""
 
-    kind: str  # event, visits
+    kind: str  # event, visits, home, usual
     name: str = ""
     tags: tuple[str, ...] = ()
     geofences: tuple[int | str, ...] = ()
@@ -29,11 +29,27 @@ class Need:
     measure: Measure = Measure.COUNT
     property: str = ""
     where: tuple[tuple[str, Any], ...] = ()
+    here: bool = False  # at the place of the moment itself, whichever that is
+
+    def at(self, geofence_id: int) -> Need:
+        """The figure about one place, for a moment there."""
+        return replace(self, here=False, geofences=(geofence_id,))
 
 
 def need_of(leaf: Mapping[str, Any]) -> Need:
     """The figure a behaviour leaf asks for."""
-    places = leaf.get("visits") or {}
+    here = any(leaf.get(name) == "here" for name in ("visits", "places"))
+    if "area" in leaf:
+        places = {} if here else leaf["places"]
+        return Need(
+            kind=leaf["area"],
+            tags=tuple(sorted(places.get("tags", ()))),
+            geofences=tuple(places.get("geofences", ())),
+            within_s=leaf.get("max_age_s"),
+            measure=Measure.RECENCY_S,
+            here=here,
+        )
+    places = {} if here else leaf.get("visits") or {}
     return Need(
         kind="event" if "event" in leaf else "visits",
         name=leaf.get("event", ""),
@@ -43,6 +59,7 @@ def need_of(leaf: Mapping[str, Any]) -> Need:
         measure=Measure(leaf.get("measure", Measure.COUNT)),
         property=leaf.get("property", ""),
         where=tuple(sorted(leaf.get("where", {}).items())),
+        here=here,
     )
 
 
@@ -60,6 +77,27 @@ class PastVisit(NamedTuple):
     tags: Sequence[str]
     entered_ms: int
     left_ms: int | None
+
+
+class PastArea(NamedTuple):
+    """A geofence that a home or a usual area touches, and when the person was last seen there."""
+
+    kind: str
+    geofence_id: int
+    external_id: str | None
+    tags: Sequence[str]
+    last_ms: int
+
+
+def area_age_s(need: Need, areas: Iterable[PastArea], *, now_ms: int) -> float | None:
+    """How long ago somebody was in such an area of theirs; None: they live or are elsewhere."""
+    ages = [
+        max(0, now_ms - area.last_ms) / 1000
+        for area in areas
+        if area.kind == need.kind and _is_at(area, need)
+    ]
+    age_s = min(ages, default=None)
+    return None if age_s is None or age_s > (need.within_s or age_s) else age_s
 
 
 def measure(
@@ -98,7 +136,7 @@ def _count_or_recency(need: Need, times_ms: Sequence[int], now_ms: int) -> float
     return len(times_ms)
 
 
-def _is_at(visit: PastVisit, need: Need) -> bool:
+def _is_at(visit: PastVisit | PastArea, need: Need) -> bool:
     return (
         visit.geofence_id in need.geofences
         or (visit.external_id is not None and visit.external_id in need.geofences)

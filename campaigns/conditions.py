@@ -13,8 +13,12 @@ tree is everybody. Leaves:
 - `{"event": "purchase", "op": "gte", "value": 1, "within_s": 86400}`, with `"measure"`: count
   (default), sum (of `"property"`) or recency_s (seconds since the last), and `"where"`:
   `{"category": "shoes"}` (properties that must be equal);
+- `{"area": "home", "places": {"tags": ["centre"]}, "max_age_s": 2592000}`: the part of town where
+  the person lives, or for `usual` one where they often are, touches one of these places;
+  `"places": "here"` is the place of the moment;
 - `{"visits": {"tags": ["shop"], "geofences": [7, "ext"]}, "measure": "count", "op", "value",
-  "within_s"}`, with `"measure"`: count, recency_s or dwell_s (seconds inside, added up).
+  "within_s"}`, with `"measure"`: count, recency_s or dwell_s (seconds inside, added up);
+  `"visits": "here"` is the place of the moment: a count of 1 is the first time here.
 
 Operators: eq, ne, in, not_in, gt, gte, lt, lte, contains, starts_with, exists, missing. A value
 that is unknown or of another type satisfies only ne, not_in and missing; the recency of what
@@ -79,6 +83,7 @@ _LEAF_KEYS: dict[str, frozenset[str]] = {
     "segment": frozenset(),
     "bucket": frozenset({"of", "salt"}),
     "event": frozenset({"op", "value", "within_s", "measure", "property", "where"}),
+    "area": frozenset({"places", "max_age_s"}),
     "visits": frozenset({"op", "value", "within_s", "measure"}),
 }
 ORDERED = frozenset({Op.GT, Op.GTE, Op.LT, Op.LTE})
@@ -223,15 +228,27 @@ def _inspect_event(leaf: Tree, path: str, _known: frozenset[str], found: list[Pr
 
 
 def _inspect_visits(leaf: Tree, path: str, _known: frozenset[str], found: list[Problem]) -> None:
-    places = leaf["visits"]
-    if not isinstance(places, Mapping) or not (places.get("tags") or places.get("geofences")):
-        found.append(Problem(f"{path}.visits", "Must name geofences or tags."))
-    else:
-        for key, kinds in (("tags", (str,)), ("geofences", (int, str))):
-            named = places.get(key, [])
-            if not isinstance(named, list) or not all(isinstance(one, kinds) for one in named):
-                found.append(Problem(f"{path}.visits.{key}", "Must be a list."))
+    _inspect_places(leaf["visits"], f"{path}.visits", found)
     _inspect_behaviour(leaf, path, {"count", "recency_s", "dwell_s"}, found)
+
+
+def _inspect_area(leaf: Tree, path: str, _known: frozenset[str], found: list[Problem]) -> None:
+    if leaf["area"] not in {"home", "usual"}:
+        found.append(Problem(f"{path}.area", "Must be home or usual."))
+    _inspect_places(leaf.get("places"), f"{path}.places", found)
+    _inspect_span(leaf, path, "max_age_s", found)
+
+
+def _inspect_places(places: Any, path: str, found: list[Problem]) -> None:
+    if places == "here":
+        return
+    if not isinstance(places, Mapping) or not (places.get("tags") or places.get("geofences")):
+        found.append(Problem(path, "Must name geofences or tags, or say here."))
+        return
+    for key, kinds in (("tags", (str,)), ("geofences", (int, str))):
+        named = places.get(key, [])
+        if not isinstance(named, list) or not all(isinstance(one, kinds) for one in named):
+            found.append(Problem(f"{path}.{key}", "Must be a list."))
 
 
 def _inspect_behaviour(leaf: Tree, path: str, measures: set[str], found: list[Problem]) -> None:
@@ -279,6 +296,7 @@ _INSPECTORS: dict[str, Callable[[Tree, str, frozenset[str], list[Problem]], None
     "segment": _inspect_segment,
     "bucket": _inspect_bucket,
     "event": _inspect_event,
+    "area": _inspect_area,
     "visits": _inspect_visits,
 }
 

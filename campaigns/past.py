@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from django.db import connection
 
-from campaigns import behaviour, sequences
+from campaigns import behaviour, rules, sequences
 from campaigns.audience import Subject
 from campaigns.catalogue import needs
 from campaigns.moments import Happening
+from devices.areas import REACH_M
 
 _MS = "(extract(epoch FROM {}) * 1000)::bigint"
 
@@ -64,26 +66,96 @@ _PAST_VISITS = f"""{_OWNED}
 """  # noqa: S608 - only names of our own columns are put in
 
 
+# Areas are coarse: one touches a place when its middle is within its own radius of it.
+_AREAS = f"""{_OWNED}
+    SELECT o.subject, a.kind, g.id, g.external_id, g.tags, {_MS.format("a.last_at")}
+      FROM owned o
+      JOIN devices_device d ON d.id = o.device_id AND d.consent_location
+      JOIN brands_brand b ON b.id = d.brand_id AND b.derive_areas
+      JOIN devices_area a ON a.device_id = d.id
+      JOIN geofences_geofence g ON g.brand_id = d.brand_id AND g.retired_at IS NULL
+       AND ST_DWithin(
+             g.geometry::geography, ST_SetSRID(ST_MakePoint(a.lng, a.lat), 4326)::geography,
+             %s + coalesce(g.radius_m, 0))
+     WHERE g.tags && %s::varchar[] OR g.id = ANY(%s::bigint[]) OR g.external_id = ANY(%s::text[])
+"""  # noqa: S608 - only names of our own columns are put in
+
+
 def measure(happenings: Iterable[Happening], now_ms: int) -> None:
     """Give each subject the figures its candidates' audiences ask for: two queries at most."""
     asked: dict[int, set[behaviour.Need]] = defaultdict(set)
+    about_here: list[tuple[Happening, set[behaviour.Need]]] = []
     subjects: dict[int, tuple[Subject, int]] = {}
     for happening in happenings:
         subject = happening.moment.subject
         wanted = needs(happening.candidates, happening.moment)
         if wanted:
-            asked[subject.device_id] |= wanted
+            here = {need for need in wanted if need.here}
+            if here:
+                about_here.append((happening, here))
+            asked[subject.device_id] |= concrete(wanted, happening.moment.geofence_id)
             subjects[subject.device_id] = (subject, happening.brand.id)
     if not asked:
         return
-    everything = set().union(*asked.values())
+    everything: set[behaviour.Need] = set().union(*asked.values())
     events = _past_events(subjects, [need for need in everything if need.kind == "event"], now_ms)
     visits = _past_visits(subjects, [need for need in everything if need.kind == "visits"], now_ms)
+    areas = past_areas(subjects, [need for need in everything if need.kind in AREAS])
     for device_id, (subject, _) in subjects.items():
         for need in asked[device_id]:
-            subject.measures[need] = behaviour.measure(
-                need, events.get(device_id, ()), visits.get(device_id, ()), now_ms=now_ms
+            subject.measures[need] = (
+                behaviour.area_age_s(need, areas.get(device_id, ()), now_ms=now_ms)
+                if need.kind in AREAS
+                else behaviour.measure(
+                    need, events.get(device_id, ()), visits.get(device_id, ()), now_ms=now_ms
+                )
             )
+    for happening, here in about_here:
+        tell_of_here(happening.moment, here)
+
+
+AREAS = frozenset({"home", "usual"})
+
+
+def concrete(needs: Iterable[behaviour.Need], geofence_id: int | None) -> set[behaviour.Need]:
+    """The figures to gather: those about "here" are about the place of the moment, if any."""
+    return {
+        need.at(geofence_id or 0) if need.here else need
+        for need in needs
+        if geofence_id is not None or not need.here
+    }
+
+
+def tell_of_here(moment: rules.Moment, here: Iterable[behaviour.Need]) -> None:
+    """Give a moment a subject of its own: another moment of the same device is elsewhere."""
+    if moment.geofence_id is None:
+        return
+    known = moment.subject.measures
+    own = {need: known.get(need.at(moment.geofence_id)) for need in here}
+    moment.subject = replace(moment.subject, measures=known | own)
+
+
+def past_areas(
+    subjects: Mapping[int, tuple[Subject, int]], wanted: Sequence[behaviour.Need]
+) -> dict[int, list[behaviour.PastArea]]:
+    """The places that the homes and usual areas of persons touch, of those that are asked for."""
+    found: dict[int, list[behaviour.PastArea]] = defaultdict(list)
+    if wanted:
+        named = {place for need in wanted for place in need.geofences}
+        with connection.cursor() as cursor:
+            cursor.execute(
+                _AREAS,
+                (
+                    *_who(subjects),
+                    REACH_M,
+                    list({tag for need in wanted for tag in need.tags}),
+                    [place for place in named if isinstance(place, int)],
+                    [place for place in named if isinstance(place, str)],
+                ),
+            )
+            for device_id, *area in cursor.fetchall():
+                found[device_id].append(behaviour.PastArea(*area))
+    return found
 
 
 def _who(subjects: Mapping[int, tuple[Subject, int]]) -> tuple[list[int], list[int], list[str]]:

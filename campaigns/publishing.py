@@ -323,6 +323,8 @@ def _arm(campaign: Campaign, wanted: Definition) -> None:
                 for place in _named(campaign.brand_id, one)
             } | {ArmingKey(None, tag, dwell_s, until) for tag in one.tags}
     for need in _behaviour(campaign.brand_id, wanted):
+        if need.kind in {"home", "usual"}:
+            continue  # those come of fixes, not of visits
         visited = Trigger(on=TriggerOn.ENTERED, geofences=need.geofences)
         rows |= {
             ArmingKey(place.pk, None, None, until) for place in _named(campaign.brand_id, visited)

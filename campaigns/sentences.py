@@ -206,6 +206,10 @@ def _leaf(leaf: Mapping[str, Any]) -> str:
         return f"in test group {low}–{high} of {leaf.get('of', 100)}"
     if "event" in leaf or "visits" in leaf:
         return _behaviour(leaf)
+    if "area" in leaf:
+        verb = "lives" if leaf["area"] == "home" else "usually is"
+        age = f" (seen in the last {span(leaf['max_age_s'])})" if "max_age_s" in leaf else ""
+        return f"{verb} near {_places(leaf['places'])}{age}"
     if "attribute" in leaf:
         said = f"{leaf['attribute']} {_OPS[leaf.get('op', 'eq')]} {_value(leaf)}".strip()
         if "source" in leaf:
@@ -219,10 +223,8 @@ def _leaf(leaf: Mapping[str, Any]) -> str:
 
 
 def _behaviour(leaf: Mapping[str, Any]) -> str:
-    places = leaf.get("visits") or {}
-    names = [f"“{one}”" for one in (*places.get("tags", ()), *places.get("geofences", ()))]
-    inside = leaf.get("measure") == "dwell_s"
-    where = _either(names) if inside else f"visits to {_either(names)}"
+    named = _places(leaf.get("visits") or {})
+    where = named if leaf.get("measure") == "dwell_s" else f"visits to {named}"
     what = f"“{leaf['event']}”" if "event" in leaf else where
     figure = {
         "count": f"the number of {what}",
@@ -232,6 +234,13 @@ def _behaviour(leaf: Mapping[str, Any]) -> str:
     }[leaf.get("measure", "count")]
     within = f" within {span(leaf['within_s'])}" if "within_s" in leaf else ""
     return f"{figure}{within} {_OPS[leaf.get('op', 'gte')]} {_value(leaf)}".strip()
+
+
+def _places(places: Any) -> str:
+    if places == "here":
+        return "this very place"
+    named = (*places.get("tags", ()), *places.get("geofences", ()))
+    return _either([f"“{one}”" for one in named])
 
 
 def _value(leaf: Mapping[str, Any]) -> str:

@@ -46,6 +46,7 @@ LOOPS = {
     "clock": [
         "clock",
         "schedules",
+        "areas",
         "imports",
         "profiles",
         "backtests",

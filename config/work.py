@@ -24,6 +24,7 @@ LOOPS: Mapping[str, str] = {
     "clock": "devices.clock:run",
     "imports": "geofences.imports:run",
     "profiles": "devices.profile_imports:run",
+    "areas": "devices.homes:run",
     "schedules": "campaigns.scheduling:run",
     "backtests": "campaigns.backtests:run",
     "learning": "campaigns.learning:run",

@@ -68,6 +68,17 @@ OWN = (
         erase=("DELETE FROM devices_fix WHERE device_id = %(device_id)s",),
     ),
     Holding(
+        name="areas",
+        rows="""
+            SELECT kind, lat, lng, days, last_at
+              FROM devices_area WHERE device_id = %(device_id)s ORDER BY kind, days DESC
+        """,
+        erase=(
+            "DELETE FROM devices_area WHERE device_id = %(device_id)s",
+            "DELETE FROM devices_areascan WHERE device_id = %(device_id)s",
+        ),
+    ),
+    Holding(
         name="events",
         rows="""
             SELECT id, name, occurred_at, received_at, properties

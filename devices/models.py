@@ -7,6 +7,7 @@ from django.db.models import Q
 from django.utils.timezone import now
 
 from brands.filejobs import FileJob, FileJobRow
+from devices.areas import AreaKind
 from devices.fixes import FixVerdict
 from devices.presence import PresenceState, TransitionKind
 
@@ -232,6 +233,39 @@ class Transition(models.Model):
 
     def __str__(self) -> str:
         return f"device {self.device_id} {self.kind} geofence {self.geofence_id}"
+
+
+class Area(models.Model):
+    """Where a device is at home or usually is: an H3 cell of about 5 km². By `devices.homes`."""
+
+    id = models.BigAutoField(primary_key=True)
+    device_id = models.BigIntegerField()
+    kind = models.CharField(max_length=8, choices=[(k.value, k.value) for k in AreaKind])
+    cell = models.BigIntegerField()
+    lat = models.FloatField()  # of the cell's middle
+    lng = models.FloatField()
+    days = models.IntegerField()  # on so many nights (home) or days (usual)
+    last_at = models.DateTimeField()
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("device_id", "kind", "cell"), name="one_area_per_kind_and_cell"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} of device {self.device_id}"
+
+
+class AreaScan(models.Model):
+    """When a device's areas were last derived."""
+
+    device_id = models.BigIntegerField(primary_key=True)
+    derived_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"areas of device {self.device_id} at {self.derived_at}"
 
 
 class Event(models.Model):

@@ -186,6 +186,12 @@ def _all_around(shape: Polygon | MultiPolygon) -> Polygon | MultiPolygon:
     return around
 
 
+def middle(cell: int) -> tuple[float, float]:
+    """The latitude and longitude of a cell's middle."""
+    lat, lng = h3.cell_to_latlng(cell)
+    return lat, lng
+
+
 def rings(packed: bytes) -> Iterator[tuple[int, list[list[float]]]]:
     """Each stored cell with its closed outline to draw, longitude first.
 

@@ -3,7 +3,7 @@ import { h, select, stateOf } from "./dom.js";
 
 const KINDS = {
   attribute: "attribute", platform: "platform", locale: "language", app_version: "app version",
-  segment: "segment", event: "event", visits: "visits", consent: "consent", timezone: "time zone",
+  segment: "segment", event: "event", visits: "visits", area: "area", consent: "consent", timezone: "time zone",
   external_id: "external id", bucket: "test share",
 };
 const FRESH = {
@@ -14,6 +14,7 @@ const FRESH = {
   segment: (options) => ({ segment: options.segments?.[0]?.[0] ?? "" }),
   event: () => ({ event: "", op: "gte", value: 1, within_s: 2592000 }),
   visits: () => ({ visits: { tags: [] }, measure: "count", op: "gte", value: 1, within_s: 2592000 }),
+  area: () => ({ area: "home", places: { tags: [] } }),
   consent: () => ({ consent: "marketing" }),
   timezone: () => ({ timezone: ["Europe/Paris"] }),
   external_id: () => ({ external_id: [] }),
@@ -184,6 +185,18 @@ export function mount(element) {
     ];
   }
 
+  /** Places by their tags, or the place where it happens. */
+  function places(part, key) {
+    const here = part[key] === "here";
+    return [
+      select([["tags", "places tagged"], ["here", "this very place"]], here ? "here" : "tags", (next) => {
+        part[key] = next === "here" ? "here" : { tags: [] };
+        redraw();
+      }, { "aria-label": "which places" }),
+      here ? null : texts(part[key].tags, (value) => { part[key].tags = value; }, { placeholder: "shop", "aria-label": "tags", list: known.tags }),
+    ];
+  }
+
   const LEAVES = {
     attribute: (part) => [
       text(part.attribute, (value) => { part.attribute = value.trim(); }, { placeholder: "name", "aria-label": "attribute", list: known.attributes }),
@@ -232,9 +245,12 @@ export function mount(element) {
       text(part.event, (value) => { part.event = value.trim(); }, { placeholder: "purchase", "aria-label": "event", list: known.events }),
       figure(part, [["count", "happened"], ["sum", "sum of"], ["recency_s", "last happened"]]),
     ],
+    area: (part) => [
+      select([["home", "lives near"], ["usual", "usually is near"]], part.area, (next) => { part.area = next; changed(); }, { "aria-label": "which area" }),
+      places(part, "places"),
+    ],
     visits: (part) => [
-      "to places tagged",
-      texts(part.visits.tags, (value) => { part.visits.tags = value; }, { placeholder: "shop", "aria-label": "tags", list: known.tags }),
+      "to", places(part, "visits"),
       figure(part, [["count", "happened"], ["recency_s", "last happened"], ["dwell_s", "took together"]]),
     ],
   };

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test import Client
+from django.utils.timezone import now
 
 from brands.models import Brand, KeyKind
 from campaigns.models import Campaign, Completion, Decision
@@ -18,7 +19,16 @@ from devices import auth, registration
 from devices.fixes import assemble
 from devices.gathering import now_ms
 from devices.ingest import ingest
-from devices.models import Device, DeviceState, Event, Fix, Presence, Transition
+from devices.models import (
+    Area,
+    AreaScan,
+    Device,
+    DeviceState,
+    Event,
+    Fix,
+    Presence,
+    Transition,
+)
 from geofences.armed import follower
 from notifications.models import Attempt, Delivery, DeliveryActionLog, Feedback
 from tests.factories import make_brand, make_circle, make_device, make_key
@@ -377,6 +387,10 @@ def make_traces(device: Device) -> None:
     )
     Attempt.objects.create(delivery=delivery, at=NOW, outcome="sent")
     Feedback.objects.create(delivery=delivery, event="opened", occurred_at=NOW)
+    Area.objects.create(
+        device_id=device.pk, kind="home", cell=1, lat=60.0, lng=25.0, days=4, last_at=now()
+    )
+    AreaScan.objects.create(device_id=device.pk, derived_at=now())
     DeliveryActionLog.objects.create(delivery=delivery, action="resend")
 
 
@@ -438,12 +452,13 @@ def test_it_exports_everything_held_about_the_device_and_no_other() -> None:
     make_traces(make_device(device.brand))
     held = app.send("get", "/v1/devices/me/export").json()
     assert set(held) == {
-        *("device", "fixes", "events", "transitions", "completions"),
+        *("device", "fixes", "areas", "events", "transitions", "completions"),
         *("decisions", "deliveries", "feedback"),
     }
     assert held["device"]["attributes"] == {"tier": "gold"}
     assert {name: len(rows) for name, rows in held.items() if name != "device"} == {
         "fixes": Fix.objects.filter(device_id=device.pk).count(),
+        "areas": 1,
         "events": 1,
         "transitions": 1,
         "completions": 1,

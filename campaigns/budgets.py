@@ -318,13 +318,18 @@ def _lacks_of_pace(
         yield "budget.even", "too_long", "A budget is spread over two years at most."
 
 
+def digits(currency: str) -> int:
+    """How many decimals a currency has."""
+    return _DIGITS.get(currency, 2)
+
+
 def money(minor: int, currency: str) -> str:
     """123456 EUR → `1,234.56 EUR`."""
-    digits = _DIGITS.get(currency, 2)
-    if not digits:
+    places = digits(currency)
+    if not places:
         return f"{minor:,} {currency}"
-    whole, rest = divmod(minor, 10**digits)
-    return f"{whole:,}.{rest:0{digits}d} {currency}".rstrip()
+    whole, rest = divmod(minor, 10**places)
+    return f"{whole:,}.{rest:0{places}d} {currency}".rstrip()
 
 
 def in_words(text: BudgetText) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from campaigns import scores
 from campaigns.budgets import in_words
 from campaigns.definition import ContentText, Definition, HoursPolicy, InitialState, TriggerOn
-from campaigns.sentences import condition, guard, span, when
+from campaigns.sentences import condition, goal, guard, span, when
 
 Names = Mapping[int | str, str]
 """Names of geofences by what a trigger calls them: id or external id."""
@@ -75,6 +75,14 @@ def parts(definition: Definition, names: Names) -> dict[str, str]:
         "Kinds of offer": ", ".join(definition.labels),
         "Budget": in_words(definition.budget) if definition.budget else "",
         "Coupons": definition.coupon_pool,
+        **{
+            f"Variant {one.name}": f"{one.weight:g} parts: {one.content.title or 'same title'} / "
+            f"{one.content.body or 'same text'}"
+            for one in definition.variants
+        },
+        "Left out, to compare": f"{definition.holdout * 100:g} %" if definition.holdout else "",
+        "Goal": goal(definition.goal) if definition.goal else "",
+        "Best variant gets more": "yes" if definition.optimise else "",
         "Title": content.title,
         "Text": content.body,
         "Opens": content.deep_link or "",

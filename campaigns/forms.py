@@ -18,7 +18,7 @@ from django.utils.text import slugify
 
 from brands.forms import CapsField, RowsWidget, SpanField
 from brands.models import Brand
-from campaigns import conditions, guards
+from campaigns import conditions, guards, offer_fields
 from campaigns.definition import (
     DAY_NAMES,
     DEFAULT_EXPIRES_S,
@@ -32,6 +32,7 @@ from campaigns.definition import (
     weekday,
 )
 from campaigns.models import BrandGuard, Segment
+from campaigns.offer_fields import OfferFields
 from campaigns.platforms import PushFields, push_initial
 from campaigns.schedules import ClockOf
 from geofences.models import Geofence
@@ -100,7 +101,7 @@ class LocalTimeField(forms.DateTimeField):
     widget = forms.DateTimeInput(INPUT | {"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
 
 
-class CampaignForm(PushFields):
+class CampaignForm(OfferFields, PushFields):
     """Everything a marketer says about a campaign."""
 
     name = forms.CharField(
@@ -256,6 +257,7 @@ class CampaignForm(PushFields):
         self.brand = brand
         self.base = base or {}
         self._keep_trigger()
+        self.choose_pools(brand, self.base.get("coupon_pool", ""))
         for name, options in suggestions(brand).items():
             widget = self.fields[name].widget
             assert isinstance(widget, RowsWidget), name
@@ -291,6 +293,7 @@ class CampaignForm(PushFields):
             "only_while_inside": said["only_while_inside"],
             "initial_state": said["initial_state"] or InitialState.SUPPRESS.value,
             "transactional": said["transactional"],
+            **offer_fields.raw_of(said, self.base),
         }
         for name in ("starts_at", "ends_at"):
             if said[name]:
@@ -507,6 +510,7 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
         "only_while_inside": definition.only_while_inside,
         "initial_state": definition.initial_state.value,
         "transactional": definition.transactional,
+        **offer_fields.initial_of(definition),
     }
 
 

@@ -62,6 +62,21 @@ _COUNT = """
 """
 
 
+# Offers as sent and answered, each counted once.
+_FUNNEL = """
+    SELECT d.variant, count(*) FILTER (WHERE d.state = 'sent'),
+           count(*) FILTER (WHERE f.received), count(*) FILTER (WHERE f.opened),
+           count(*) FILTER (WHERE f.redeemed)
+      FROM notifications_delivery d
+      LEFT JOIN LATERAL (
+        SELECT bool_or(event IN ('received', 'opened', 'redeemed')) AS received,
+               bool_or(event IN ('opened', 'redeemed')) AS opened,
+               bool_or(event = 'redeemed') AS redeemed
+          FROM notifications_feedback f WHERE f.delivery_id = d.id) f ON true
+     WHERE d.campaign_id = %s AND d.moment_kind <> 'test' GROUP BY 1
+"""
+
+
 class LiftOut(msgspec.Struct, kw_only=True):
     """One comparison; shares are of persons."""
 
@@ -75,11 +90,26 @@ class LiftOut(msgspec.Struct, kw_only=True):
     relative: float | None
 
 
+class VariantOut(msgspec.Struct, kw_only=True):
+    """What became of one variant; a campaign without variants has one without a name."""
+
+    name: str
+    sent: int = 0
+    received: int = 0
+    opened: int = 0
+    redeemed: int = 0
+    persons: int = 0
+    converted: int = 0
+    share: tuple[float, float] = (0.0, 1.0)  # Wilson's interval of those who reached the goal
+    lift: LiftOut | None = None  # over those left out
+
+
 class Results(msgspec.Struct, kw_only=True):
     """What came of a campaign."""
 
     goal: dict[str, Any] | None
     arms: dict[str, list[int]]  # variant or ghost group: persons, converted
+    variants: list[VariantOut] = []
     lift: LiftOut | None = None
     places: list[dict[str, Any]] = []
     level: float = lifts.LEVEL
@@ -101,11 +131,37 @@ def results(campaign: Campaign) -> Results:
     found = Results(
         goal=None if goal is None else msgspec.to_builtins(goal),
         arms={name or "offer": list(arm) for name, arm in sorted(arms.items())},
+        variants=_variants(campaign, arms, compared=goal is not None and not by_feedback),
     )
     # Who got nothing cannot open it: feedback compares variants, not offers with silence.
     if goal is not None and not by_feedback:
         found.lift = _lift(arms)
         found.places = _places(campaign, goal)
+    return found
+
+
+def _variants(campaign: Campaign, arms: dict[str, Arm], *, compared: bool) -> list[VariantOut]:
+    with connection.cursor() as cursor:
+        cursor.execute(_FUNNEL, (campaign.pk,))
+        funnels = {name: counts for name, *counts in cursor.fetchall()}
+    ghosts = {name: arm for name, arm in arms.items() if name.startswith("ghost:")}
+    found = []
+    for name in sorted({*funnels, *arms} - ghosts.keys()):
+        sent, received, opened, redeemed = funnels.get(name, (0, 0, 0, 0))
+        arm = arms.get(name, Arm(0, 0))
+        found.append(
+            VariantOut(
+                name=name,
+                sent=sent,
+                received=received,
+                opened=opened,
+                redeemed=redeemed,
+                persons=arm.shown,
+                converted=arm.converted,
+                share=(lifts.share(arm).low, lifts.share(arm).high),
+                lift=_lift({name: arm, **ghosts}) if compared else None,
+            )
+        )
     return found
 
 

@@ -15,6 +15,7 @@ from campaigns.definition import (
     CapText,
     DaypartText,
     Definition,
+    Goal,
     HoursPolicy,
     InitialState,
     StepText,
@@ -312,6 +313,21 @@ def _budget(definition: Definition) -> str:
     return f"spending at most {said}" if said else ""
 
 
+def goal(one: Goal) -> str:
+    """What an offer is for, in words that follow “so that they”."""
+    within = f"within {span(one.within_s)}"
+    if one.feedback:
+        return f"have {one.feedback} it {within}"
+    if one.event:
+        where = _both([f"{key} {value}" for key, value in one.where.items()])
+        return f"report “{one.event}”" + (f" with {where}" if where else "") + f" {within}"
+    count = len(one.geofences)
+    places = [f"{count} place{'' if count == 1 else 's'}"] if count else []
+    if one.tags:
+        places.append("any place tagged " + _either([f"“{tag}”" for tag in one.tags]))
+    return f"come to {_either(places)} {within}"
+
+
 def _asides(definition: Definition) -> list[str]:
     said = [f"good for {span(definition.expires_after_s)}"]
     if definition.only_while_inside:
@@ -334,7 +350,9 @@ def _asides(definition: Definition) -> list[str]:
     if definition.variants:
         said.append(f"in {len(definition.variants)} variants")
     if definition.holdout:
-        said.append(f"with {definition.holdout:.0%} of people left out to compare")
+        said.append(f"with {definition.holdout * 100:g} % of people left out to compare")
+    if definition.goal:
+        said.append(f"so that they {goal(definition.goal)}")
     if definition.priority:
         said.append(f"with priority {definition.priority}")
     if definition.score or definition.score_by:

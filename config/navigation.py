@@ -31,6 +31,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Geofences", "share_location", "geofences.geofence"),
             ("Segments", "groups", "campaigns.segment"),
             ("Relevance", "verified", "campaigns.brandguard"),
+            ("Coupons", "confirmation_number", "campaigns.couponpool"),
             ("People", "contacts", "devices.profile"),
         ),
     ),

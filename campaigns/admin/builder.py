@@ -28,6 +28,7 @@ from brands.desk import current_brand, rights, zone_of
 from brands.models import Brand, Role
 from brands.templatetags.nearcast import when
 from campaigns import definition, forms, previews, publishing, sentences, trials
+from campaigns.admin.worth import shown_results
 from campaigns.audience import Subject
 from campaigns.conditions import segments_in
 from campaigns.definition import Definition, DefinitionError
@@ -134,6 +135,7 @@ class CampaignAdmin(BrandScopedAdmin):
             "duplicate": self.duplicate_view,
             "versions": self.versions_view,
             "test": self.test_view,
+            "results": self.results_view,
         }
         return [
             path("preview/", wrap(self.preview_view), name="campaigns_campaign_preview"),
@@ -515,6 +517,21 @@ class CampaignAdmin(BrandScopedAdmin):
                     for number, version in enumerate(versions)
                 ],
                 "log": list(campaign.log.select_related("actor")[:50]),
+            },
+        )
+
+    def results_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """What the campaign was worth."""
+        campaign = self._own(request, object_id, self.view_role)
+        return TemplateResponse(
+            request,
+            "admin/campaigns/campaign/results.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": campaign,
+                "title": f"Results of {campaign.name}",
+                **shown_results(campaign),
             },
         )
 

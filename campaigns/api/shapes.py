@@ -318,11 +318,26 @@ class PlaceLiftOut(serializers.Serializer[Any]):
     lift = LiftOut(allow_null=True)
 
 
+class VariantOut(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    sent = serializers.IntegerField()
+    received = serializers.IntegerField()
+    opened = serializers.IntegerField()
+    redeemed = serializers.IntegerField()
+    persons = serializers.IntegerField()
+    converted = serializers.IntegerField()
+    share = serializers.ListField(
+        child=serializers.FloatField(), help_text="[low, high] of those who reached the goal."
+    )
+    lift = LiftOut(allow_null=True)
+
+
 class ResultsOut(serializers.Serializer[Any]):
     goal = serializers.DictField(allow_null=True)
     arms = serializers.DictField(
         help_text="Persons and conversions of each variant, and of ghost:holdout, ghost:control."
     )
+    variants = VariantOut(many=True)
     lift = LiftOut(allow_null=True)
     places = PlaceLiftOut(many=True)
     level = serializers.FloatField()

@@ -7,6 +7,7 @@ const form = document.getElementById("campaign-form");
 const VARIABLES = [
   ["place.name", "the place's name"], ["device.attributes.first_name", "an attribute of the person"],
   ["brand.name", "the brand's name"], ["moment.distance_m", "metres to the place"], ["moment.dwell_s", "seconds they stayed"],
+  ["coupon.code", "a coupon's code; choose the pool below"],
 ];
 
 // -- what fits the trigger -----------------------------------------------------------------------
@@ -19,6 +20,17 @@ function fitTrigger() {
 }
 for (const radio of form.querySelectorAll("[name=on]")) radio.addEventListener("change", fitTrigger);
 fitTrigger();
+
+// -- what fits the goal --------------------------------------------------------------------------
+
+const goal = form.querySelector("[name=goal_0]");
+function fitGoal() {
+  for (const part of form.querySelectorAll("[data-goal]")) {
+    part.hidden = !part.dataset.goal.split(" ").includes(goal.value);
+  }
+}
+goal?.addEventListener("change", fitGoal);
+if (goal) fitGoal();
 
 // -- variables -----------------------------------------------------------------------------------
 

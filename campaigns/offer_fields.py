@@ -308,7 +308,7 @@ def initial_of(definition: Definition) -> dict[str, Any]:
         "budget": msgspec.to_builtins(definition.budget) if definition.budget else {},
         "coupon_pool": definition.coupon_pool,
         "variants": [msgspec.to_builtins(variant) for variant in definition.variants],
-        "holdout": round(definition.holdout * 100, 6) or None,
+        "holdout": f"{definition.holdout * 100:g}" if definition.holdout else None,
         "goal": msgspec.to_builtins(definition.goal) if definition.goal else {},
         "optimise": definition.optimise is not None,
     }

@@ -7,6 +7,7 @@ decides nothing about a request but who answers it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,6 +40,8 @@ STREAM = "/v1/stream"
 COUNT_EVERY_S = 1.0
 CLOSE_S = 5.0
 THREADS = 4  # each with a database connection of its own
+# New objects before a look for cycles: a batch of requests in flight stays below it.
+NEW_OBJECTS = 50_000
 
 
 class Web:
@@ -103,6 +106,10 @@ class Web:
             record_feedback=lambda device, body: take_feedback(device, body, now=datetime.now(UTC)),
         )
         metrics.drop_stale()
+        # Code and settings live as long as the process: searching them for cycles is in vain.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(NEW_OBJECTS, 10, 10)
         self._fixes.start()
         self._events.start()
         self._follower = threading.Thread(

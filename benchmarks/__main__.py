@@ -14,7 +14,10 @@ import time
 
 from benchmarks.report import publish
 
-PARTS = ("matching", "road", "evaluation", "push")
+PARTS = (
+    *("matching", "road", "sockets", "promptness", "liveness", "growth"),
+    *("evaluation", "push"),
+)
 
 
 def main() -> int:

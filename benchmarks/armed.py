@@ -66,7 +66,8 @@ def _pieces(kept: Any, name: str) -> list[bytes]:
 
 
 def _made(count: int, home: str, vertices: tuple[int, int]) -> dict[str, NDArray[Any]]:
-    jobs = [(count, home, vertices, start) for start in range(0, count, _AT_ONCE)]
+    all_shapes = shapes(count, home, vertices)
+    jobs = (all_shapes[start : start + _AT_ONCE] for start in range(0, count, _AT_ONCE))
     with ProcessPoolExecutor() as pool:
         parts = list(pool.map(_part, jobs))
     made: dict[str, NDArray[Any]] = {
@@ -86,9 +87,8 @@ class _Part(NamedTuple):
     shape: list[bytes]
 
 
-def _part(job: tuple[int, str, tuple[int, int], int]) -> _Part:
-    count, home, vertices, start = job
-    some = [normalise(one) for one in shapes(count, home, vertices)[start : start + _AT_ONCE]]
+def _part(given: NDArray[Any]) -> _Part:
+    some = [normalise(one) for one in given]
     covers = cells.covers(some)
     return _Part(
         [cover.resolution for cover in covers],

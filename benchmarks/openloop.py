@@ -78,7 +78,7 @@ async def drive(
     while sent < total:
         due = min(total, int((time.perf_counter() - begun) * rate) + 1)
         while sent < due:
-            token, lat, lng = phones[sent % len(phones)]
+            _, token, lat, lng = phones[sent % len(phones)]
             fix = b'{"lat":%.6f,"lng":%.6f,"recorded_at":%d,"accuracy_m":8}' % (
                 lat + dice.uniform(-0.003, 0.003),
                 lng + dice.uniform(-0.003, 0.003),

@@ -87,7 +87,7 @@ def row(case: str, value: float, unit: str, peer: str = "", peer_value: float | 
 
 
 @contextmanager
-def emulator() -> Iterator[tuple[str, int]]:
+def emulator(*, keep: int = 100) -> Iterator[tuple[str, int]]:
     """Run an emulator on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -95,7 +95,7 @@ def emulator() -> Iterator[tuple[str, int]]:
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "notifications.emulator", "--port", str(port)]
     process = subprocess.Popen(
-        [*command, "--latency-ms", str(LATENCY_MS), "--keep", "100"],
+        [*command, "--latency-ms", str(LATENCY_MS), "--keep", str(keep)],
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
     )

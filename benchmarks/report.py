@@ -13,6 +13,22 @@ Row = dict[str, Any]
 JSON_PATH = Path(__file__).resolve().parent.parent / ".nearcast" / "bench.json"
 
 
+def row(
+    row: str, case: str, value: float, unit: str, peer: str = "", peer_value: float | None = None
+) -> Row:
+    """One line of the table; a ratio is ours to theirs, whichever way is better."""
+    ratio = value / peer_value if peer_value and math.isfinite(peer_value) else None
+    return {
+        "row": row,
+        "case": case,
+        "value": value,
+        "unit": unit,
+        "peer": peer,
+        "peer_value": peer_value if ratio is not None else None,
+        "ratio": ratio,
+    }
+
+
 def machine() -> str:
     """Cores, memory, processor and Python, in one line."""
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

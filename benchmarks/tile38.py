@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -16,8 +15,10 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from benchmarks import wrk
 from benchmarks.stage import free_port, memory_kb
 
 PIPELINE = 1_000
@@ -120,36 +121,16 @@ def pipelined(port: int, moves: Iterator[tuple[str, float, float]], seconds: flo
 
 
 _WALK = """
-local n, at = {count}, 0
 function request()
   at = at % n + 1
-  return wrk.format("GET", string.format("/SET+fleet+d%d+POINT+%.6f+%.6f", at,
-    {south} + math.random() * {height}, {west} + math.random() * {width}))
+  walk(at)
+  return wrk.format("GET",
+    string.format("/SET+fleet+d%d+POINT+%.6f+%.6f", at, lats[at], lngs[at]))
 end
 """
 
 
-def over_http(port: int, moves: Iterator[tuple[str, float, float]], seconds: float) -> float:
-    """Fixes a second through its HTTP door, 64 connections, in the box that the movements span."""
-    seen = [next(moves) for _ in range(10_000)]
-    south, north = min(lat for _, lat, _ in seen), max(lat for _, lat, _ in seen)
-    west, east = min(lng for _, _, lng in seen), max(lng for _, _, lng in seen)
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(
-            _WALK.format(
-                count=100_000, south=south, height=north - south, west=west, width=east - west
-            )
-        )
-        script.flush()
-        printed = subprocess.run(
-            [
-                *("wrk", "-t1", "-c64", f"-d{seconds:.0f}s"),
-                *("-s", script.name, f"http://127.0.0.1:{port}/"),
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    found = re.search(r"Requests/sec:\s+([\d.]+)", printed)
-    assert found, printed
-    return float(found[1])
+def over_http(port: int, crowd: Path, seconds: float) -> float:
+    """Fixes a second through its HTTP door, 64 connections: the same walks as ours."""
+    script = wrk.crowd(crowd) + _WALK
+    return wrk.run(f"127.0.0.1:{port}", script, seconds, 64)["rate"]

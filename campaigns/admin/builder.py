@@ -28,6 +28,7 @@ from brands.desk import current_brand, rights, zone_of
 from brands.models import Brand, Role
 from brands.templatetags.nearcast import when
 from campaigns import definition, forms, previews, publishing, sentences, trials
+from campaigns.admin.backtests import BacktestPages
 from campaigns.admin.worth import shown_results
 from campaigns.audience import Subject
 from campaigns.conditions import segments_in
@@ -89,7 +90,7 @@ class _List(ChangeList):
 
 
 @admin.register(Campaign)
-class CampaignAdmin(BrandScopedAdmin):
+class CampaignAdmin(BacktestPages, BrandScopedAdmin):
     """Campaigns: a list in words, and the builder."""
 
     list_display = ("name", "state_in_words", "in_words", "changed")
@@ -136,6 +137,8 @@ class CampaignAdmin(BrandScopedAdmin):
             "versions": self.versions_view,
             "test": self.test_view,
             "results": self.results_view,
+            "backtest": self.backtest_view,
+            "backtest_progress": self.backtest_progress_view,
         }
         return [
             path("preview/", wrap(self.preview_view), name="campaigns_campaign_preview"),

@@ -87,12 +87,14 @@ class ProfilePlanForm(forms.Form):
                 required=False,
                 max_length=64,
                 initial=column.attribute if column else "",
-                widget=forms.TextInput({"class": "nc-input", "aria-label": f"Attribute of {name}"}),
+                widget=forms.TextInput(
+                    {"class": "nc-input nc-wide", "aria-label": f"Attribute of {name}"}
+                ),
             )
             self.fields[f"kind_{number}"] = forms.ChoiceField(
                 choices=[(kind.value, said) for kind, said in KINDS.items()],
                 initial=column.kind.value if column else Kind.SKIP.value,
-                widget=forms.Select({"class": "nc-input", "aria-label": f"Kind of {name}"}),
+                widget=forms.Select({"class": "nc-input nc-wide", "aria-label": f"Kind of {name}"}),
             )
 
     def rows(self) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...] = (
             ("Segments", "groups", "campaigns.segment"),
             ("Relevance", "verified", "campaigns.brandguard"),
             ("Coupons", "confirmation_number", "campaigns.couponpool"),
+            ("Control group", "person_off", "campaigns.controlgroup"),
             ("People", "contacts", "devices.profile"),
         ),
     ),

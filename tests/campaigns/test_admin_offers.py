@@ -15,7 +15,7 @@ from campaigns import coupon_imports, coupons, definition
 from campaigns.differences import differences
 from campaigns.evaluation import evaluate_once
 from campaigns.forms import CampaignForm
-from campaigns.models import Campaign, Coupon, CouponImport, CouponPool
+from campaigns.models import Campaign, ControlGroup, Coupon, CouponImport, CouponPool
 from campaigns.sentences import sentence
 from geofences.models import Geofence
 from notifications.models import Delivery, Feedback
@@ -257,3 +257,15 @@ def test_what_tills_rely_on_does_not_change(client: Client, brand: Brand, shop: 
     )
     pool.refresh_from_db()
     assert (pool.name, pool.kind, pool.last_day, pool.warn_below) == ("Renamed", "signed", None, 5)
+
+
+def test_the_control_group_is_the_admins_to_set(client: Client, brand: Brand) -> None:
+    at = reverse("admin:campaigns_controlgroup_add")
+    assert client.get(at).status_code == 403
+    admin = logged_in(make_member(brand, Role.ADMIN))
+    assert admin.post(at, {"percent": "5", "salt": "1"}).status_code == 302
+    group = ControlGroup.objects.get()
+    assert (group.share, group.brand) == (0.05, brand)
+    assert admin.get(at).status_code == 403
+    listed = admin.get(reverse("admin:campaigns_controlgroup_changelist")).content.decode()
+    assert "5.0% of people" in listed

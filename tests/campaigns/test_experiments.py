@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from datetime import timedelta
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -354,3 +356,33 @@ def test_footfall_is_a_goal_too() -> None:
     found = results.results(campaign)
     assert found.lift is not None
     assert found.lift.treated[1] + found.lift.control[1] == 10
+
+
+@pytest.mark.django_db
+def test_the_control_group_is_set_by_the_back_office() -> None:
+    brand, other = make_brand(), make_brand()
+    office = caller(make_key(brand))
+    assert office("GET", "control-group").json() == {"share": 0.0, "salt": "1"}
+    answer = office("PUT", "control-group", {"share": 0.05})
+    assert (answer.status_code, answer.json()) == (200, {"share": 0.05, "salt": "1"})
+    assert office("PUT", "control-group", {"share": 0.6}).status_code == 422
+    assert office("GET", "control-group").json()["share"] == 0.05
+    assert caller(make_key(other))("GET", "control-group").json()["share"] == 0.0
+
+
+@given(
+    st.lists(st.text(max_size=8), unique=True, max_size=30), st.integers(1, 99), st.floats(0, 0.9)
+)
+def test_hold_outs_are_who_a_plain_hash_says(
+    people: list[str], campaign_id: int, share: float
+) -> None:
+    """The oracle: the first 53 bits of BLAKE2b as a fraction, written out in words of two."""
+    for person in people:
+        digest = hashlib.blake2b(
+            f"holdout:{campaign_id}\0{person}".encode(), digest_size=8
+        ).hexdigest()
+        bits = "".join(f"{int(letter, 16):04b}" for letter in digest)[:53]
+        place = sum(Fraction(int(bit), 2**number) for number, bit in enumerate(bits, 1))
+        assert is_held_out(person, campaign_id=campaign_id, share=share) is (
+            place < Fraction(share)
+        )

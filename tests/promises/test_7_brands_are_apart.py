@@ -17,6 +17,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils.timezone import now
 
 from brands.models import KeyKind, Membership, Role
+from campaigns import coupons
 from campaigns.evaluation import evaluate_once
 from campaigns.models import BrandGuard, Decision, Segment
 from devices.models import Device, Profile, Transition
@@ -46,9 +47,11 @@ def rows(shop: Shop) -> dict[str, Any]:
     Delivery.objects.update(campaign_name=SECRET)
     segment = Segment.objects.create(brand=shop.brand, name=SECRET, slug=SECRET, tree={})
     guard = BrandGuard.objects.create(brand=shop.brand, name=SECRET, rule={"event": SECRET})
+    pool = coupons.new_pool(shop.brand, name=SECRET, slug=SECRET)
     return {
         "geofences": shop.place,
         "campaigns": shop.campaign,
+        "coupon-pools": pool,
         "segments": segment,
         "guards": guard,
         "transitions": Transition.objects.get(),
@@ -141,6 +144,7 @@ def test_it_shows_staff_only_their_own_brand_on_every_admin_page(
         "campaign",
         "segment",
         "brandguard",
+        "couponpool",
         "profile",
         "delivery",
         "device",

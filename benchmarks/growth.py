@@ -5,6 +5,8 @@ The same number of phones is active in both cases, evenly taken from all devices
 
 from __future__ import annotations
 
+import math
+
 from benchmarks import populate, road, stage, wrk
 from benchmarks.report import Row, row
 
@@ -25,8 +27,9 @@ _HISTORY = """
 
 def run(quick: bool) -> list[Row]:
     """Rates of the small and of the grown database, side by side."""
-    seconds = 4.0 if quick else 12.0
-    devices, fixes = (100_000, 500_000) if quick else (1_000_000, 10_000_000)
+    if quick:
+        return [row("P9", "growth to a million devices", math.nan, "fixes/s", "make bench only")]
+    devices, fixes, seconds = 1_000_000, 10_000_000, 12.0
     stage.make_database()
     populate.geofences(GEOFENCES, HOME)
     small = _rates(populate.devices(ACTIVE, HOME), seconds)

@@ -41,13 +41,13 @@ print(json.dumps({"s": time.perf_counter() - begun, "bytes": index.bytes_in_memo
 
 def run(quick: bool) -> list[Row]:
     """Publish, edit, pause, cold load."""
-    count, times = (10_000, 3) if quick else (300_000, 5)
+    count, times = (10_000, 2) if quick else (300_000, 5)
     stage.make_database()
     populate.geofences(count, HOME)
     phones = populate.devices(DEVICES, HOME)
     strangers = iter(phones)
     with stage.web() as (one, _), stage.web() as (other, _), ThreadPoolExecutor(1) as threads:
-        seconds = 5.0 + 3 * times
+        seconds = 3.0 + 2 * times
         traffic = threads.submit(
             road.open_loop, one, phones[DEVICES // 2 :], rate=TRAFFIC_PER_S, seconds=seconds
         )

@@ -33,7 +33,7 @@ SETTLE_S = 10.0
 
 def run(quick: bool) -> list[Row]:
     """The median and the slowest hundredth."""
-    seconds = 8 if quick else 20
+    seconds = 5 if quick else 20
     stage.make_database()
     populate.geofences(GEOFENCES, HOME, tracked=False)
     populate.devices(DEVICES, HOME)

@@ -25,7 +25,7 @@ BUNDLE = 10
 
 def run(quick: bool) -> list[Row]:
     """Fixes a second and memory a socket."""
-    seconds = 5.0 if quick else 12.0
+    seconds = 3.0 if quick else 12.0
     stage.make_database()
     shapes = populate.geofences(GEOFENCES, HOME)
     phones = populate.devices(SOCKETS, HOME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -12,10 +13,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+from psycopg import sql
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE = "nearcast_bench"
@@ -36,24 +38,52 @@ def connect(name: str = DATABASE) -> psycopg.Connection[Any]:
 
 
 def make_database() -> None:
-    """A fresh, migrated database; DATABASE_URL of this process points at it from here on."""
+    """A fresh, migrated database; DATABASE_URL of this process points at it from here on.
+
+    It is a copy of one that is migrated once and kept until there are other migrations.
+    """
     home = urlsplit(os.environ["DATABASE_URL"]).path.lstrip("/")
-    with connect(home) as connection:
-        connection.execute(f'DROP DATABASE IF EXISTS "{DATABASE}" WITH (FORCE)')
-        connection.execute(f'CREATE DATABASE "{DATABASE}"')
-    os.environ["DATABASE_URL"] = database_url()
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
     os.environ.update(UNLIMITED)
+    with connect(home) as connection:
+        names = "SELECT datname FROM pg_database WHERE datname = %s OR starts_with(datname, %s)"
+        there = {name for (name,) in connection.execute(names, (DATABASE, f"{DATABASE}_model_"))}
+        model = f"{DATABASE}_model_{_migrations()}"
+        if model not in there:
+            connection.execute(_sql("CREATE DATABASE {}", model))
+            _migrate(model)
+        for old in there - {model}:
+            connection.execute(_sql("DROP DATABASE {} WITH (FORCE)", old))
+        connection.execute(_sql("CREATE DATABASE {} TEMPLATE {}", DATABASE, model))
+    os.environ["DATABASE_URL"] = database_url()
     import django
-    from django.core.management import call_command
 
     django.setup()
-    call_command("migrate", verbosity=0)
     from datetime import UTC, datetime
 
     from devices import retention
 
     retention.keep(now=datetime.now(UTC))
+
+
+def _sql(statement: LiteralString, *names: str) -> sql.Composed:
+    return sql.SQL(statement).format(*map(sql.Identifier, names))
+
+
+def _migrations() -> str:
+    """A digest of all that makes an empty database."""
+    files = sorted(ROOT.glob("*/migrations/*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def _migrate(name: str) -> None:
+    """In a process of its own, so that no connection holds on to the model."""
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": database_url(name)},
+        check=True,
+    )
 
 
 def free_port() -> int:

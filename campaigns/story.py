@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.urls import reverse
+from django.utils.translation import get_language
 
 from brands.templatetags.nearcast import seconds as span
 from campaigns import sentences, words
@@ -202,6 +203,11 @@ def said(row: Decision, language: str = "en") -> str:
     return words.message(row.reason, row.trace, language)
 
 
+def language() -> str:
+    """The language of whoever asks, as far as decisions speak it."""
+    return (get_language() or "en")[:2]
+
+
 def of_decision(row: Decision, names: Names) -> Entry:
     sends = row.verdict == Verdict.SEND
     return Entry(
@@ -211,7 +217,7 @@ def of_decision(row: Decision, names: Names) -> Entry:
         icon="check_circle" if sends else "block",
         tone="good" if sends else "warn",
         title=f"{names.campaign(row.campaign_id)}: {'send' if sends else 'no offer'}",
-        text=said(row),
+        text=said(row, language()),
         facts=(("version", row.campaign_version), *facts_of(row.trace)),
         url=reverse("admin:campaigns_decision_change", args=[row.pk]),
     )

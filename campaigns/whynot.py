@@ -7,12 +7,14 @@ evaluation. It reads rows and decides nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.contrib.gis.db.models.functions import Distance
 from django.contrib.gis.geos import Point
+from django.db import connection
 from django.db.models import Q, QuerySet
 
 from campaigns import definition
@@ -20,7 +22,7 @@ from campaigns.definition import PLACE_TRIGGERS, Definition, DefinitionError, Tr
 from campaigns.models import Campaign, CampaignState, Occurrence
 from devices.fixes import FixVerdict
 from devices.models import Device, DeviceState, Event, Fix, Presence, Transition
-from devices.presence import PresenceState
+from devices.presence import CERTAINTY, PresenceState
 from geofences.models import Geofence
 
 NEAREST = 5
@@ -238,28 +240,50 @@ def _closest_approach(case: Case, places: QuerySet[Geofence]) -> Cause:
     if not spots and state and state.lat is not None and state.lng is not None:
         assert state.recorded_at is not None, "a position has its time"
         spots = [(state.lat, state.lng, state.recorded_at, state.accuracy_m)]
-    best: tuple[float, str, datetime, float | None] | None = None
+    best: tuple[float, Geofence, datetime, float | None] | None = None
+    spot = Point(0, 0, srid=4326)
     # Every tenth is enough to find the region, the nearest place's own look is exact.
     for lat, lng, at, accuracy_m in spots[:: max(1, len(spots) // 20)]:
         here = Point(lng, lat, srid=4326)
         for place in places.annotate(away=Distance("geometry", here)).order_by("away")[:NEAREST]:
             away_m = max(0.0, place.away.m - (place.radius_m or 0.0))
             if best is None or away_m < best[0]:
-                best = (away_m, place.name, at, accuracy_m)
+                best, spot = (away_m, place, at, accuracy_m), here
     if best is None:
         return Cause(title="It has not been at any of the campaign's geofences.")
-    away_m, name, at, accuracy_m = best
+    away_m, nearest, at, accuracy_m = best
+    name = nearest.name
     how_sure = f", with an accuracy of {accuracy_m:.0f} m" if accuracy_m else ""
     if away_m == 0:
         return Cause(
             title=f"It was at the edge of {name}, but not surely inside.",
-            text=f"At {at:%d %b %H:%M} UTC{how_sure}: the uncertainty reached across the edge.",
+            text=f"At {at:%d %b %H:%M} UTC{how_sure}: the uncertainty reached across the edge."
+            + _would_have_counted(nearest, spot, accuracy_m),
         )
     return Cause(
         title="It has not been at any of the campaign's geofences.",
         text=f"The nearest it came: {away_m:,.0f} m from {name}, "
         f"at {at:%d %b %H:%M} UTC{how_sure}.",
     )
+
+
+def _would_have_counted(place: Geofence, spot: Point, accuracy_m: float | None) -> str:
+    """The accuracy with which a position inside would have been believed, where it was worse."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT CASE WHEN radius_m IS NULL"
+            " THEN ST_Distance(ST_Boundary(geometry)::geography, p::geography)"
+            " ELSE radius_m - ST_Distance(geometry::geography, p::geography) END"
+            " FROM geofences_geofence, ST_SetSRID(ST_MakePoint(%s, %s), 4326) AS p WHERE id = %s",
+            (spot.x, spot.y, place.pk),
+        )
+        (depth_m,) = cursor.fetchone()
+    enough_m = math.floor(max(0.0, depth_m) / CERTAINTY)
+    if accuracy_m is None or accuracy_m <= enough_m:
+        return ""
+    if enough_m < 1:
+        return " So near the edge no phone is accurate enough."
+    return f" It would have counted with an accuracy under {enough_m} m."
 
 
 _USELESS = {

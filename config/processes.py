@@ -52,6 +52,7 @@ LOOPS = {
         "backtests",
         "learning",
         "coupons",
+        "retention",
     ],
 }
 

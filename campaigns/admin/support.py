@@ -268,7 +268,7 @@ class DecisionDesk(BigListAdmin):
                 "campaign": names.campaign(row.campaign_id),
                 "place": names.place(row.geofence_id) if row.geofence_id else "",
                 "label": words.label(row.reason),
-                "message": story.said(row),
+                "message": story.said(row, story.language()),
                 "sends": row.reason in SENDS,
             }
             for row in found.rows

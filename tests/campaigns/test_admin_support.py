@@ -6,6 +6,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from django.db import connection
 from django.urls import reverse
@@ -13,11 +14,13 @@ from django.utils.timezone import now
 
 from campaigns import lookup, publishing, story, whynot
 from campaigns.models import Campaign, Decision
-from devices.models import Device, DeviceState, Presence, Transition
+from devices.models import Device, DeviceState, Fix, Presence, Transition
+from devices.presence import CERTAINTY, Sighting, classify
 from notifications.models import Delivery
 from tests.campaigns.rows import a_definition, make_campaign, make_event, make_transition
 from tests.factories import make_circle, make_device
 from tests.notifications.rows import make_delivery
+from tests.places import AT_THE_DOOR
 from tests.staff import World, logged_in, make_world
 
 pytestmark = pytest.mark.django_db
@@ -330,6 +333,34 @@ def test_it_names_the_nearest_miss_in_metres(world: World) -> None:
     found = re.search(r"nearest it came: (\d+) m from Bara shop", said)
     assert found, said
     assert 440 < int(found[1]) < 500
+
+
+def test_it_says_with_which_accuracy_a_miss_would_have_counted(world: World) -> None:
+    campaign = never_decided(world)
+    Fix.objects.all().delete()
+    seen_now(world, lat=AT_THE_DOOR.lat, lng=AT_THE_DOOR.lng, accuracy_m=5_000.0)
+    said = reasons(world, campaign)
+    found = re.search(r"would have counted with an accuracy under (\d+) m", said)
+    assert found, said
+    enough_m = float(found[1])
+    # As the road judges it: with that accuracy it is inside, with what was reported unsure.
+    for accuracy_m, sighting in ((enough_m, Sighting.INSIDE), (5_000.0, Sighting.UNSURE)):
+        judged = classify(
+            np.array([CERTAINTY * enough_m]),
+            np.array([accuracy_m]),
+            believed_inside=np.array([False]),
+            exit_buffer_m=np.array([20.0]),
+        )
+        assert judged.tolist() == [sighting]
+
+
+def test_it_speaks_french_to_those_who_do(world: World) -> None:
+    Decision.objects.update(verdict="refuse", reason="no_marketing_consent", trace={})
+    client = logged_in(world.admin)
+    page = client.get("/admin/campaigns/decision/", headers={"accept-language": "fr"})
+    assert "n’a pas accepté la prospection" in page.content.decode()
+    page = client.get("/admin/campaigns/decision/", headers={"accept-language": "de"})
+    assert "has not agreed to marketing" in page.content.decode()
 
 
 def test_it_says_that_more_positions_must_agree(world: World) -> None:

@@ -1,7 +1,9 @@
-"""Takes the pictures of the README from a running demo (`make run` in another terminal).
+"""Takes the pictures of README and guides from a running demo (`make run` in another terminal).
 
-    .venv/bin/python docs/screenshots.py
+    .venv/bin/python docs/screenshots.py              # all of them
+    .venv/bin/python docs/screenshots.py guide-hours  # only these
 
+The marketer's guide needs campaigns with everything in them: two drafts and six people are added.
 Logs in with the demo's own log-ins, waits until each page shows something, writes `docs/images`.
 Where no tile server can be reached the pictures show the demo city's own map, so block it:
 they then look the same everywhere.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +40,7 @@ class Shot:
     ready: Callable[[Page], object]
     username: str = "marketer"
     size: tuple[int, int] = WIDE
+    of: str = ""  # only this part of the page
 
 
 def map_is_drawn(page: Page) -> None:
@@ -62,6 +66,135 @@ def open_map_of(name: str) -> Callable[[Page], None]:
         map_is_drawn(page)
 
     return ready
+
+
+def opened(page: Page) -> None:
+    page.evaluate(
+        "document.querySelectorAll('.nc-builder > :not(.nc-side) details.nc-more')"
+        ".forEach(one => one.open = true)"
+    )
+    settled(page)
+
+
+GUIDE: dict[str, Any] = {
+    "trigger": {"on": "dwelled", "tags": ["own"], "dwell_s": 300},
+    "audience": {
+        "all": [
+            {"attribute": "tier", "op": "eq", "value": "gold"},
+            {"event": "purchase", "op": "gte", "value": 2, "within_s": 30 * 86_400},
+        ]
+    },
+    "guards": [{"name": "bought it already", "event": "purchase", "within_s": 86_400}],
+    "content": {
+        "title": "A coffee at {{ place.name }}?",
+        "body": "{{ device.attributes.first_name | default: 'Hello' }}, one euro off until noon.",
+        "deep_link": "bara://offers/one-euro?place={{ place.external_id }}",
+        "locales": {
+            "fr": {"title": "Un café à {{ place.name }} ?", "body": "Un euro de moins avant midi."}
+        },
+        "push": {"android_channel_id": "offers", "apns_badge": 1},
+    },
+    "dayparts": [
+        {"days": ["mon", "tue", "wed", "thu", "fri"], "from": "07:30", "to": "11:30"},
+        {"days": ["sat", "sun"], "from": "09:00", "to": "12:00"},
+    ],
+    "caps": [
+        {"limit": 1, "per": "day", "scope": "person"},
+        {"limit": 3, "window_s": 7 * 86_400, "scope": "place"},
+    ],
+    "priority": 10,
+    "group": "coffee",
+    "budget": {"total": {"sends": 20_000}, "per_day": {"sends": 1_000}, "even": True},
+    "variants": [{"name": "plain", "weight": 2}, {"name": "warm", "weight": 1}],
+    "goal": {"event": "purchase", "within_s": 86_400},
+    "holdout": 0.1,
+}
+SEQUENCE: dict[str, Any] = {
+    "trigger": {
+        "on": "sequence",
+        "steps": [
+            {"on": "event", "event": "balance_low"},
+            {"on": "entered", "tags": ["own"]},
+        ],
+        "within_s": 3 * 86_400,
+        "unless": {"on": "event", "event": "purchase"},
+        "for_s": 1_800,
+    },
+    "content": {"title": "Top up here", "body": "{{ place.name }} is a step away."},
+}
+
+
+def prepare(demo: dict[str, Any]) -> dict[str, int]:
+    """Add what the guide shows, once; answers the ids of its campaigns by name."""
+    with httpx.Client(
+        base_url=demo["base_url"],
+        headers={"Authorization": f"Bearer {demo['server_key']}"},
+        timeout=60,
+    ) as client:
+        known = {
+            one["name"]: one["id"]
+            for one in client.get("/v1/campaigns", params={"limit": 200}).json()["results"]
+        }
+        wanted = {"Coffee for regulars": GUIDE, "Top up on the way": SEQUENCE}
+        for name, definition in wanted.items():
+            if name not in known:
+                answer = client.post("/v1/campaigns", json={"name": name, **definition})
+                known[name] = answer.raise_for_status().json()["id"]
+        people = [
+            {"external_id": f"member-{number}", "attributes": {"tier": tier, "points": 40 * number}}
+            for number, tier in enumerate(("gold", "silver", "gold", "none", "silver", "gold"), 1)
+        ]
+        client.put("/v1/gateway/profiles", json=people).raise_for_status()
+        live = known["A coffee on your way"]
+        if client.get(f"/v1/campaigns/{live}/backtest").status_code == httpx.codes.NOT_FOUND:
+            client.post(f"/v1/campaigns/{live}/backtest", json={}).raise_for_status()
+    return known
+
+
+def guide(known: dict[str, int]) -> tuple[Shot, ...]:
+    """The pictures of the marketer's guide."""
+    campaigns = "/admin/campaigns/campaign"
+    drawn, live = known["Coffee for regulars"], known["A coffee on your way"]
+    parts = {
+        "trigger": "#part-where",
+        "audience": "[data-field=audience]",
+        "relevance": "[data-field=guards]",
+        "content": "#part-what",
+        "preview": ".nc-card:has(#phones)",
+        "checks": ".nc-card:has(#checklist)",
+        "hours": "#part-when",
+        "caps": "#part-often",
+        "budget": "#part-worth details:nth-of-type(1)",
+        "coupons": "#part-worth details:nth-of-type(2)",
+        "variants": "#part-worth details:nth-of-type(3)",
+        "worth": "#part-worth details:nth-of-type(4)",
+    }
+    return (
+        *(
+            Shot(
+                name=f"guide-{name}",
+                path=f"{campaigns}/{drawn}/change/",
+                ready=opened,
+                size=(1280, 900),
+                of=part,
+            )
+            for name, part in parts.items()
+        ),
+        Shot(
+            name="guide-sequence",
+            path=f"{campaigns}/{known['Top up on the way']}/change/",
+            ready=settled,
+            of=".nc-builder-says",
+        ),
+        Shot(name="guide-segment", path="/admin/campaigns/segment/", ready=settled),
+        Shot(name="guide-people", path="/admin/devices/profile/", ready=settled),
+        Shot(name="guide-versions", path=f"{campaigns}/{live}/versions/", ready=settled),
+        Shot(name="guide-backtest", path=f"{campaigns}/{live}/backtest/", ready=settled),
+        Shot(name="guide-results", path=f"{campaigns}/{live}/results/", ready=settled),
+        Shot(
+            name="guide-why", path="/admin/campaigns/decision/", ready=settled, username="support"
+        ),
+    )
 
 
 def shots(story: dict[str, Any]) -> tuple[Shot, ...]:
@@ -108,40 +241,60 @@ def a_story(demo: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def take(browser: Browser, shot: Shot, base_url: str, password: str) -> None:
-    """Log in, go there, wait, press."""
-    width, height = shot.size
-    context = browser.new_context(viewport={"width": width, "height": height})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    page.route("**/tile.openstreetmap.org/**", lambda route: route.abort())
-    page.goto(f"{base_url}/admin/login/")
-    page.fill("input[name=username]", shot.username)
-    page.fill("input[name=password]", password)
-    page.click("button[type=submit]")
-    page.wait_for_load_state("networkidle")
-    page.goto(base_url + shot.path)
-    shot.ready(page)
-    target = IMAGES / f"{shot.name}.png"
-    page.screenshot(path=target)
-    context.close()
-    size = target.stat().st_size
-    remark = "" if size < LIMIT_BYTES else f", more than {LIMIT_BYTES}"
-    print(f"{target.relative_to(ROOT)}: {size} bytes{remark}")
+class Camera:
+    """One browser; it logs in once for each person and size, and stays where it is if it can."""
+
+    def __init__(self, browser: Browser, demo: dict[str, Any]) -> None:
+        self._browser = browser
+        self._base_url = demo["base_url"]
+        self._passwords = {person["username"]: person["password"] for person in demo["staff"]}
+        self._pages: dict[tuple[str, tuple[int, int]], tuple[Page, str]] = {}
+
+    def take(self, shot: Shot) -> None:
+        """Go there, wait, press."""
+        page, before = self._pages.get((shot.username, shot.size)) or (self._log_in(shot), "")
+        if before != shot.path or not shot.of:
+            page.goto(self._base_url + shot.path)
+            shot.ready(page)
+        self._pages[shot.username, shot.size] = page, shot.path
+        target = IMAGES / f"{shot.name}.png"
+        if shot.of:
+            page.locator(shot.of).first.screenshot(path=target)
+        else:
+            page.screenshot(path=target)
+        size = target.stat().st_size
+        remark = "" if size < LIMIT_BYTES else f", more than {LIMIT_BYTES}"
+        print(f"{target.relative_to(ROOT)}: {size} bytes{remark}")
+
+    def _log_in(self, shot: Shot) -> Page:
+        width, height = shot.size
+        page = self._browser.new_context(viewport={"width": width, "height": height}).new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.route("**/tile.openstreetmap.org/**", lambda route: route.abort())
+        page.goto(f"{self._base_url}/admin/login/")
+        page.fill("input[name=username]", shot.username)
+        page.fill("input[name=password]", self._passwords[shot.username])
+        page.click("button[type=submit]")
+        page.wait_for_load_state("networkidle")
+        return page
 
 
 def main() -> None:
     """Take every picture."""
     demo = json.loads((ROOT / ".nearcast" / "demo.json").read_text())
-    passwords = {person["username"]: person["password"] for person in demo["staff"]}
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         installed = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(
             executable_path=installed, args=["--no-sandbox", *BROWSER_ARGUMENTS]
         )
-        for shot in shots(a_story(demo)):
-            take(browser, shot, demo["base_url"], passwords[shot.username])
+        asked = frozenset(sys.argv[1:])
+        wanted = [one for one in guide(prepare(demo)) if not asked or one.name in asked]
+        if not asked or asked - {one.name for one in wanted}:
+            wanted += [one for one in shots(a_story(demo)) if not asked or one.name in asked]
+        camera = Camera(browser, demo)
+        for shot in wanted:
+            camera.take(shot)
         browser.close()
 
 

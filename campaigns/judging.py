@@ -125,10 +125,12 @@ def _in_turn(
 
 def _turn(pair: Pair) -> tuple[float, ...]:
     happening, campaign = pair
-    moment = happening.moment
-    if "distance_m" in campaign.score_by and happening.place is not None:
-        moment.distance_m = places.distance_m(happening.place, happening.fix)
-    return (-campaign.priority, -rules.score_of(campaign, moment), campaign.id, moment.id)
+    moment, score = happening.moment, campaign.score
+    if campaign.score_by:
+        if "distance_m" in campaign.score_by and happening.place is not None:
+            moment.distance_m = places.distance_m(happening.place, happening.fix)
+        score = rules.score_of(campaign, moment)
+    return (-campaign.priority, -score, campaign.id, moment.id)
 
 
 def _restrain(

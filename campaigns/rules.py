@@ -224,8 +224,8 @@ def _applicable(campaign: Campaign) -> Iterator[Gate]:
 
 def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
     """The verdict once the gates are passed: said otherwise, a better one, too many, or go."""
-    due_ms = _due_ms(campaign, moment)
     if campaign.guards is not None and campaign.guards.offers:
+        due_ms = _due_ms(campaign, moment)
         made = history.counts.made_to(moment.subject.person, moment.subject.device_id)
         told = guarding.against_offer(campaign.guards, made, history.marks, at_ms=due_ms)
         if told is not None:
@@ -233,6 +233,7 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
     beaten = None if campaign.transactional else history.winners.get(campaign.group)
     if beaten is not None:
         return Decision(False, Reason.LOST_TO_PRIORITY, _beaten_trace(campaign, moment, beaten))
+    due_ms = _due_ms(campaign, moment)
     offer = offer_of(campaign, moment, due_ms)
     if campaign.caps and not campaign.transactional:
         full = capping.reached(campaign.caps, offer, history.counts, moment.tz)

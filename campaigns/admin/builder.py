@@ -27,11 +27,11 @@ from brands.admin import BrandScopedAdmin
 from brands.desk import current_brand, rights, zone_of
 from brands.models import Brand, Role
 from brands.templatetags.nearcast import when
-from campaigns import definition, forms, previews, publishing, sentences, trials
+from campaigns import definition, estimates, forms, previews, publishing, sentences, trials
 from campaigns.admin.backtests import BacktestPages
 from campaigns.admin.worth import shown_results
 from campaigns.audience import Subject
-from campaigns.conditions import segments_in
+from campaigns.conditions import AudienceError, segments_in
 from campaigns.definition import Definition, DefinitionError
 from campaigns.differences import differences
 from campaigns.models import Campaign, CampaignState, CampaignVersion, Segment
@@ -272,6 +272,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
                 "form": form,
                 "may_edit": may_edit,
                 "sentence": sentences.sentence(wanted, names_of(brand, [wanted])),
+                "audience_size": _size(brand, wanted),
                 "checklist": checklist,
                 "ready": not any(one["level"] == "error" for one in checklist),
                 "phones": _phones(brand, wanted, form["name"].value() or "", request.POST),
@@ -331,6 +332,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
                 "sentence": sentences.sentence(wanted, names_of(brand, [wanted])) if raw else "",
                 "checklist": problems,
                 "phones": render_to_string("admin/campaigns/campaign/phones.html", phones),
+                "audience": _size(brand, wanted),
             }
         )
 
@@ -559,6 +561,14 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
             lambda: publishing.roll_back(campaign, number=number, actor=_actor(request), now=now()),
             f"Version {number} is live again.",
         )
+
+
+def _size(brand: Brand, wanted: Definition) -> str:
+    """How many the audience holds, in words; nothing where that cannot be said."""
+    try:
+        return str(estimates.estimate(brand.pk, wanted.audience, now=now()))
+    except AudienceError:
+        return ""
 
 
 def _by_field(missing: Iterable[definition.Missing]) -> dict[str, list[str]]:

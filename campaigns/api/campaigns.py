@@ -19,8 +19,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from brands.access import BrandScoped
-from campaigns import backtests, conditions, publishing, results, sentences
+from campaigns import backtests, conditions, estimates, publishing, results, sentences
 from campaigns.api.shapes import (
+    AudienceOut,
     BacktestIn,
     BacktestOut,
     CampaignDetail,
@@ -249,6 +250,18 @@ class CampaignViewSet(
         except ValueError as error:
             raise ValidationError({"since": [str(error)]}) from error
         return Response(BacktestOut(job).data, status=202)
+
+    @extend_schema(responses=AudienceOut, filters=False)
+    @action(detail=True, methods=["get"], pagination_class=None)
+    def audience(self, request: Request, pk: str) -> Response:  # noqa: ARG002 - DRF's signature
+        """How many devices the draft's audience holds now; of many, from a sample."""
+        campaign = self.get_object()
+        tree = campaign.draft.get("audience") or {}
+        try:
+            found = estimates.estimate(campaign.brand_id, tree, now=now())
+        except conditions.AudienceError as error:
+            raise ValidationError({"audience": [str(error)]}) from error
+        return Response(AudienceOut(found).data)
 
     @extend_schema(responses=ResultsOut, filters=False)
     @action(detail=True, methods=["get"], pagination_class=None)

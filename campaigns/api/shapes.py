@@ -299,6 +299,14 @@ class BacktestOut(serializers.ModelSerializer[Backtest]):
         read_only_fields = fields
 
 
+class AudienceOut(serializers.Serializer[Any]):
+    matching = serializers.IntegerField()
+    of = serializers.IntegerField(help_text="All devices of the brand.")
+    low = serializers.IntegerField(help_text="Nineteen samples in twenty lie between these.")
+    high = serializers.IntegerField()
+    asked = serializers.IntegerField(help_text="As many as `of`: everybody was asked.")
+
+
 class LiftOut(serializers.Serializer[Any]):
     treated = serializers.ListField(
         child=serializers.IntegerField(), help_text="[shown, converted]"

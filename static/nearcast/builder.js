@@ -72,6 +72,7 @@ async function preview() {
   const said = await answer.json();
   if (said.sentence) sentence.textContent = said.sentence;
   phones.innerHTML = said.phones;
+  document.getElementById("audience-size").textContent = said.audience;
   checklist.replaceChildren(
     ...said.checklist.map((one) => h("li", { class: one.level }, h("a", { href: "#", "data-goto": one.field }, one.text))),
   );

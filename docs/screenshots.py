@@ -175,7 +175,8 @@ def guide(known: dict[str, int]) -> tuple[Shot, ...]:
                 name=f"guide-{name}",
                 path=f"{campaigns}/{drawn}/change/",
                 ready=opened,
-                size=(1280, 900),
+                # The column at the side moves with the page: all of it must be in view.
+                size=(1280, 1800) if name in {"preview", "checks"} else (1280, 900),
                 of=part,
             )
             for name, part in parts.items()
@@ -187,7 +188,7 @@ def guide(known: dict[str, int]) -> tuple[Shot, ...]:
             of=".nc-builder-says",
         ),
         Shot(name="guide-segment", path="/admin/campaigns/segment/", ready=settled),
-        Shot(name="guide-people", path="/admin/devices/profile/", ready=settled),
+        Shot(name="guide-people", path="/admin/devices/profile/?q=member", ready=settled),
         Shot(name="guide-versions", path=f"{campaigns}/{live}/versions/", ready=settled),
         Shot(name="guide-backtest", path=f"{campaigns}/{live}/backtest/", ready=settled),
         Shot(name="guide-results", path=f"{campaigns}/{live}/results/", ready=settled),

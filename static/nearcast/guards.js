@@ -1,7 +1,7 @@
 // Rules of relevance as rows. Saves the JSON list of campaigns.guards; [] refuses nothing.
 import { h, select, stateOf } from "./dom.js";
 
-const KINDS = [["attribute", "it is known otherwise than"], ["event", "somebody did"], ["offer", "there was an offer of"]];
+const KINDS = [["attribute", "not known as"], ["event", "they did"], ["offer", "offered before:"]];
 const FRESH = {
   attribute: () => ({ attribute: "", op: "eq", value: "" }),
   event: () => ({ event: "", within_s: 604800 }),

@@ -168,3 +168,4 @@ def run(stop: threading.Event) -> None:
             problem = "The import stopped by an error of ours; the log has the details."
         if not stop.is_set():
             finish(job, now=timezone.now(), problem=problem)
+            job.file.delete()  # codes are worth money: one place that has them is enough

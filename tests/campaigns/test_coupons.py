@@ -416,6 +416,30 @@ def test_an_upload_is_taken_up_and_goes_on_after_a_crash(
     assert (second.taken, second.refused, second.state) == (35, {}, "done")
 
 
+class OneRound(threading.Event):
+    """Stops a loop as soon as it has nothing to do."""
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - as Event
+        self.set()
+        return True
+
+
+def test_the_worker_takes_files_in_and_keeps_none(
+    brand: Brand, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MEDIA_ROOT = str(tmp_path)
+    monkeypatch.setattr(coupon_imports, "close_old_connections", lambda: None)
+    pool = make_pool(brand)
+    for content in (b"A1\nA2\n", b"\xff\xfe"):
+        job = CouponImport(pool=pool, file_name="x.csv", state="queued")
+        job.file.save("x.csv", ContentFile(content))
+    coupon_imports.run(OneRound())
+    good, bad = CouponImport.objects.order_by("id")
+    assert (good.state, good.taken, bad.state) == ("done", 2, "failed")
+    assert "UTF-8" in bad.problem
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 # -- before it is published -------------------------------------------------------------------
 
 

@@ -286,7 +286,6 @@ class CampaignForm(OfferFields, PushFields):
             "guards": said["guards"],
             "labels": [one.strip() for one in said["labels"].split(",") if one.strip()],
             "priority": said["priority"] or 0,
-            "score": said["score"] or 0.0,
             "group": said["group"],
             "expires_after_s": said["expires_after"] or DEFAULT_EXPIRES_S,
             "max_age_s": said["max_age"] or DEFAULT_MAX_AGE_S,
@@ -295,6 +294,8 @@ class CampaignForm(OfferFields, PushFields):
             "transactional": said["transactional"],
             **offer_fields.raw_of(said, self.base),
         }
+        if said["score"]:  # an encoder tells a float from its default by identity only
+            found["score"] = said["score"]
         for name in ("starts_at", "ends_at"):
             if said[name]:
                 found[name] = said[name].isoformat()

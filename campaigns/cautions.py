@@ -22,7 +22,7 @@ from campaigns import content, definition, hours, previews
 from campaigns.audience import Audience, Subject, compile_tree
 from campaigns.catalogue import BrandRules
 from campaigns.conditions import AudienceError
-from campaigns.definition import PLACE_TRIGGERS, Definition, Missing, TriggerOn
+from campaigns.definition import AT_PLACES, Definition, Missing, TriggerOn
 from campaigns.places import Place, known_places
 from campaigns.previews import Preview, Stage
 from devices.models import Device
@@ -213,7 +213,7 @@ def _nobody(look: Look) -> Iterator[Missing]:
             )
             return
     parts = definition.selectors(look.wanted.trigger)
-    at_places = any(one.on in PLACE_TRIGGERS for _, one in parts)
+    at_places = any(one.on in AT_PLACES for _, one in parts)
     if at_places and not any(one.consent_location for one in people):
         yield Missing(
             field="audience",

@@ -297,6 +297,7 @@ class BrandGuard(models.Model):
 
     class Meta:
         ordering = ("id",)
+        verbose_name = "relevance rule"
 
     def __str__(self) -> str:
         return self.name

@@ -28,6 +28,7 @@ MAX_BODY_CHARS = 2_000
 MAX_VALUE = 20_000  # characters or items that a filter may see or make
 MAX_LOOPS = 1_000
 CACHED_TEMPLATES = 4_096
+CACHED_TEXTS = 16_384
 
 ROOTS = frozenset({"device", "place", "moment", "event", "brand", "campaign", "coupon"})
 _FIELDS = ("title", "body", "deep_link", "image_url")
@@ -143,7 +144,8 @@ def render(content: ContentText, scene: Scene, *, locale: str = "") -> dict[str,
 
 def localised(content: ContentText, locale: str) -> dict[str, str]:
     """The templates for a reader: fr-CA, else fr, else the default, each field by itself."""
-    chain = [one for tag in _fallbacks(locale) if (one := _find(content.locales, tag)) is not None]
+    tags = _fallbacks(locale) if content.locales else []
+    chain = [one for tag in tags if (one := _find(content.locales, tag)) is not None]
     found: dict[str, str] = {}
     for field in _FIELDS:
         sources = (getattr(one, field) for one in (*chain, content))
@@ -251,12 +253,74 @@ def _rendered(field: str, source: str, names: Mapping[str, Any]) -> str:
     if "{" not in source:
         return source.strip()
     try:
-        text: str = _parsed(source).render(**names)
+        text = _text(source, names)
     # Templates are programs of strangers: whatever goes wrong in one is its own fault, named,
     # and never stops the batch it is part of.
     except Exception as error:
         raise ContentError(field, _said(error)) from error
     return text.strip()
+
+
+def _text(source: str, names: Mapping[str, Any]) -> str:
+    """The text; what the same values made before is not made again."""
+    paths = _reads(source)
+    if paths is not None:
+        values = [_value(names, path) for path in paths]
+        if all(type(value) in _PLAIN for value in values):
+            return _text_of(source, *values)
+    text: str = _parsed(source).render(**names)
+    return text
+
+
+class _Unknown:
+    """Stands for a name that is not there."""
+
+
+_UNKNOWN = _Unknown()
+# Equal values of one of these types read alike; 0.0 and -0.0 do not.
+_PLAIN = frozenset({str, int, bool, type(None), _Unknown})
+
+
+@functools.lru_cache(maxsize=CACHED_TEMPLATES)
+def _reads(source: str) -> tuple[tuple[str, ...], ...] | None:
+    """The names whose values make the text of a template; None where more may play a part."""
+    found = _parsed(source).analyze()
+    # `date` knows what time it is, and tags may loop over what is no plain value.
+    if found.tags or "date" in found.filters or not found.globals.keys() <= ROOTS:
+        return None
+    paths = [tuple(one.segments) for uses in found.globals.values() for one in uses]
+    if any(type(name) is not str or name in _COMPUTED for path in paths for name in path):
+        return None
+    return tuple(dict.fromkeys(paths))
+
+
+_COMPUTED = frozenset({"size", "first", "last"})  # Liquid answers these of any list
+
+
+def _value(names: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    found: Any = names
+    for name in path:
+        if not isinstance(found, Mapping):
+            return ()  # no plain value: Liquid may make something of it
+        found = found.get(name, _UNKNOWN)
+        if found is _UNKNOWN:
+            break
+    return found
+
+
+@functools.lru_cache(maxsize=CACHED_TEXTS, typed=True)
+def _text_of(source: str, *values: object) -> str:
+    """A template's text from nothing but the values of what it reads, in that order."""
+    names: dict[str, Any] = {}
+    for path, value in zip(_reads(source) or (), values, strict=True):
+        if value is _UNKNOWN:
+            continue
+        inner = names
+        for name in path[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[path[-1]] = value
+    text: str = _parsed(source).render(**names)
+    return text
 
 
 def _said(error: BaseException) -> str:

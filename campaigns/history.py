@@ -19,6 +19,7 @@ from campaigns import rules
 from campaigns.catalogue import Catalogue
 from campaigns.judging import Offers, Pair
 from campaigns.subjects import person_of
+from notifications.arrays import array
 
 # An offer is held for quiet hours at most this long after it was made: how far back a row may
 # have been written whose due time still counts.
@@ -150,7 +151,7 @@ def person_key(brand_id: int, person: str) -> int:
 def _lock_persons(persons: Iterable[tuple[int, str]]) -> None:
     keys = sorted({person_key(brand_id, person) for brand_id, person in persons})
     with connection.cursor() as cursor:
-        cursor.execute(_LOCK_PERSONS, (keys,))
+        cursor.execute(_LOCK_PERSONS, (array(keys),))
 
 
 def _read_offers(
@@ -163,7 +164,7 @@ def _read_offers(
     ghosts: bool,
 ) -> None:
     brand_ids, names = zip(*persons, strict=True)
-    asked = (list(brand_ids), list(names), since_at, list(devices), since_at)
+    asked = (array(brand_ids), array(names), since_at, array(devices), since_at)
     with connection.cursor() as cursor:
         cursor.execute(_OFFERS, (*asked, list(COUNTED), list(offers.counts)))
         rows = cursor.fetchall()

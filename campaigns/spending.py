@@ -14,6 +14,7 @@ from django.db import connection, transaction
 from campaigns import budgets, catalogue, locks, rules
 from campaigns.budgets import Purse, Spent
 from campaigns.judging import Offers, Send
+from notifications.arrays import array
 from notifications.gates import Hold, Stop, Subject
 
 # An offer is held back by nine days at most, and zones are a day apart.
@@ -105,7 +106,7 @@ def charge(made: Sequence[tuple[int | None, Send]]) -> None:
     ]
     if rows:
         with connection.cursor() as cursor:
-            cursor.execute(_CHARGE, [list(column) for column in zip(*rows, strict=True)])
+            cursor.execute(_CHARGE, [array(column) for column in zip(*rows, strict=True)])
 
 
 def give_back(delivery_ids: Sequence[int]) -> None:

@@ -7,7 +7,6 @@ decides nothing about a request but who answers it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,7 +21,7 @@ from django.db import connection
 
 from brands.keys import CHANNEL as KEYS
 from brands.keys import keys
-from config import metrics
+from config import collector, metrics
 from config.urls import websocket_urlpatterns
 from devices.auth import TokenMemory
 from devices.doors.door import Receive, Scope, Send
@@ -40,8 +39,6 @@ STREAM = "/v1/stream"
 COUNT_EVERY_S = 1.0
 CLOSE_S = 5.0
 THREADS = 4  # each with a database connection of its own
-# New objects before a look for cycles: a batch of requests in flight stays below it.
-NEW_OBJECTS = 50_000
 
 
 class Web:
@@ -107,9 +104,7 @@ class Web:
         )
         metrics.drop_stale()
         # Code and settings live as long as the process: searching them for cycles is in vain.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(NEW_OBJECTS, 10, 10)
+        collector.settle()
         self._fixes.start()
         self._events.start()
         self._follower = threading.Thread(

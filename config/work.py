@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from django.db import connections
 
+from config import collector
+
 logger = logging.getLogger(__name__)
 
 Loop = Callable[[threading.Event], None]
@@ -71,6 +73,7 @@ def work(names: Sequence[str], stop: threading.Event) -> bool:
         threading.Thread(target=keep_running, args=(name, loop, stop), name=name, daemon=True)
         for name, loop in loops.items()
     ]
+    collector.settle()
     for thread in threads:
         thread.start()
     logger.info("working: %s", ", ".join(names))

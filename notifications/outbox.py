@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from django.db import connection, transaction
 
+from notifications.arrays import array
 from notifications.gates import Gates
 from notifications.models import (
     DeliveryAction,
@@ -273,7 +274,7 @@ def enqueue(rows: Sequence[NewDelivery]) -> list[int | None]:
         [row.expires_at for row in rows],
     ]
     with connection.cursor() as cursor:
-        cursor.execute(_ENQUEUE, columns)
+        cursor.execute(_ENQUEUE, [array(column) for column in columns])
         written = cursor.fetchall()
     announce(device_id for _, device_id, _, due in written if due)
     if written:

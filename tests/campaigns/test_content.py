@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from campaigns.content import SAMPLE, ContentError, check, render
+from campaigns.content import _ENVIRONMENT, SAMPLE, ContentError, check, render
 from campaigns.definition import ContentText, LocalContent
 
 LOCALES = {
@@ -126,3 +126,27 @@ def test_strange_values_never_escape_as_another_error(value: Any) -> None:
         content = ContentText(title="t {{ device.attributes." + filtered + " }}", body="b")
         with suppress(ContentError):
             render(content, scene)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ device.attributes.name | default: 'you' }} at {{ place.name }}",
+        "{{ device.attributes }}{{ device.attributes.name.first }}",
+        "{{ device.attributes.name }}, {{ device.attributes.name.size }}",
+        "{{ device.attributes.name }}{{ device.attributes.name.inner }}",
+        "{{ place.tags[0] }} {{ place['name'] | upcase }} {{ place.metadata.floor | plus: 1 }}",
+        "{% if device.attributes.name %}you{% else %}me{% endif %}",
+        "{% for tag in place.tags %}{{ tag }}{% endfor %}",
+        "{{ moment.distance_m }} m",
+    ],
+)
+def test_what_was_said_before_is_said_again_only_of_the_same(template: str) -> None:
+    names: list[Any] = ["Ada", "", 1, True, 1.0, 0.0, -0.0, None, ["a"], {"inner": "x"}, "1"]
+    for _ in range(2):
+        for name in names:
+            for attributes in ({"name": name}, {}):
+                scene = replace(SAMPLE, device={"attributes": attributes})
+                said = render(ContentText(title=f"x {template}", body="y"), scene)["title"]
+                afresh = _ENVIRONMENT.from_string(f"x {template}").render(**scene.names())
+                assert said == afresh.strip()

@@ -1,0 +1,23 @@
+"""Lists as the text of PostgreSQL's arrays, for statements that write a batch. Pure.
+
+Django's cursors take lists, too, but ask for each item's type and look for its special characters
+one by one: of what a batch writes that is a tenth of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def array(values: Iterable[object]) -> str:
+    """Join values as `{1,NULL,"text"}`; the statement says which type it is an array of."""
+    return "{" + ",".join([_item(value) for value in values]) + "}"
+
+
+def _item(value: object) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, int):
+        return str(value)  # true and false, too
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

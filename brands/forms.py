@@ -140,6 +140,22 @@ class RowsWidget(forms.HiddenInput):
         return context | {"component": self.component, "options": self.options}
 
 
+class JsonField(forms.JSONField):
+    """JSON that a script edits; nobody sees it."""
+
+    def __init__(self, component: str, *, empty: Any, **kwargs: Any) -> None:
+        self.empty = empty
+        super().__init__(widget=RowsWidget(component), **{"required": False} | kwargs)
+
+    def clean(self, value: Any) -> Any:
+        found = super().clean(value)
+        if found is None:
+            return self.empty
+        if not isinstance(found, type(self.empty)):
+            raise forms.ValidationError("This cannot be read.")
+        return found
+
+
 class CapsField(forms.JSONField):
     """`[{"limit": 3, "window_s": 86400, "scope": "device"}]`: at most 3 in a day for each device.
 

@@ -404,7 +404,7 @@ def _missing_sequence(trigger: Trigger) -> list[Missing]:
             Missing(
                 field="trigger.for_s" if trigger.for_s is None else "trigger.unless",
                 code="missing",
-                message="`unless` and `for_s` go together: nothing like this, for so long.",
+                message="Say both what calls it off and for how long (`unless`, `for_s`).",
             )
         )
     return found

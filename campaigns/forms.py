@@ -16,9 +16,9 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.utils.text import slugify
 
-from brands.forms import CapsField, RowsWidget, SpanField
+from brands.forms import CapsField, JsonField, RowsWidget, SpanField
 from brands.models import Brand
-from campaigns import conditions, guards, offer_fields
+from campaigns import conditions, guards, offer_fields, sequence_fields
 from campaigns.definition import (
     DAY_NAMES,
     DEFAULT_EXPIRES_S,
@@ -35,6 +35,7 @@ from campaigns.models import BrandGuard, Segment
 from campaigns.offer_fields import OfferFields
 from campaigns.platforms import PushFields, push_initial
 from campaigns.schedules import ClockOf
+from campaigns.sequence_fields import SequenceFields
 from geofences.models import Geofence
 
 INPUT = {"class": "nc-input"}
@@ -61,6 +62,7 @@ TRIGGERS = [
     (TriggerOn.EXITED.value, "leaves"),
     (TriggerOn.EVENT.value, "does something in the app"),
     (TriggerOn.SCHEDULE.value, "is there at a time"),
+    (TriggerOn.SEQUENCE.value, "does several things"),
 ]
 WEEKDAYS = [(day, day.title()) for day in DAY_NAMES]
 CLOCKS = [
@@ -79,29 +81,13 @@ POLICIES = [
 ]
 
 
-class JsonField(forms.JSONField):
-    """JSON that a script edits; nobody sees it."""
-
-    def __init__(self, component: str, *, empty: Any, **kwargs: Any) -> None:
-        self.empty = empty
-        super().__init__(widget=RowsWidget(component), **{"required": False} | kwargs)
-
-    def clean(self, value: Any) -> Any:
-        found = super().clean(value)
-        if found is None:
-            return self.empty
-        if not isinstance(found, type(self.empty)):
-            raise ValidationError("This cannot be read.")
-        return found
-
-
 class LocalTimeField(forms.DateTimeField):
     """A date and time in the brand's zone."""
 
     widget = forms.DateTimeInput(INPUT | {"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
 
 
-class CampaignForm(OfferFields, PushFields):
+class CampaignForm(OfferFields, SequenceFields, PushFields):
     """Everything a marketer says about a campaign."""
 
     name = forms.CharField(
@@ -307,11 +293,15 @@ class CampaignForm(OfferFields, PushFields):
         said = self.cleaned_data
         before = self.base.get("trigger") or {}
         found: dict[str, Any] = {"on": said["on"]}
+        is_sequence = said["on"] == TriggerOn.SEQUENCE
         if said["on"] == before.get("on"):
-            kept = before if said["on"] not in dict(TRIGGERS) else before.keys() - SHOWN_OF_TRIGGER
+            shown = sequence_fields.SHOWN if is_sequence else SHOWN_OF_TRIGGER
+            kept = before if said["on"] not in dict(TRIGGERS) else before.keys() - shown
             found |= {key: before[key] for key in kept}
         if said["on"] not in dict(TRIGGERS):
             return found
+        if is_sequence:
+            return found | sequence_fields.raw_of(said)
         if said["on"] == TriggerOn.EVENT:
             found |= {"event": said["event"]} if said["event"] else {}
             found |= {"where": said["where"]} if said["where"] else {}
@@ -350,8 +340,11 @@ class CampaignForm(OfferFields, PushFields):
 
     def blame(self, fields: Mapping[str, Iterable[str]]) -> None:
         """Put messages next to the fields that these paths of a definition belong to."""
+        is_sequence = self.cleaned_data.get("on") == TriggerOn.SEQUENCE
         for path, texts in fields.items():
-            field = field_of(path)
+            # The one path that two kinds of trigger share and two fields show.
+            is_whole_span = is_sequence and path == "trigger.within_s"
+            field = "steps_within" if is_whole_span else field_of(path)
             for text in texts:
                 self.add_error(field, f"{_detail(path, field)}{text}")
 
@@ -467,6 +460,7 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
         "event": (trigger.event or "") if trigger else "",
         "where": dict(trigger.where) if trigger else {},
         **_initial_schedule(trigger),
+        **sequence_fields.initial_of(trigger),
         "starts_at": definition.starts_at,
         "ends_at": definition.ends_at,
         "dayparts": [
@@ -528,7 +522,7 @@ def _initial_schedule(trigger: Trigger | None) -> dict[str, Any]:
     }
 
 
-_FIELDS = {
+_FIELDS = sequence_fields.FIELDS | {
     "trigger.times": "times",
     "trigger.days": "weekdays",
     "trigger.zone": "clock",
@@ -573,6 +567,8 @@ def _detail(path: str, field: str | None) -> str:
     numbers = [int(number) + 1 for number in re.findall(r"\[(\d+)\]", path)]
     if field in {"caps", "dayparts", "guards"} and numbers:
         return f"Row {numbers[0]}: "
+    if field == "steps" and numbers:
+        return f"Step {numbers[0]}: "
     if field == "audience" and numbers:
         return f"Condition {'.'.join(map(str, numbers))}: "
     return "" if field else f"{path}: "

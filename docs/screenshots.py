@@ -187,6 +187,13 @@ def guide(known: dict[str, int]) -> tuple[Shot, ...]:
             ready=settled,
             of=".nc-builder-says",
         ),
+        Shot(
+            name="guide-steps",
+            path=f"{campaigns}/{known['Top up on the way']}/change/",
+            ready=settled,
+            size=(1280, 900),
+            of="#part-where",
+        ),
         Shot(name="guide-segment", path="/admin/campaigns/segment/", ready=settled),
         Shot(name="guide-people", path="/admin/devices/profile/?q=member", ready=settled),
         Shot(name="guide-versions", path=f"{campaigns}/{live}/versions/", ready=settled),

@@ -67,7 +67,9 @@ def names_of(brand: Brand, definitions: Iterable[Definition]) -> dict[int | str,
 def _places_in(raw: Any) -> Iterator[int | str]:
     """What a definition calls geofences by, wherever in it."""
     if isinstance(raw, Mapping):
-        yield from raw.get("geofences", ())
+        chosen = raw.get("geofences")
+        if isinstance(chosen, list | tuple):
+            yield from (key for key in chosen if isinstance(key, int | str))
         for part in raw.values():
             yield from _places_in(part)
     elif isinstance(raw, list | tuple):
@@ -253,7 +255,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
         draft = raw if raw is not None else (campaign.draft if campaign else {})
         wanted = read(draft)
         live = campaign.live_version if campaign else None
-        chosen = _json_of(form["places"])
+        shown = [_json_of(form[name]) for name in ("places", "steps", "unless")]
         checklist = _checklist(brand, draft)
         if not may_edit:
             for field in form.fields.values():
@@ -285,7 +287,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
                     "preview": reverse("admin:campaigns_campaign_preview"),
                     "places": reverse("admin:campaigns_campaign_places") + f"?brand={brand.pk}",
                     "shapes": reverse("admin:campaigns_campaign_shapes") + f"?brand={brand.pk}",
-                    "named": _named(brand, chosen),
+                    "named": _named(brand, shown),
                     "readonly": not may_edit,
                     "fresh": campaign is None,
                     "test": reverse("admin:campaigns_campaign_test", args=[campaign.pk])
@@ -589,18 +591,17 @@ def _checklist(brand: Brand, raw: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _json_of(bound: Any) -> dict[str, Any]:
-    """The value of a JSON field as it was sent; nothing where it is no object."""
+def _json_of(bound: Any) -> Any:
+    """The value of a JSON field as it was sent; nothing where it cannot be read."""
     try:
-        value = bound.field.to_python(bound.value())
+        return bound.field.to_python(bound.value())
     except ValidationError:
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
 
 
-def _named(brand: Brand, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Names of the chosen places, for the chips; those that are gone say so."""
-    keys = [key for key in chosen.get("geofences") or [] if isinstance(key, int | str)]
+def _named(brand: Brand, shown: Any) -> list[dict[str, Any]]:
+    """Names of the places chosen anywhere in the form, for the chips; the gone say so."""
+    keys = list(dict.fromkeys(_places_in(shown)))
     known = forms.places_named(brand, keys)
     return [
         {

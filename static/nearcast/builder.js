@@ -48,9 +48,13 @@ function putIn(name) {
   field.focus();
 }
 
-const attributes = JSON.parse(
+const suggested = JSON.parse(
   form.querySelector('[data-field=audience] script[type="application/json"]')?.textContent ?? "{}",
-).attributes ?? [];
+);
+document.getElementById("known-events").replaceChildren(
+  ...(suggested.events ?? []).map((name) => h("option", { value: name })),
+);
+const attributes = suggested.attributes ?? [];
 const own = attributes.slice(0, 6).map((name) => [`device.attributes.${name}`, `the person's ${name}`]);
 document.getElementById("variables").replaceChildren(
   h("span", { class: "nc-faint" }, "Put in:"),

@@ -1,8 +1,6 @@
 // Hours as rows of days and times, with the week drawn beside. Saves [{days, from, to}].
+import { DAYS, SHORT, dayButtons, short } from "./days.js";
 import { h, stateOf } from "./dom.js";
-
-const DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
-const SHORT = { mon: "Mo", tue: "Tu", wed: "We", thu: "Th", fri: "Fr", sat: "Sa", sun: "Su" };
 
 export function mount(element) {
   const { value, save } = stateOf(element);
@@ -19,11 +17,6 @@ export function mount(element) {
     }, "+ Add hours"),
     week,
   );
-
-  /** mon, Monday and 1 are Monday. */
-  function short(day) {
-    return typeof day === "number" ? DAYS[day - 1] : String(day).toLowerCase().slice(0, 3);
-  }
 
   function changed() {
     save(rows);
@@ -42,21 +35,10 @@ export function mount(element) {
     });
   }
 
-  function toggle(row, day) {
-    const chosen = row.days.length ? row.days : [...DAYS];
-    row.days = DAYS.filter((one) => chosen.includes(one) !== (one === day));
-    changed();
-  }
-
   function draw() {
     list.replaceChildren(...rows.map((row, at) =>
       h("div", { class: "nc-row" },
-        h("span", { class: "nc-days" }, DAYS.map((day) =>
-          h("button", {
-            type: "button", class: `nc-dayname${!row.days.length || row.days.includes(day) ? " on" : ""}`,
-            "aria-pressed": String(!row.days.length || row.days.includes(day)), "aria-label": day,
-            onclick: () => toggle(row, day),
-          }, SHORT[day]))),
+        dayButtons(row.days, (days) => { row.days = days; changed(); }),
         time(row, "from", "from"), "to", time(row, "to", "to"),
         row.from >= row.to ? h("small", { class: "nc-faint" }, "over midnight") : null,
         h("button", {

@@ -3,6 +3,11 @@ import { h, stateOf } from "./dom.js";
 
 export function mount(element) {
   const { value, save } = stateOf(element);
+  pairs(element, value, save);
+}
+
+/** The rows in any element; `save` gets the object after each change. */
+export function pairs(element, value, save) {
   const rows = Object.entries(value ?? {});
   const list = h("div", { class: "nc-rows" });
   element.append(

@@ -1,11 +1,18 @@
 // Chooses geofences by search and by tag. Saves {geofences: [key], tags: [tag]}.
 import { calm, h, stateOf } from "./dom.js";
 
+const builder = JSON.parse(document.getElementById("builder-options").textContent);
+const known = new Map(builder.named.map((one) => [one.key, one]));
+
 export function mount(element) {
   const { value, save } = stateOf(element);
-  const builder = JSON.parse(document.getElementById("builder-options").textContent);
-  const known = new Map(builder.named.map((one) => [one.key, one]));
   const chosen = { geofences: value?.geofences ?? [], tags: value?.tags ?? [] };
+  picker(element, chosen, () => { save(chosen); drawMap(chosen); });
+  drawMap(chosen);
+}
+
+/** Search and chips in any element; keeps `chosen` and tells of each change. */
+export function picker(element, chosen, tell) {
   const chips = h("div", { class: "nc-chips" });
   const results = h("div", { class: "nc-results", hidden: true });
   const input = h("input", {
@@ -16,9 +23,12 @@ export function mount(element) {
   element.append(chips);
   let asked = 0;
 
-  document.addEventListener("click", (event) => {
-    if (!element.contains(event.target)) results.hidden = true;
-  });
+  document.addEventListener("click", outside);
+
+  function outside(event) {
+    if (!element.isConnected) document.removeEventListener("click", outside);
+    else if (!element.contains(event.target)) results.hidden = true;
+  }
 
   function keys(event) {
     if (event.key === "Escape") results.hidden = true;
@@ -59,7 +69,7 @@ export function mount(element) {
   }
 
   function changed() {
-    save(chosen);
+    tell();
     input.value = "";
     results.hidden = true;
     draw();
@@ -79,22 +89,21 @@ export function mount(element) {
         changed();
       })),
     );
-    drawMap();
   }
-
-  const drawMap = calm(150, async () => {
-    const box = document.getElementById("builder-map");
-    const query = new URLSearchParams();
-    for (const key of chosen.geofences) if (known.get(key)?.id) query.append("id", known.get(key).id);
-    for (const tag of chosen.tags) query.append("tag", tag);
-    box.hidden = ![...query].length;
-    if (box.hidden) return;
-    const answer = await fetch(`${builder.shapes}&${query}`);
-    if (answer.ok) (await placesMap(box))?.(await answer.json());
-  });
 
   draw();
 }
+
+const drawMap = calm(150, async (chosen) => {
+  const box = document.getElementById("builder-map");
+  const query = new URLSearchParams();
+  for (const key of chosen.geofences) if (known.get(key)?.id) query.append("id", known.get(key).id);
+  for (const tag of chosen.tags) query.append("tag", tag);
+  box.hidden = ![...query].length;
+  if (box.hidden) return;
+  const answer = await fetch(`${builder.shapes}&${query}`);
+  if (answer.ok) (await placesMap(box))?.(await answer.json());
+});
 
 let drawing;
 

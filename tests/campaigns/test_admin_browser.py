@@ -110,6 +110,87 @@ def test_it_lets_a_marketer_publish_a_campaign(
     }
 
 
+def test_it_lets_a_marketer_say_several_things_after_each_other(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    make_member(world.brand, Role.MARKETER, username="maria", password=PASSWORD)
+    page = log_in(chromium, live_web, "maria")
+    page.goto(f"{live_web.base_url}/admin/campaigns/campaign/add/")
+    page.fill("[name=name]", "Top up on the way")
+    page.click("text=does several things")
+    steps = page.locator("[data-field=steps]")
+
+    steps.get_by_text("+ Add a step").click()
+    visit = steps.get_by_role("group", name="Step 1")
+    visit.get_by_placeholder("Search a place").fill("Bara sh")
+    visit.locator(".nc-result", has_text="Bara shop").click()
+    visit.get_by_label("how many times").fill("2")
+    visit.get_by_label("sun").click()
+
+    steps.get_by_text("+ Add a step").click()
+    event = steps.get_by_role("group", name="Step 2")
+    event.get_by_label("what happens").select_option("event")
+    event.get_by_label("event", exact=True).fill("balance_low")
+    event.get_by_text("+ Add a value").click()
+    event.get_by_label("name", exact=True).fill("plan")
+    event.get_by_label("value", exact=True).fill("prepaid")
+    event.get_by_label("Move step 2 up").click()
+    expect(visit.get_by_label("event", exact=True)).to_have_value("balance_low")
+    expect(event.locator(".nc-chip", has_text="Bara shop")).to_be_visible()
+
+    steps.get_by_text("+ Add a step").click()
+    steps.get_by_label("Remove step 3").click()
+    page.fill("[name=steps_within_0]", "3")
+    page.click("text=+ Add what calls it off")
+    page.fill("[data-field=unless] [aria-label=event]", "purchase")
+    page.fill("[name=unless_for_0]", "30")
+    page.click("text=Which time, and when again")
+    page.fill("[name=nth]", "2")
+    page.check("[name=every]")
+    page.fill("[name=again_after_0]", "7")
+    page.fill("[name=title]", "Top up here")
+    page.fill("[name=body]", "One step away")
+    expect(page.locator("#sentence")).to_contain_text(
+        "When “balance_low” is reported with plan prepaid and then a device enters “Bara shop”"
+    )
+    expect(page.locator("#sentence")).to_contain_text("all within 3 days, every 2 times")
+    expect(page.locator("#checklist")).to_contain_text("it can go live")
+    page.click("[name=publish]")
+    expect(page.locator("text=is live, as version 1")).to_be_visible()
+
+    def published() -> object:
+        campaign = Campaign.objects.exclude(pk=world.campaign.pk).get()
+        assert campaign.live_version is not None
+        return campaign.live_version.definition["trigger"]
+
+    said = published()
+    assert said == {
+        "on": "sequence",
+        "steps": [
+            {"on": "event", "event": "balance_low", "where": {"plan": "prepaid"}},
+            {
+                "on": "entered",
+                "geofences": [world.geofence.pk],
+                "times": 2,
+                "days": ["mon", "tue", "wed", "thu", "fri", "sat"],
+            },
+        ],
+        "within_s": 3 * 86_400,
+        "unless": {"on": "event", "event": "purchase"},
+        "for_s": 1_800,
+        "nth": 2,
+        "every": True,
+        "again_after_s": 7 * 86_400,
+    }
+
+    expect(steps.locator(".nc-chip", has_text="Bara shop")).to_be_visible()
+    expect(page.locator("[name=again_after_0]")).to_be_visible()
+    page.fill("[name=title]", "Top up there")
+    page.click("[name=publish]")
+    expect(page.locator("text=is live, as version 2")).to_be_visible()
+    assert published() == said
+
+
 def test_it_leads_from_what_is_missing_to_its_field(
     world: World, live_web: LiveWeb, chromium: Browser
 ) -> None:

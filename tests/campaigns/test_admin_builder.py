@@ -16,7 +16,13 @@ from brands.models import Brand, Role
 from campaigns import definition
 from campaigns.admin.builder import read
 from campaigns.forms import CampaignForm, field_of, initial_of
-from campaigns.models import Campaign, CampaignAction, CampaignState, Segment
+from campaigns.models import (
+    Campaign,
+    CampaignAction,
+    CampaignState,
+    CampaignVersion,
+    Segment,
+)
 from notifications.models import Delivery
 from tests.campaigns.rows import a_definition
 from tests.factories import make_brand, make_circle, make_device
@@ -54,6 +60,46 @@ RICH: list[dict[str, Any]] = [
             "geofences": [7],
             "at": "2030-01-01T09:30:00Z",
             "since": "2029-12-31T00:00:00Z",
+        }
+    },
+    {
+        "trigger": {
+            "on": "sequence",
+            "steps": [
+                {"on": "event", "event": "balance_low", "where": {"plan": "prepaid", "left": 2.5}},
+                {"on": "entered", "geofences": [7, "ext-1"], "times": 3, "days": ["mon", 2]},
+                {"on": "dwelled", "tags": ["shop", "café"], "dwell_s": 90},
+                {"on": "exited", "tags": ["shop"], "days": ["Sunday"]},
+            ],
+            "within_s": 100_000,
+            "unless": {"on": "event", "event": "purchase", "where": {"online": False}},
+            "for_s": 1_800,
+            "key": "order_id",
+            "nth": 3,
+            "every": True,
+            "absent_s": 90 * 86_400,
+            "once": True,
+            "again_after_s": 3_601,
+        }
+    },
+    {
+        "trigger": {
+            "on": "sequence",
+            "steps": [{"on": "entered", "tags": ["airport"]}],
+            "unless": {"on": "dwelled", "geofences": ["a"], "dwell_s": 60, "days": [6, 7]},
+            "for_s": 1,
+        }
+    },
+    {"trigger": {"on": "sequence"}},
+    {
+        # What only the API says of it, though it means nothing there.
+        "trigger": {
+            "on": "sequence",
+            "steps": [{"on": "schedule", "times": 2}],
+            "tags": ["shop"],
+            "dwell_s": 60,
+            "at": "2030-01-01T09:30:00Z",
+            "days": ["mon"],
         }
     },
     {
@@ -194,6 +240,11 @@ def test_it_keeps_what_it_cannot_show() -> None:
         ("trigger.geofences[3]", "places"),
         ("trigger.tags[0]", "places"),
         ("trigger.dwell_s", "dwell"),
+        ("trigger.steps", "steps"),
+        ("trigger.steps[1].geofences", "steps"),
+        ("trigger.unless.event", "unless"),
+        ("trigger.for_s", "unless_for"),
+        ("trigger.again_after_s", "again_after"),
         ("caps[0].limit", "caps"),
         ("audience.all[1].any[0].value", "audience"),
         ("content", "title"),
@@ -293,6 +344,9 @@ def test_it_keeps_what_was_typed_where_it_cannot_be_saved(brand: Brand, marketer
         ("expires_after_0", "-1"),
         ("on", "teleported"),
         ("where", "[]"),
+        ("steps", "{}"),
+        ("unless", "[1"),
+        ("nth", "0"),
         ("name", ""),
     ],
 )
@@ -304,6 +358,67 @@ def test_it_answers_nonsense_with_a_mark_beside_the_field(
     assert answer.status_code == 200
     assert "nc-error" in answer.content.decode()
     assert not Campaign.objects.exists()
+
+
+DAY = "Step 1: &#x27;x&#x27; is not a day"
+
+
+@pytest.mark.parametrize(
+    ("sent", "field", "said"),
+    [
+        ({"steps": [{"on": "entered"}, {"on": "event"}]}, "steps", "Step 2: Name the event."),
+        ({"steps": [{"on": "event", "event": "a", "times": 21}]}, "steps", "Step 1: Expected int"),
+        ({"steps": [{"on": "exited", "tags": ["a"], "days": ["x"]}]}, "steps", DAY),
+        ({"steps": [1]}, "steps", "Step 1: Expected object"),
+        ({"steps": []}, "steps", "A sequence needs steps."),
+        ({"steps_within_0": 9999, "steps_within_1": 86_400}, "steps_within", "Expected int"),
+        ({"unless": [{"on": "event", "event": "a"}]}, "unless_for", "Say both what calls it off"),
+        ({"unless_for_0": 5, "unless_for_1": 60}, "unless", "Say both what calls it off"),
+        ({"unless": [1]}, "unless", "Expected object"),
+        ({"again_after_0": 9999, "again_after_1": 86_400}, "again_after", "Expected int"),
+    ],
+)
+def test_it_puts_what_is_wrong_with_a_sequence_beside_its_field(
+    brand: Brand, marketer: Client, sent: dict[str, Any], field: str, said: str
+) -> None:
+    raw = {"trigger": {"on": "sequence", "steps": [{"on": "event", "event": "low"}]}}
+    whole = a_post(brand, raw | {"content": {"title": "a", "body": "b"}}, publish="1")
+    typed = {name: json.dumps(one) if isinstance(one, list) else one for name, one in sent.items()}
+    body = marketer.post(reverse(ADD), whole | typed).content.decode()
+    beside = body.partition(f'data-field="{field}"')[2].partition("data-field=")[0]
+    assert f'<p class="nc-error">{said}' in beside
+    assert not CampaignVersion.objects.exists()
+
+
+def test_it_names_the_places_of_a_sequence(brand: Brand, marketer: Client) -> None:
+    shop, till = make_circle(brand, name="Kallio"), make_circle(brand, name="The till")
+    raw = {
+        "trigger": {
+            "on": "sequence",
+            "steps": [{"on": "entered", "geofences": [shop.pk]}],
+            "unless": {"on": "entered", "geofences": [till.pk, shop.pk]},
+            "for_s": 60,
+        }
+    }
+    marketer.post(reverse(ADD), a_post(brand, raw, save="1"))
+    campaign = Campaign.objects.get()
+    named = marketer.get(change(campaign)).context["data"]["named"]
+    assert [(one["key"], one["name"]) for one in named] == [
+        (shop.pk, "Kallio"),
+        (till.pk, "The till"),
+    ]
+    said = preview(marketer, brand, raw)
+    assert "enters “Kallio”, unless a device enters “The till” or “Kallio”" in said["sentence"]
+
+
+def test_it_leaves_a_sequence_behind_where_another_trigger_is_chosen() -> None:
+    brand = make_brand()
+    raw = {"trigger": {"on": "sequence", "steps": [{"on": "entered", "tags": ["a"]}], "nth": 2}}
+    form = CampaignForm(brand=brand, base=raw, initial=initial_of(definition.decode(raw), name="N"))
+    sent = posted(form) | {"on": "exited", "places": json.dumps({"tags": ["b"]})}
+    again = CampaignForm(sent, brand=brand, base=raw)
+    assert again.is_valid(), again.errors
+    assert again.raw()["trigger"] == {"on": "exited", "tags": ["b"]}
 
 
 def test_it_reads_times_in_the_brands_zone(brand: Brand, marketer: Client) -> None:

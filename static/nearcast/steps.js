@@ -1,0 +1,141 @@
+// Things that happen, in order: a visit or an event each, so many times, on such days. Saves
+// [{on, geofences, tags, dwell_s | event, where, days, times}]; what is not touched stays as it was.
+import { dayButtons, short } from "./days.js";
+import { h, select, stateOf } from "./dom.js";
+import { pairs } from "./pairs.js";
+import { picker } from "./places.js";
+
+const KINDS = [
+  ["entered", "comes in"], ["dwelled", "stays a while"], ["exited", "leaves"], ["event", "does something in the app"],
+];
+const UNITS = [[3600, "hours"], [60, "minutes"], [1, "seconds"]];
+const MOST = 10;
+const MOST_TIMES = 20;
+
+export function mount(element) {
+  const { value, options, save } = stateOf(element);
+  const steps = Array.isArray(value) ? value : [];
+  const list = h("div", { class: "nc-rows" });
+  const more = h("button", {
+    type: "button", class: "nc-add", onclick: () => { steps.push({ on: options.single ? "event" : "entered" }); redraw(); },
+  }, options.single ? "+ Add what calls it off" : "+ Add a step");
+  element.append(list, more);
+
+  function changed() {
+    save(steps);
+  }
+
+  function redraw() {
+    changed();
+    draw();
+  }
+
+  function draw() {
+    list.replaceChildren(...steps.map(drawStep));
+    more.hidden = steps.length >= (options.single ? 1 : MOST);
+  }
+
+  /** An empty value is left out, as if it had never been said. */
+  function put(step, name, said) {
+    const isEmpty = said === "" || said === undefined || (typeof said === "object" && !Object.keys(said).length);
+    if (isEmpty) delete step[name];
+    else step[name] = said;
+    changed();
+  }
+
+  function setKind(step, on) {
+    step.on = on;
+    for (const name of on === "event" ? ["geofences", "tags"] : ["event", "where"]) delete step[name];
+    if (on !== "dwelled") delete step.dwell_s;
+    redraw();
+  }
+
+  function move(at, by) {
+    steps.splice(at + by, 0, ...steps.splice(at, 1));
+    redraw();
+    list.children[at + by].querySelector(`[data-by="${by}"]:not(:disabled), [data-by]:not(:disabled)`)?.focus();
+  }
+
+  function dwell(step) {
+    let [unit] = UNITS.find(([size]) => step.dwell_s % size === 0) ?? UNITS[1];
+    const amount = h("input", {
+      type: "number", min: 0, step: "any", class: "nc-input nc-number", value: step.dwell_s ? step.dwell_s / unit : "",
+      "aria-label": "for at least", onchange: keep,
+    });
+
+    function keep() {
+      put(step, "dwell_s", Number(amount.value) > 0 ? Math.max(1, Math.round(Number(amount.value) * unit)) : undefined);
+    }
+    return ["for at least", amount, select(UNITS, unit, (next) => { unit = Number(next); keep(); }, { "aria-label": "unit" })];
+  }
+
+  function times(step) {
+    return h("label", { class: "nc-times" },
+      h("input", {
+        type: "number", min: 1, max: MOST_TIMES, value: step.times ?? 1, class: "nc-input nc-number", "aria-label": "how many times",
+        onchange: (event) => {
+          const count = Math.min(MOST_TIMES, Math.max(1, Math.round(Number(event.target.value) || 1)));
+          event.target.value = count;
+          put(step, "times", count > 1 ? count : undefined);
+        },
+      }), "times");
+  }
+
+  function days(step) {
+    const box = h("span", {});
+    const show = () => box.replaceChildren(dayButtons((step.days ?? []).map(short), (next) => {
+      put(step, "days", next.length < 7 ? next : []);
+      show();
+    }));
+    show();
+    return box;
+  }
+
+  function places(step) {
+    const box = h("div", { class: "nc-picker" });
+    const chosen = { geofences: step.geofences ?? [], tags: step.tags ?? [] };
+    picker(box, chosen, () => {
+      put(step, "geofences", chosen.geofences);
+      put(step, "tags", chosen.tags);
+    });
+    return box;
+  }
+
+  function happening(step) {
+    const where = h("div", {});
+    pairs(where, step.where, (next) => put(step, "where", next));
+    return [
+      h("input", {
+        class: "nc-input nc-wide", value: step.event ?? "", placeholder: "an event, e.g. balance_low", "aria-label": "event",
+        maxLength: 128, list: "known-events", onchange: (event) => put(step, "event", event.target.value.trim()),
+      }),
+      where,
+    ];
+  }
+
+  function mover(at, by, sign, word) {
+    return h("button", {
+      type: "button", class: "nc-remove", "data-by": by, title: `Move ${word}`, "aria-label": `Move step ${at + 1} ${word}`,
+      disabled: at + by < 0 || at + by >= steps.length, onclick: () => move(at, by),
+    }, sign);
+  }
+
+  function drawStep(step, at) {
+    const kinds = KINDS.some(([kind]) => kind === step.on) ? KINDS : [...KINDS, [step.on, step.on]];
+    return h("div", { class: "nc-variant nc-step", role: "group", "aria-label": options.single ? "What calls it off" : `Step ${at + 1}` },
+      h("div", { class: "nc-row" },
+        options.single ? null : h("span", { class: "nc-joint" }, at ? "then" : "first"),
+        select(kinds, step.on, (on) => setKind(step, on), { "aria-label": "what happens" }),
+        step.on === "dwelled" ? dwell(step) : null,
+        h("span", { class: "nc-step-buttons" },
+          options.single || steps.length < 2 ? null : [mover(at, -1, "↑", "up"), mover(at, 1, "↓", "down")],
+          h("button", {
+            type: "button", class: "nc-remove", title: "Remove this", "aria-label": options.single ? "Remove this" : `Remove step ${at + 1}`,
+            onclick: () => { steps.splice(at, 1); redraw(); },
+          }, "×"))),
+      step.on === "event" ? happening(step) : places(step),
+      h("div", { class: "nc-row" }, options.single ? null : times(step), "on", days(step)));
+  }
+
+  draw();
+}

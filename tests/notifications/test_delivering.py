@@ -154,9 +154,9 @@ def test_it_asks_the_same_number_of_questions_for_one_and_for_a_hundred(
         ]
     )
 
-    # claim, inside, devices, stopped campaigns, charges given back, and twice (refused, sent)
-    # begin, lock, settle, attempts, commit; of the refused also what they were charged
-    with django_assert_num_queries(15):
+    # claim, inside, devices, stopped campaigns, charges given back, coupons held, and twice
+    # (refused, sent) begin, lock, settle, attempts, commit; of the refused also charge and coupon
+    with django_assert_num_queries(17):
         assert deliver(courier) == 100
 
 

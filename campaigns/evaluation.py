@@ -11,8 +11,9 @@ import logging
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -23,14 +24,14 @@ from campaigns import catalogue as catalogues
 from campaigns import coupons, history, moments, past, progress, rules, spending
 from campaigns.catalogue import Catalogue
 from campaigns.definition import HoursPolicy
-from campaigns.judging import Offers, Pair, Read, Send, Verdicts, judge
+from campaigns.judging import Offers, Pair, Read, Refused, Send, Verdicts, in_steps
 from campaigns.moments import Batch, Happening
 from notifications.outbox import NewDelivery, enqueue
 
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-COPIED_ROWS = 1_000
+COPIED_ROWS = 250  # less than what fits between two processes
 LOOK_S = 1.0  # a lost NOTIFY delays by no more than this
 CHANNELS = ("nearcast_transitions", "nearcast_events")
 
@@ -78,7 +79,7 @@ def _evaluate(now: datetime, limit: int) -> int:
             return 0
         current = catalogues.current()
         happenings = gather(batch, current, _epoch_ms(now))
-        _apply(batch, judge(happenings, current, reader(current, now)), now)
+        _judge_and_apply(batch, happenings, current, now)
     return len(batch)
 
 
@@ -105,7 +106,7 @@ def _one_at_a_time(now: datetime, limit: int) -> int:
                     break
                 current = catalogues.current()
                 happenings = gather(held, current, _epoch_ms(now))
-                _apply(held, judge(happenings, current, reader(current, now)), now)
+                _judge_and_apply(held, happenings, current, now)
             settled += len(held)
         except (OperationalError, InterfaceError):
             raise
@@ -142,11 +143,38 @@ def reader(current: Catalogue, now: datetime) -> Read:
 
 def settle(verdicts: Verdicts, now: datetime) -> None:
     """Write what was decided on moments that no claimed row brought about."""
+    _write_refusals([verdicts], now)
     _apply(Batch(transitions=[], events=[], due=[]), verdicts, now)
 
 
+def _judge_and_apply(
+    batch: Batch, happenings: Sequence[Happening], current: Catalogue, now: datetime
+) -> None:
+    steps = in_steps(happenings, current, reader(current, now))
+    verdicts = next(steps)  # with all that is read: while rows are copied nothing can be
+    _write_refusals(chain([verdicts], steps), now)
+    _apply(batch, verdicts, now)
+
+
+def _write_refusals(steps: Iterable[Verdicts], now: datetime) -> None:
+    """Copy what is refused piece by piece: PostgreSQL takes one in while the next is decided."""
+    at, written = now.isoformat(), 0
+    with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        for verdicts in steps:
+            if len(verdicts.refusals) - written >= COPIED_ROWS:
+                copy.write(_lines(verdicts.refusals[written:], at))
+                written = len(verdicts.refusals)
+        copy.write(_lines(verdicts.refusals[written:], at))
+
+
+def _lines(refusals: Iterable[Refused], at: str) -> bytes:
+    return "".join(
+        [_line(one.moment, campaign, what, at) for one, campaign, what in refusals]
+    ).encode()
+
+
 def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
-    """Decisions, deliveries and the marks of what is done, in the caller's transaction."""
+    """Offers, deliveries and the marks of what is done, in the caller's transaction."""
     at = now.isoformat()
     with connection.cursor() as cursor:
         if verdicts.sends:
@@ -163,13 +191,6 @@ def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
             charged = list(zip(made, verdicts.sends, strict=True))
             spending.charge(charged)
             coupons.draw(charged, now)
-        if verdicts.refusals:
-            with cursor.copy(_COPY) as copy:
-                # In pieces: PostgreSQL takes one in while the next is made.
-                for start in range(0, len(verdicts.refusals), COPIED_ROWS):
-                    piece = verdicts.refusals[start : start + COPIED_ROWS]
-                    lines = [_line(one.moment, campaign, what, at) for one, campaign, what in piece]
-                    copy.write("".join(lines).encode())
         for kind, keys in batch.claimed():
             cursor.execute(_DONE[kind], (now, keys))
         off = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from campaigns.moments import Happening
 logger = logging.getLogger(__name__)
 
 Pair = tuple[Happening, rules.Campaign]
+Refused = tuple[Happening, rules.Campaign, rules.Decision]
 MomentKey = tuple[object, ...]
 
 
@@ -74,19 +75,28 @@ class Verdicts:
     """Everything a batch decided."""
 
     sends: list[Send] = field(default_factory=list)
-    refusals: list[tuple[Happening, rules.Campaign, rules.Decision]] = field(default_factory=list)
+    refusals: list[Refused] = field(default_factory=list)
 
 
 def judge(happenings: Sequence[Happening], current: Catalogue, read: Read) -> Verdicts:
     """Every candidate's verdict on every moment; `read` gets those that the gates let through."""
     verdicts = Verdicts()
+    for verdicts in in_steps(happenings, current, read):  # noqa: B007 - it grows: the last has all
+        pass
+    return verdicts
+
+
+def in_steps(happenings: Sequence[Happening], current: Catalogue, read: Read) -> Iterator[Verdicts]:
+    """As `judge`: what is decided so far, once `read` was asked, and again after each moment."""
+    verdicts = Verdicts()
     likely = _through_the_gates(happenings, verdicts)
     offers = read(likely)
+    yield verdicts
     for group in _in_turn(likely):
         past = offers.of(group[0][0])
         for happening, campaign in group:
             _restrain(happening, campaign, past, current, verdicts)
-    return verdicts
+        yield verdicts
 
 
 def _through_the_gates(happenings: Iterable[Happening], verdicts: Verdicts) -> list[Pair]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils.timezone import now
 
-from campaigns import judging, places, publishing, rules
+from campaigns import evaluation, judging, places, publishing, rules
 from campaigns.content import Scene
 from campaigns.evaluation import evaluate_once
 from campaigns.models import Campaign, CampaignVersion, Decision, Segment
@@ -390,6 +391,24 @@ def test_a_row_that_breaks_the_batch_is_parked_alone(monkeypatch: pytest.MonkeyP
     assert {row.pk for row in Transition.objects.filter(parked_reason="")} == {
         row.pk for row in sound
     }
+
+
+def test_what_a_large_batch_refuses_is_written_piece_by_piece_and_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "COPIED_ROWS", 3)
+    brand = make_brand()
+    shop = make_circle(brand)
+    make_campaign(brand, shop, audience={"attribute": "tier", "value": "gold"})
+    for _ in range(3):
+        make_campaign(brand, shop)
+    moments = [make_transition(make_device(brand), shop).pk for _ in range(5)]
+    assert evaluate_once(now=now()) == 5
+    by_moment = {moment: Counter[str]() for moment in moments}
+    for moment, reason in Decision.objects.values_list("moment_id", "reason"):
+        by_moment[moment][reason] += 1
+    wanted = {"not_in_audience": 1, "matched": 1, "lost_to_priority": 2}
+    assert list(by_moment.values()) == [wanted] * 5
 
 
 def test_a_change_is_seen_by_the_next_batch() -> None:

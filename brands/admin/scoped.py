@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import PermissionDenied
 from django.db.models import ForeignKey, Model, QuerySet
 from django.forms import ModelChoiceField, ModelForm
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
 from brands.desk import current_brand, rights, work_in
-from brands.models import Role
+from brands.models import Brand, Role
 
 
 def has_brand(model: type[Model]) -> bool:
@@ -119,6 +120,19 @@ class BrandScopedAdmin(ModelAdmin):
             db_field, request, **kwargs
         )
         return field
+
+    def to_edit(self, request: HttpRequest, row: Any, role: Role) -> tuple[Brand, bool]:
+        """Return the brand of a row, or of a new one, and whether the person may change it.
+
+        Raises PermissionDenied for who may not see it, or asks to change what they may not.
+        """
+        brand = row.brand if row is not None else current_brand(request)
+        may_edit = self.allows(request, role, row)
+        if brand is None or not self.has_view_permission(request, row):
+            raise PermissionDenied
+        if not may_edit and (row is None or request.method == "POST"):
+            raise PermissionDenied
+        return brand, may_edit
 
     def object_or_redirect(self, request: HttpRequest, object_id: str) -> Any:
         """Return the row, or Django's own answer for a row that does not exist."""

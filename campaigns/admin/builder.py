@@ -734,12 +734,7 @@ class SegmentAdmin(BrandScopedAdmin):
             if isinstance(found, HttpResponseRedirect):
                 return found
             segment = found
-        brand = segment.brand if segment else current_brand(request)
-        may_edit = self.allows(request, Role.MARKETER, segment)
-        if brand is None or not self.has_view_permission(request, segment):
-            raise PermissionDenied
-        if not may_edit and (segment is None or request.method == "POST"):
-            raise PermissionDenied
+        brand, may_edit = self.to_edit(request, segment, Role.MARKETER)
         form: ModelForm[Any] = forms.SegmentForm(
             request.POST or None, instance=segment or Segment(), brand=brand
         )

@@ -15,7 +15,6 @@ from unfold.decorators import display
 from unfold.views import ChangeList
 
 from brands.admin import BrandScopedAdmin
-from brands.desk import current_brand
 from brands.models import Brand, Role
 from campaigns import codes, coupons
 from campaigns.coupons import Stock
@@ -157,12 +156,7 @@ class CouponPoolAdmin(BrandScopedAdmin):
             if isinstance(found, HttpResponseRedirect):
                 return found
             pool = found
-        brand = pool.brand if pool else current_brand(request)
-        may_edit = self.allows(request, Role.MARKETER, pool)
-        if brand is None or not self.has_view_permission(request, pool):
-            raise PermissionDenied
-        if not may_edit and (pool is None or request.method == "POST"):
-            raise PermissionDenied
+        brand, may_edit = self.to_edit(request, pool, Role.MARKETER)
         uploads = request.method == "POST" and "upload" in request.POST
         posted = request.POST if request.method == "POST" and not uploads else None
         form = PoolForm(posted, instance=pool or CouponPool(brand=brand), brand=brand)

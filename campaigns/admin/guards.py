@@ -6,14 +6,12 @@ from typing import Any
 
 import msgspec
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from unfold.decorators import display
 
 from brands.admin import BrandScopedAdmin
-from brands.desk import current_brand
 from brands.models import Role
 from brands.templatetags.nearcast import when
 from campaigns import sentences
@@ -62,12 +60,7 @@ class BrandGuardAdmin(BrandScopedAdmin):
             if isinstance(found, HttpResponseRedirect):
                 return found
             guard = found
-        brand = guard.brand if guard else current_brand(request)
-        may_edit = self.allows(request, Role.MARKETER, guard)
-        if brand is None or not self.has_view_permission(request, guard):
-            raise PermissionDenied
-        if not may_edit and (guard is None or request.method == "POST"):
-            raise PermissionDenied
+        brand, may_edit = self.to_edit(request, guard, Role.MARKETER)
         form = BrandGuardForm(request.POST or None, instance=guard or BrandGuard(), brand=brand)
         if request.method == "POST" and form.is_valid():
             saved = form.save()

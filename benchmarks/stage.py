@@ -37,7 +37,7 @@ def connect(name: str = DATABASE) -> psycopg.Connection[Any]:
     return psycopg.connect(url, autocommit=True)
 
 
-def make_database() -> None:
+def make_database(name: str = DATABASE) -> None:
     """A fresh, migrated database; DATABASE_URL of this process points at it from here on.
 
     It is a copy of one that is migrated once and kept until there are other migrations.
@@ -47,15 +47,15 @@ def make_database() -> None:
     os.environ.update(UNLIMITED)
     with connect(home) as connection:
         names = "SELECT datname FROM pg_database WHERE datname = %s OR starts_with(datname, %s)"
-        there = {name for (name,) in connection.execute(names, (DATABASE, f"{DATABASE}_model_"))}
+        there = {row[0] for row in connection.execute(names, (name, f"{DATABASE}_model_"))}
         model = f"{DATABASE}_model_{_migrations()}"
         if model not in there:
             connection.execute(_sql("CREATE DATABASE {}", model))
             _migrate(model)
         for old in there - {model}:
             connection.execute(_sql("DROP DATABASE {} WITH (FORCE)", old))
-        connection.execute(_sql("CREATE DATABASE {} TEMPLATE {}", DATABASE, model))
-    os.environ["DATABASE_URL"] = database_url()
+        connection.execute(_sql("CREATE DATABASE {} TEMPLATE {}", name, model))
+    os.environ["DATABASE_URL"] = database_url(name)
     import django
 
     django.setup()
@@ -64,6 +64,13 @@ def make_database() -> None:
     from devices import retention
 
     retention.keep(now=datetime.now(UTC))
+
+
+def drop_database(name: str) -> None:
+    """Drop what `make_database` made; DATABASE_URL names another one by now."""
+    home = urlsplit(os.environ["DATABASE_URL"]).path.lstrip("/")
+    with connect(home) as connection:
+        connection.execute(_sql("DROP DATABASE IF EXISTS {} WITH (FORCE)", name))
 
 
 def _sql(statement: LiteralString, *names: str) -> sql.Composed:

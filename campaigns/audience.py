@@ -19,6 +19,8 @@ from campaigns.conditions import (
     version_key,
 )
 
+REMEMBERED = 1_000  # answers of a leaf, for as many texts that it saw
+
 
 @dataclass(slots=True, kw_only=True)
 class Subject:
@@ -184,15 +186,26 @@ def _text(leaf: Tree, index: int) -> Test:
     )
     negated = leaf.get("op", "in") in {"ne", "not_in"}
     read = operator.attrgetter(kind)
+    met: dict[str, Miss | None] = {}  # a thousand devices speak few languages
 
-    def test(subject: Subject) -> Miss | None:
-        seen = read(subject)
+    def look(seen: str) -> Miss | None:
         if kind == "locale":
             tag = seen.lower().replace("_", "-")
             found = tag in texts or tag.partition("-")[0] in texts
         else:
             found = seen in texts
         return None if found is not negated else Miss(index, seen)
+
+    def test(subject: Subject) -> Miss | None:
+        seen = read(subject)
+        try:
+            return met[seen]
+        except KeyError:
+            found = look(seen)
+        if len(met) >= REMEMBERED:
+            met.clear()
+        met[seen] = found
+        return found
 
     return test
 

@@ -103,7 +103,8 @@ class Counts:
         """Remember an offer of the past; sums over everybody were read as such."""
         self._devices.setdefault(offer.device_id, []).append(offer)
         self._persons.setdefault(offer.person, []).append(offer)
-        self._times.clear()
+        if self._times:
+            self._times.clear()
 
     def made_to(self, person: str, device_id: int) -> set[tuple[int, int]]:
         """When a person was offered something, on whichever phone, and by which campaign."""

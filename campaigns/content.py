@@ -8,32 +8,25 @@ include another template, and what a template may not do is found before it is p
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from liquid import Environment, Mode
 from liquid.exceptions import LiquidError
 
+from campaigns import templates
 from campaigns.definition import ContentText, LocalContent, Missing
+from campaigns.templates import ROOTS, parsed
 from notifications import push
 
-MAX_TEMPLATE_CHARS = 4_000
 MAX_TITLE_CHARS = 200  # phones cut titles at some 65, long before this
 MAX_BODY_CHARS = 2_000
-MAX_VALUE = 20_000  # characters or items that a filter may see or make
-MAX_LOOPS = 1_000
-CACHED_TEMPLATES = 4_096
-CACHED_TEXTS = 16_384
 
-ROOTS = frozenset({"device", "place", "moment", "event", "brand", "campaign", "coupon"})
 _FIELDS = ("title", "body", "deep_link", "image_url")
 _LINKED = frozenset({"deep_link", "image_url"})
-_FORBIDDEN_TAGS = ("include", "render")
 
 
 class ContentError(ValueError):
@@ -43,56 +36,6 @@ class ContentError(ValueError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
-
-
-class _Sandbox(Environment):
-    loop_iteration_limit = MAX_LOOPS
-    local_namespace_limit = 50_000
-    output_stream_limit = 16_384
-    context_depth_limit = 8
-    block_nesting_limit = 12
-
-
-def _bounded(limited: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter that neither takes nor makes more than MAX_VALUE: chains of replace explode."""
-
-    @functools.wraps(limited)
-    def call(*values: Any, **named: Any) -> Any:
-        for value in (*values, *named.values()):
-            _refuse_huge(value)
-        made = limited(*values, **named)
-        _refuse_huge(made)
-        return made
-
-    return call
-
-
-def _refuse_huge(value: object) -> None:
-    if isinstance(value, int):
-        too_much = abs(value) > 10**30
-    else:
-        too_much = isinstance(value, str | bytes | Sequence) and len(value) > MAX_VALUE
-    if too_much:
-        raise LiquidError("a value grows beyond every screen", token=None)
-
-
-def _sandbox() -> _Sandbox:
-    environment = _Sandbox(tolerance=Mode.STRICT, strict_filters=True)
-    for tag in _FORBIDDEN_TAGS:
-        environment.tags.pop(tag, None)
-    for name, limited in list(environment.filters.items()):
-        environment.filters[name] = _bounded(limited)
-    return environment
-
-
-_ENVIRONMENT = _sandbox()
-
-
-@functools.lru_cache(maxsize=CACHED_TEMPLATES)
-def _parsed(source: str) -> Any:
-    if len(source) > MAX_TEMPLATE_CHARS:
-        raise LiquidError(f"longer than {MAX_TEMPLATE_CHARS} characters", token=None)
-    return _ENVIRONMENT.from_string(source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +87,9 @@ def render(content: ContentText, scene: Scene, *, locale: str = "") -> dict[str,
 
 def localised(content: ContentText, locale: str) -> dict[str, str]:
     """The templates for a reader: fr-CA, else fr, else the default, each field by itself."""
-    tags = _fallbacks(locale) if content.locales else []
+    if not content.locales:
+        return dict(_plain_sources(content))
+    tags = _fallbacks(locale)
     chain = [one for tag in tags if (one := _find(content.locales, tag)) is not None]
     found: dict[str, str] = {}
     for field in _FIELDS:
@@ -188,7 +133,7 @@ def speaks_of(content: ContentText, root: str) -> bool:
         sources += [text for name in _FIELDS if (text := getattr(local, name)) is not None]
     for source in sources:
         try:
-            if root in _parsed(source).analyze().globals:
+            if root in parsed(source).analyze().globals:
                 return True
         except (LiquidError, RecursionError):
             continue
@@ -204,7 +149,7 @@ def unguarded(content: ContentText) -> set[tuple[str, ...]]:
     every: list[ContentText | LocalContent] = [content, *content.locales.values()]
     for source in (text for one in every for text in _texts(one)):
         try:
-            named = _parsed(source).analyze().globals
+            named = parsed(source).analyze().globals
         except (LiquidError, RecursionError):
             continue
         guarded = set(_WITH_DEFAULT.findall(source))
@@ -232,16 +177,20 @@ def _try_locales(content: ContentText) -> list[Missing]:
 
 
 def _sources(content: ContentText) -> list[tuple[str, str]]:
-    plain = [(name, getattr(content, name)) for name in _FIELDS]
-    return [(name, source) for name, source in plain if source is not None] + [
+    return _plain_sources(content) + [
         (f"data.{key}", source) for key, source in content.data.items()
     ]
+
+
+def _plain_sources(content: ContentText) -> list[tuple[str, str]]:
+    plain = [(name, getattr(content, name)) for name in _FIELDS]
+    return [(name, source) for name, source in plain if source is not None]
 
 
 def _problem(source: str) -> str:
     """Why a template must not be published, or nothing."""
     try:
-        unknown = sorted(set(_parsed(source).analyze().globals) - ROOTS)
+        unknown = sorted(set(parsed(source).analyze().globals) - ROOTS)
     except (LiquidError, RecursionError) as error:
         return _said(error)
     if unknown:
@@ -253,74 +202,12 @@ def _rendered(field: str, source: str, names: Mapping[str, Any]) -> str:
     if "{" not in source:
         return source.strip()
     try:
-        text = _text(source, names)
+        said = templates.text(source, names)
     # Templates are programs of strangers: whatever goes wrong in one is its own fault, named,
     # and never stops the batch it is part of.
     except Exception as error:
         raise ContentError(field, _said(error)) from error
-    return text.strip()
-
-
-def _text(source: str, names: Mapping[str, Any]) -> str:
-    """The text; what the same values made before is not made again."""
-    paths = _reads(source)
-    if paths is not None:
-        values = [_value(names, path) for path in paths]
-        if all(type(value) in _PLAIN for value in values):
-            return _text_of(source, *values)
-    text: str = _parsed(source).render(**names)
-    return text
-
-
-class _Unknown:
-    """Stands for a name that is not there."""
-
-
-_UNKNOWN = _Unknown()
-# Equal values of one of these types read alike; 0.0 and -0.0 do not.
-_PLAIN = frozenset({str, int, bool, type(None), _Unknown})
-
-
-@functools.lru_cache(maxsize=CACHED_TEMPLATES)
-def _reads(source: str) -> tuple[tuple[str, ...], ...] | None:
-    """The names whose values make the text of a template; None where more may play a part."""
-    found = _parsed(source).analyze()
-    # `date` knows what time it is, and tags may loop over what is no plain value.
-    if found.tags or "date" in found.filters or not found.globals.keys() <= ROOTS:
-        return None
-    paths = [tuple(one.segments) for uses in found.globals.values() for one in uses]
-    if any(type(name) is not str or name in _COMPUTED for path in paths for name in path):
-        return None
-    return tuple(dict.fromkeys(paths))
-
-
-_COMPUTED = frozenset({"size", "first", "last"})  # Liquid answers these of any list
-
-
-def _value(names: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    found: Any = names
-    for name in path:
-        if not isinstance(found, Mapping):
-            return ()  # no plain value: Liquid may make something of it
-        found = found.get(name, _UNKNOWN)
-        if found is _UNKNOWN:
-            break
-    return found
-
-
-@functools.lru_cache(maxsize=CACHED_TEXTS, typed=True)
-def _text_of(source: str, *values: object) -> str:
-    """A template's text from nothing but the values of what it reads, in that order."""
-    names: dict[str, Any] = {}
-    for path, value in zip(_reads(source) or (), values, strict=True):
-        if value is _UNKNOWN:
-            continue
-        inner = names
-        for name in path[:-1]:
-            inner = inner.setdefault(name, {})
-        inner[path[-1]] = value
-    text: str = _parsed(source).render(**names)
-    return text
+    return said.strip()
 
 
 def _said(error: BaseException) -> str:
@@ -339,6 +226,8 @@ def _refuse_unfit(made: Mapping[str, Any], content: ContentText) -> None:
         if not parts.scheme or (field == "image_url" and parts.scheme != "https"):
             wanted = "an https address" if field == "image_url" else "an address with a scheme"
             raise ContentError(field, f"{made[field][:80]!r} is not {wanted}")
+    if not content.data and push.fits_easily(made[field] for field in _FIELDS if field in made):
+        return
     refusal = push.refusal(
         push.Push(
             delivery_id=2**62,  # as long as an id may become

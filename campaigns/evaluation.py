@@ -16,12 +16,11 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
-import msgspec
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from campaigns import catalogue as catalogues
-from campaigns import coupons, history, moments, past, progress, rules, spending
+from campaigns import copying, coupons, history, moments, past, progress, rules, spending
 from campaigns.catalogue import Catalogue
 from campaigns.definition import HoursPolicy
 from campaigns.judging import Offers, Pair, Read, Refused, Send, Verdicts, in_steps
@@ -35,12 +34,8 @@ COPIED_ROWS = 250  # less than what fits between two processes
 LOOK_S = 1.0  # a lost NOTIFY delays by no more than this
 CHANNELS = ("nearcast_transitions", "nearcast_events")
 
-_COLUMNS = """
-    brand_id, device_id, campaign_id, campaign_version, moment_kind, moment_id, geofence_id,
-    verdict, reason, trace, decided_at
-"""
-_COPY = f"COPY campaigns_decision ({_COLUMNS}) FROM STDIN"
-_COPY_WITH_ID = f"COPY campaigns_decision (id, {_COLUMNS}) FROM STDIN"
+_COPY = f"COPY campaigns_decision ({copying.COLUMNS}) FROM STDIN (FORMAT binary)"
+_COPY_WITH_ID = f"COPY campaigns_decision (id, {copying.COLUMNS}) FROM STDIN (FORMAT binary)"
 _TAKE_IDS = """
     SELECT nextval(pg_get_serial_sequence('campaigns_decision', 'id'))
       FROM generate_series(1, %s)
@@ -158,35 +153,33 @@ def _judge_and_apply(
 
 def _write_refusals(steps: Iterable[Verdicts], now: datetime) -> None:
     """Copy what is refused piece by piece: PostgreSQL takes one in while the next is decided."""
-    at, written = now.isoformat(), 0
+    copied, written = copying.Copied(now), 0
     with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.write(copying.HEADER)
         for verdicts in steps:
             if len(verdicts.refusals) - written >= COPIED_ROWS:
-                copy.write(_lines(verdicts.refusals[written:], at))
+                copy.write(copied.rows(_rows(verdicts.refusals[written:])))
                 written = len(verdicts.refusals)
-        copy.write(_lines(verdicts.refusals[written:], at))
+        copy.write(copied.rows(_rows(verdicts.refusals[written:])) + copying.TRAILER)
 
 
-def _lines(refusals: Iterable[Refused], at: str) -> bytes:
-    return "".join(
-        [_line(one.moment, campaign, what, at) for one, campaign, what in refusals]
-    ).encode()
+def _rows(refusals: Iterable[Refused]) -> list[copying.Row]:
+    return [(one.moment, campaign, decision) for one, campaign, decision in refusals]
 
 
 def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
     """Offers, deliveries and the marks of what is done, in the caller's transaction."""
-    at = now.isoformat()
     with connection.cursor() as cursor:
         if verdicts.sends:
             cursor.execute(_TAKE_IDS, (len(verdicts.sends),))
             ids = [row[0] for row in cursor.fetchall()]
             numbered = list(zip(ids, verdicts.sends, strict=True))
-            lines = [
-                f"{key}\t{_line(send.happening.moment, send.campaign, send.decision, at)}"
+            rows = copying.Copied(now).numbered(
+                (key, (send.happening.moment, send.campaign, send.decision))
                 for key, send in numbered
-            ]
+            )
             with cursor.copy(_COPY_WITH_ID) as copy:
-                copy.write("".join(lines).encode())
+                copy.write(copying.HEADER + rows + copying.TRAILER)
             made = enqueue([_delivery(send, key) for key, send in numbered])
             charged = list(zip(made, verdicts.sends, strict=True))
             spending.charge(charged)
@@ -200,21 +193,6 @@ def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
         ]
         if off:
             cursor.execute(_CALLED_OFF, (off,))
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def _line(moment: rules.Moment, campaign: rules.Campaign, decision: rules.Decision, at: str) -> str:
-    """One row in PostgreSQL's COPY text format."""
-    send, reason, trace, _ = decision
-    values = _encode(trace).decode().replace("\\", "\\\\")
-    place = "\\N" if moment.geofence_id is None else moment.geofence_id
-    return (
-        f"{campaign.brand_id}\t{moment.subject.device_id}\t{campaign.id}\t{campaign.version}\t"
-        f"{moment.kind}\t{moment.id}\t{place}\t{'send' if send else 'refuse'}\t{reason}\t"
-        f"{values}\t{at}\n"
-    )
 
 
 def _delivery(send: Send, decision_id: int) -> NewDelivery:

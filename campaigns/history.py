@@ -18,6 +18,7 @@ from campaigns import caps as capping
 from campaigns import rules
 from campaigns.catalogue import Catalogue
 from campaigns.judging import Offers, Pair
+from campaigns.moments import Happening
 from campaigns.subjects import person_of
 from notifications.arrays import array
 
@@ -52,11 +53,11 @@ _OFFERS = f"""
        WHERE d.device_id = ANY(%s) AND d.created_at > %s
     )
     SELECT d.brand_id, {_AT}, d.device_id, d.person, d.campaign_id, d.geofence_id,
-           coalesce(g.tags, '{{}}'), d.transactional, d.campaign_name, d.priority,
+           g.tags, d.transactional, d.campaign_name, d.priority,
            (extract(epoch FROM t.occurred_at) * 1000)::bigint, d.channel,
            CASE WHEN d.moment_kind = 'schedule' THEN d.moment_id END
       FROM mine JOIN notifications_delivery d USING (id)
-      LEFT JOIN geofences_geofence g ON g.id = d.geofence_id
+      LEFT JOIN geofences_geofence g ON %s AND g.id = d.geofence_id
       LEFT JOIN devices_transition t ON d.moment_kind = 'transition' AND t.id = d.moment_id
      WHERE d.state = ANY(%s) AND d.brand_id = ANY(%s) AND d.moment_kind <> 'test'
 """  # noqa: S608 - only names of our own columns are put in
@@ -104,11 +105,13 @@ def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -
     persons: set[tuple[int, str]] = set()
     devices: dict[int, int] = {}  # and their brands
     campaigns: dict[int, rules.Campaign] = {}
+    last: Happening | None = None
     for happening, campaign in likely:
-        subject = happening.moment.subject
-        persons.add((happening.brand.id, subject.person))
-        devices[subject.device_id] = happening.brand.id
         campaigns[campaign.id] = campaign
+        if happening is not last:
+            last, subject = happening, happening.moment.subject
+            persons.add((happening.brand.id, subject.person))
+            devices[subject.device_id] = happening.brand.id
     if not persons:
         return offers
     judged = [one for one in campaigns.values() if not one.transactional]
@@ -125,7 +128,8 @@ def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -
     since_at = min(
         since(now, (cap for _, cap in caps)), now - timedelta(seconds=asked_s) - LONGEST_HOLD
     )
-    _read_offers(offers, persons, devices, since_at, catalogue, ghosts=ghosts)
+    tags = any(cap.scope is capping.CapScope.TAG for _, cap in caps)
+    _read_offers(offers, persons, devices, since_at, catalogue, ghosts=ghosts, tags=tags)
     return offers
 
 
@@ -162,23 +166,25 @@ def _read_offers(
     catalogue: Catalogue,
     *,
     ghosts: bool,
+    tags: bool,
 ) -> None:
     brand_ids, names = zip(*persons, strict=True)
     asked = (array(brand_ids), array(names), since_at, array(devices), since_at)
     with connection.cursor() as cursor:
-        cursor.execute(_OFFERS, (*asked, list(COUNTED), list(offers.counts)))
+        cursor.execute(_OFFERS, (*asked, tags, list(COUNTED), list(offers.counts)))
         rows = cursor.fetchall()
         if ghosts:
             cursor.execute(_GHOSTS, (list(brand_ids), list(names), list(devices), since_at))
             rows += cursor.fetchall()
         for row in rows:
-            brand_id, at_ms, device_id, person, campaign_id, geofence_id, tags = row[:7]
+            brand_id, at_ms, device_id, person, campaign_id, geofence_id, tagged = row[:7]
             transactional, name, priority, occurred_ms, channel, scheduled = row[7:]
             if transactional:
                 continue
             offers.counts[brand_id].recall(
                 capping.Offer(
-                    at_ms, device_id, person, campaign_id, geofence_id, tuple(tags), channel
+                    *(at_ms, device_id, person, campaign_id, geofence_id),
+                    *(tuple(tagged) if tagged else (), channel),
                 )
             )
             kind, moment = (

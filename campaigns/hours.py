@@ -87,10 +87,19 @@ def is_open(weekday: int, minute: int, dayparts: Sequence[Daypart]) -> bool:
     return False
 
 
+def are_always(dayparts: Sequence[Daypart]) -> bool:
+    """Whether these cannot be missed: there are none, or one of them is every whole day."""
+    return not dayparts or any(
+        part.days >= EVERY_DAY and part.start_min == 0 and part.end_min == DAY_MINUTES
+        for part in dayparts
+    )
+
+
 def is_quiet(weekday: int, minute: int, quiet: Daypart | None) -> bool:
     return quiet is not None and quiet.holds(weekday, minute)
 
 
+@lru_cache(maxsize=4_096)
 def next_allowed_ms(
     at_ms: int, tz: ZoneInfo, *, dayparts: tuple[Daypart, ...], quiet: Daypart | None
 ) -> int | None:

@@ -101,12 +101,13 @@ def in_steps(happenings: Sequence[Happening], current: Catalogue, read: Read) ->
 
 def _through_the_gates(happenings: Iterable[Happening], verdicts: Verdicts) -> list[Pair]:
     likely = []
-    refusals = verdicts.refusals
+    refusals, gate = verdicts.refusals, rules.gate
     for happening in happenings:
         moment = happening.moment
+        plain = rules.is_plain(moment)
         for campaign in happening.candidates:
             try:
-                refusal = rules.gate(campaign, moment)
+                refusal = gate(campaign, moment, plain=plain)
             # A campaign that breaks the rules' own code refuses by itself and stops no other.
             except Exception as error:
                 logger.exception("campaign %s broke on %s", campaign.id, moment.id)
@@ -123,8 +124,12 @@ def _in_turn(
 ) -> list[list[Pair]]:
     """By moment, earliest first; within one, in the order in which campaigns may speak."""
     groups: dict[MomentKey, list[Pair]] = defaultdict(list)
+    last, mine = None, list[Pair]()
     for pair in likely:
-        groups[moment_key(pair[0])].append(pair)
+        if pair[0] is not last:
+            last = pair[0]
+            mine = groups[moment_key(last)]
+        mine.append(pair)
     for group in groups.values():
         if len(group) > 1:
             group.sort(key=_turn)
@@ -135,12 +140,12 @@ def _in_turn(
 
 def _turn(pair: Pair) -> tuple[float, ...]:
     happening, campaign = pair
-    moment, score = happening.moment, campaign.score
-    if campaign.score_by:
-        if "distance_m" in campaign.score_by and happening.place is not None:
-            moment.distance_m = places.distance_m(happening.place, happening.fix)
-        score = rules.score_of(campaign, moment)
-    return (-campaign.priority, -score, campaign.id, moment.id)
+    moment = happening.moment
+    if not campaign.score_by:
+        return (*campaign.turn, moment.id)
+    if "distance_m" in campaign.score_by and happening.place is not None:
+        moment.distance_m = places.distance_m(happening.place, happening.fix)
+    return (-campaign.priority, -rules.score_of(campaign, moment), campaign.id, moment.id)
 
 
 def _restrain(

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -100,9 +101,29 @@ class Campaign:
     problem: str = ""  # why it cannot be used at all
     # Those of the gates that can object at all, in their order: most campaigns need few.
     gates: tuple[Gate, ...] = field(init=False, repr=False, compare=False)
+    # And those that can object to a plain moment (see `is_plain`).
+    plain_gates: tuple[Gate, ...] = field(init=False, repr=False, compare=False)
+    turn: tuple[float, ...] = field(init=False, repr=False, compare=False)  # see `ranked`
+    # Whether it may speak, by the minute of the week on the wall.
+    _open: dict[int, bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "gates", tuple(_applicable(self)))
+        gates = tuple(_applicable(self))
+        object.__setattr__(self, "gates", gates)
+        plain = tuple(one for one in gates if one not in _NEVER_PLAIN)
+        object.__setattr__(self, "plain_gates", plain)
+        object.__setattr__(self, "turn", (-self.priority, -self.score, self.id))
+        object.__setattr__(self, "_open", {})
+
+    def speaks_at(self, wall: hours.Local) -> bool:
+        """Whether this is an hour of its own, and no quiet one that it heeds."""
+        minute = wall.weekday * hours.DAY_MINUTES + wall.minute
+        found = self._open.get(minute)
+        if found is None:
+            found = self._open[minute] = hours.is_open(
+                wall.weekday, wall.minute, self.dayparts
+            ) and (self.transactional or not hours.is_quiet(wall.weekday, wall.minute, self.quiet))
+        return found
 
 
 @dataclass(slots=True, kw_only=True)
@@ -184,13 +205,24 @@ def decide(campaign: Campaign, moment: Moment, history: History) -> Decision:
     return restrain(campaign, moment, history)
 
 
-def gate(campaign: Campaign, moment: Moment) -> Refusal | None:
+def gate(campaign: Campaign, moment: Moment, *, plain: bool = False) -> Refusal | None:
     """The first reason that needs no look at other offers, and so no lock."""
-    for rule in campaign.gates:
+    for rule in campaign.plain_gates if plain else campaign.gates:
         trace = rule(campaign, moment)
         if trace is not None:
             return Refusal(_REASONS[rule], trace)
     return None
+
+
+def is_plain(moment: Moment) -> bool:
+    """Whether a moment has nothing to it that gates object to on behalf of every campaign."""
+    return (
+        moment.reason not in _NO_CROSSING
+        and not moment.began_initially
+        and moment.objection is None
+        and moment.subject.consent_location
+        and moment.subject.consent_marketing
+    )
 
 
 def _applicable(campaign: Campaign) -> Iterator[Gate]:
@@ -214,7 +246,7 @@ def _applicable(campaign: Campaign) -> Iterator[Gate]:
     asked = campaign.guards
     needless |= set() if asked and asked.attributes else {_contradicts_attribute}
     needless |= set() if asked and asked.events else {_contradicts_event}
-    if not campaign.dayparts or campaign.outside_dayparts is HoursPolicy.HOLD:
+    if hours.are_always(campaign.dayparts) or campaign.outside_dayparts is HoursPolicy.HOLD:
         # What may wait for however long is never refused for the hour.
         needless.add(_outside_daypart)
     if campaign.quiet is None or campaign.quiet_policy is HoursPolicy.HOLD:
@@ -232,7 +264,14 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
             return Decision(False, Reason.CONTRADICTS_OFFER, told)
     beaten = None if campaign.transactional else history.winners.get(campaign.group)
     if beaten is not None:
-        return Decision(False, Reason.LOST_TO_PRIORITY, _beaten_trace(campaign, moment, beaten))
+        return _lost(
+            campaign.priority,
+            score_of(campaign, moment),
+            beaten.campaign_id,
+            beaten.name,
+            beaten.priority,
+            beaten.score,
+        )
     due_ms = _due_ms(campaign, moment)
     offer = offer_of(campaign, moment, due_ms)
     if campaign.caps and not campaign.transactional:
@@ -253,24 +292,32 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
     return Decision(True, Reason.MATCHED, {"local": moment.local.text}, due_ms)
 
 
-def _beaten_trace(campaign: Campaign, moment: Moment, winner: Winner) -> Trace:
-    mine = score_of(campaign, moment)
+@lru_cache(maxsize=4_096)
+def _lost(
+    priority: int,
+    score: float,
+    winner_id: int,
+    winner: str,
+    winner_priority: int,
+    winner_score: float | None,
+) -> Decision:
+    """The same decision wherever the same campaigns meet: nobody may write into its trace."""
     trace: Trace = {
-        "winner_id": winner.campaign_id,
-        "winner": winner.name,
-        "winner_priority": winner.priority,
-        "priority": campaign.priority,
+        "winner_id": winner_id,
+        "winner": winner,
+        "winner_priority": winner_priority,
+        "priority": priority,
     }
-    if winner.priority > campaign.priority:
+    if winner_priority > priority:
         trace["by"] = "priority"
-    elif winner.priority == campaign.priority and (winner.score or 0.0) > mine:
+    elif winner_priority == priority and (winner_score or 0.0) > score:
         trace["by"] = "score"
     else:
         # It is older, or spoke before this one could be judged.
         trace["by"] = "order"
-    if winner.score or mine:
-        trace |= {"winner_score": winner.score, "score": mine}
-    return trace
+    if winner_score or score:
+        trace |= {"winner_score": winner_score, "score": score}
+    return Decision(False, Reason.LOST_TO_PRIORITY, trace)
 
 
 def score_of(campaign: Campaign, moment: Moment) -> float:
@@ -359,7 +406,7 @@ def offer_of(campaign: Campaign, moment: Moment, due_ms: int) -> capping.Offer:
 
 def ranked(campaigns: Sequence[Campaign]) -> list[Campaign]:
     """In the order in which they may speak: priority, score, then the older campaign."""
-    return sorted(campaigns, key=lambda one: (-one.priority, -one.score, one.id))
+    return sorted(campaigns, key=lambda one: one.turn)
 
 
 # -- the gates, each None or the values it objects to -----------------------------------------
@@ -466,12 +513,16 @@ def _shortened(trace: Trace | None) -> Trace | None:
 
 
 def _outside_daypart(campaign: Campaign, moment: Moment) -> Trace | None:
+    if campaign.speaks_at(moment.local):
+        return None
     if hours.is_open(moment.local.weekday, moment.local.minute, campaign.dayparts):
         return None
     return _too_long(campaign, moment, campaign.outside_dayparts)
 
 
 def _quiet_hours(campaign: Campaign, moment: Moment) -> Trace | None:
+    if campaign.speaks_at(moment.local):
+        return None
     if not hours.is_quiet(moment.local.weekday, moment.local.minute, campaign.quiet):
         return None
     return _too_long(campaign, moment, campaign.quiet_policy)
@@ -495,6 +546,20 @@ _REASONS: dict[Gate, Reason] = {
     _outside_daypart: Reason.OUTSIDE_DAYPART,
     _quiet_hours: Reason.QUIET_HOURS,
 }
+
+
+# What these object to lies in the moment, whatever the campaign; see `is_plain`.
+_NEVER_PLAIN = frozenset(
+    {
+        _not_a_crossing,
+        _initial_state,
+        _sequence_incomplete,
+        _sequence_rests,
+        _called_off,
+        _no_location_consent,
+        _no_marketing_consent,
+    }
+)
 
 
 def _too_long(campaign: Campaign, moment: Moment, policy: HoursPolicy) -> Trace | None:
@@ -538,10 +603,7 @@ def _allowed_ms(campaign: Campaign, moment: Moment) -> int | None:
 
 def _due_ms(campaign: Campaign, moment: Moment) -> int:
     """When the offer may go out: now, or where the campaign holds it, at the next good hour."""
-    wall = moment.local
-    if hours.is_open(wall.weekday, wall.minute, campaign.dayparts) and (
-        campaign.transactional or not hours.is_quiet(wall.weekday, wall.minute, campaign.quiet)
-    ):
+    if campaign.speaks_at(moment.local):
         return moment.now_ms
     return _allowed_ms(campaign, moment) or moment.now_ms
 

@@ -11,6 +11,14 @@ from collections.abc import Iterable
 
 def array(values: Iterable[object]) -> str:
     """Join values as `{1,NULL,"text"}`; the statement says which type it is an array of."""
+    values = list(values)
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return "{" + str(values)[1:-1] + "}"
+    if kinds == {str}:
+        text = '{"' + '","'.join(values) + '"}'  # type: ignore[arg-type]
+        if "\\" not in text and text.count('"') == 2 * len(values):
+            return text
     return "{" + ",".join([_item(value) for value in values]) + "}"
 
 

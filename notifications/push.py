@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -136,6 +136,15 @@ def payload_bytes(push: Push) -> int:
     if push.image_url:
         notification["image"] = push.image_url
     return len(msgspec.json.encode({"notification": notification, "data": push_data(push)}))
+
+
+def fits_easily(texts: Iterable[str]) -> bool:
+    """Whether a push of these texts and no data of its own is small enough however it is written.
+
+    JSON writes a character as six bytes at most, and what stands between and beside them (the
+    names, a delivery's id) takes less than 300.
+    """
+    return 6 * sum(map(len, texts)) + 300 <= MAX_PAYLOAD_BYTES
 
 
 def refusal(push: Push) -> PushError | None:

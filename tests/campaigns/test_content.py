@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from campaigns.content import _ENVIRONMENT, SAMPLE, ContentError, check, render
+from campaigns.content import SAMPLE, ContentError, check, render
 from campaigns.definition import ContentText, LocalContent
+from campaigns.templates import ENVIRONMENT
 
 LOCALES = {
     "fr": LocalContent(title="Bonjour", body="à {{ place.name }}"),
@@ -148,5 +149,5 @@ def test_what_was_said_before_is_said_again_only_of_the_same(template: str) -> N
             for attributes in ({"name": name}, {}):
                 scene = replace(SAMPLE, device={"attributes": attributes})
                 said = render(ContentText(title=f"x {template}", body="y"), scene)["title"]
-                afresh = _ENVIRONMENT.from_string(f"x {template}").render(**scene.names())
+                afresh = ENVIRONMENT.from_string(f"x {template}").render(**scene.names())
                 assert said == afresh.strip()

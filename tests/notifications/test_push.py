@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from notifications.push import (
@@ -17,6 +17,7 @@ from notifications.push import (
     Push,
     PushErrorKind,
     PushOptions,
+    fits_easily,
     payload_bytes,
     push_data,
     refusal,
@@ -111,3 +112,13 @@ def test_it_reads_the_content_of_a_delivery() -> None:
 def test_it_refuses_broken_content(broken: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(broken, Content)
+
+
+@given(title=st.text(max_size=400), body=st.text(max_size=400), link=st.text(max_size=400))
+@example(title="\0" * 632, body="", link="")
+def test_what_fits_easily_is_never_too_big(title: str, body: str, link: str) -> None:
+    push = a_push(
+        delivery_id=2**63 - 1, title=title, body=body, deep_link=link, image_url=link, data={}
+    )
+    if fits_easily((title, body, link, link)):
+        assert payload_bytes(push) <= MAX_PAYLOAD_BYTES

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 
@@ -76,8 +76,10 @@ _GIVE_BACK = """
 """
 # The offers with a code; what is still free they may have again when they are sent again.
 _HELD = """
-    SELECT d.id, c.id, c.pool_id, c.state FROM notifications_delivery d
+    SELECT d.id, c.id, c.pool_id, c.state, p.last_day, b.timezone FROM notifications_delivery d
       LEFT JOIN campaigns_coupon c ON c.delivery_id = d.id
+      LEFT JOIN campaigns_couponpool p ON p.id = c.pool_id
+      LEFT JOIN brands_brand b ON b.id = p.brand_id
      WHERE d.id = ANY(%s) AND d.gates ->> 'shown_when_sent' = 'true'
 """
 _DRAW_AGAIN = """
@@ -100,10 +102,7 @@ class Pool:
     timezone: str
 
     def is_over(self, now: datetime) -> bool:
-        at_ms = round(now.timestamp() * 1000)
-        return self.last_day is not None and (
-            hours.local_date(at_ms, hours.zone(self.timezone)) > self.last_day
-        )
+        return _is_over(self.last_day, self.timezone, now)
 
 
 def lock_and_read(offers: Offers, likely: Iterable[Pair], now: datetime) -> None:
@@ -207,27 +206,50 @@ def give_back(delivery_ids: Sequence[int]) -> None:
 
 
 def still_theirs(deliveries: Sequence[Subject], *, now: datetime) -> Mapping[int, Hold | Stop]:
-    """Stop what is sent again with a code that somebody else got meanwhile (one query)."""
+    """Stop an offer whose code went to somebody else meanwhile, or is over (one query)."""
     ids = [one.id for one in deliveries]
     held = _held(ids)
-    given_back = [row for row in held if row[3] in {CouponState.FREE, CouponState.SPOILT}]
+    over = {one.delivery_id for one in held if _is_over(one.last_day, one.timezone, now)}
+    given_back = [
+        one
+        for one in held
+        if one.state in {CouponState.FREE, CouponState.SPOILT} and one.delivery_id not in over
+    ]
     if given_back:
         with transaction.atomic():
-            locks.take("coupons", {row[2] for row in given_back if row[2] is not None})
+            locks.take("coupons", {one.pool_id for one in given_back if one.pool_id is not None})
             with connection.cursor() as cursor:
-                cursor.execute(_DRAW_AGAIN, (now, [row[1] for row in given_back], ids))
+                cursor.execute(_DRAW_AGAIN, (now, [one.coupon_id for one in given_back], ids))
         held = _held(ids)
-    return {
-        key: Stop(reason="coupon_given_to_another")
-        for key, coupon_id, *_ in held
-        if coupon_id is None
+    return {key: Stop(reason="coupon_over") for key in over} | {
+        one.delivery_id: Stop(reason="coupon_given_to_another")
+        for one in held
+        if one.coupon_id is None
     }
 
 
-def _held(ids: Sequence[int]) -> list[tuple[int, int | None, int | None, str | None]]:
+class Held(NamedTuple):
+    """An offer with a code, and the code that it still has."""
+
+    delivery_id: int
+    coupon_id: int | None
+    pool_id: int | None
+    state: str | None
+    last_day: date | None
+    timezone: str | None
+
+
+def _held(ids: Sequence[int]) -> list[Held]:
     with connection.cursor() as cursor:
         cursor.execute(_HELD, (list(ids),))
-        return list(cursor.fetchall())
+        return [Held._make(row) for row in cursor.fetchall()]
+
+
+def _is_over(last_day: date | None, timezone: str | None, now: datetime) -> bool:
+    at_ms = round(now.timestamp() * 1000)
+    return last_day is not None and (
+        hours.local_date(at_ms, hours.zone(timezone or "UTC")) > last_day
+    )
 
 
 # -- pools ------------------------------------------------------------------------------------

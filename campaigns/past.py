@@ -6,7 +6,7 @@ One query each for any number of persons; what it means is for the pure modules 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -112,6 +112,41 @@ def measure(happenings: Iterable[Happening], now_ms: int) -> None:
             )
     for happening, here in about_here:
         tell_of_here(happening.moment, here)
+
+
+def measure_each(asked: Iterable[tuple[rules.Moment, int, Set[behaviour.Need]]]) -> None:
+    """As `measure`, for moments (with their brands) of different times and a subject each."""
+    wanted = [
+        (
+            moment,
+            brand_id,
+            concrete(needed, moment.geofence_id),
+            {one for one in needed if one.here},
+        )
+        for moment, brand_id, needed in asked
+        if needed
+    ]
+    if not wanted:
+        return
+    everything: set[behaviour.Need] = set().union(*(needed for _, _, needed, _ in wanted))
+    subjects = {
+        moment.subject.device_id: (moment.subject, brand_id) for moment, brand_id, _, _ in wanted
+    }
+    first_ms = min(moment.now_ms for moment, _, _, _ in wanted)
+    events = _past_events(subjects, [one for one in everything if one.kind == "event"], first_ms)
+    visits = _past_visits(subjects, [one for one in everything if one.kind == "visits"], first_ms)
+    areas = past_areas(subjects, [one for one in everything if one.kind in AREAS])
+    for moment, _, needed, here in wanted:
+        device_id, now_ms = moment.subject.device_id, moment.now_ms
+        for need in needed:
+            moment.subject.measures[need] = (
+                behaviour.area_age_s(need, areas.get(device_id, ()), now_ms=now_ms)
+                if need.kind in AREAS
+                else behaviour.measure(
+                    need, events.get(device_id, ()), visits.get(device_id, ()), now_ms=now_ms
+                )
+            )
+        tell_of_here(moment, here)
 
 
 AREAS = frozenset({"home", "usual"})

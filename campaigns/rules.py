@@ -225,6 +225,20 @@ def is_plain(moment: Moment) -> bool:
     )
 
 
+def gate_again(campaign: Campaign, moment: Moment, *, then: Moment) -> Refusal | None:
+    """The first reason against an offer that waited since `then`.
+
+    What is known now counts, and the rules of relevance are asked at this instant. The windows of
+    the audience stay those of then: that time went by while we waited is nobody's doing.
+    """
+    for rule in campaign.gates:
+        if rule in _AGAIN:
+            trace = rule(campaign, then if rule is _not_in_audience else moment)
+            if trace is not None:
+                return Refusal(_REASONS[rule], trace)
+    return None
+
+
 def _applicable(campaign: Campaign) -> Iterator[Gate]:
     needless: set[Gate] = set()
     if not campaign.problem:
@@ -273,6 +287,9 @@ def restrain(campaign: Campaign, moment: Moment, history: History) -> Decision:
             beaten.score,
         )
     due_ms = _due_ms(campaign, moment)
+    if campaign.ends_ms is not None and due_ms >= campaign.ends_ms:
+        # The right hour comes, but the campaign's end comes first.
+        return Decision(False, Reason.OUTSIDE_WINDOW, _window_trace(campaign, due_ms))
     offer = offer_of(campaign, moment, due_ms)
     if campaign.caps and not campaign.transactional:
         full = capping.reached(campaign.caps, offer, history.counts, moment.tz)
@@ -422,11 +439,15 @@ def _outside_window(campaign: Campaign, moment: Moment) -> Trace | None:
     # about, and after the end nothing may be sent.
     if (starts is None or starts <= moment.occurred_ms) and (ends is None or moment.now_ms < ends):
         return None
-    seen: Trace = {"at": moment.occurred_ms}
-    if starts is not None:
-        seen["starts_at"] = starts
-    if ends is not None:
-        seen["ends_at"] = ends
+    return _window_trace(campaign, moment.occurred_ms)
+
+
+def _window_trace(campaign: Campaign, at_ms: int) -> Trace:
+    seen: Trace = {"at": at_ms}
+    if campaign.starts_ms is not None:
+        seen["starts_at"] = campaign.starts_ms
+    if campaign.ends_ms is not None:
+        seen["ends_at"] = campaign.ends_ms
     return seen
 
 
@@ -558,6 +579,19 @@ _NEVER_PLAIN = frozenset(
         _called_off,
         _no_location_consent,
         _no_marketing_consent,
+    }
+)
+
+# Those of the gates that may object by now to what they let through before.
+_AGAIN = frozenset(
+    {
+        _malformed,
+        _outside_window,
+        _no_location_consent,
+        _no_marketing_consent,
+        _not_in_audience,
+        _contradicts_attribute,
+        _contradicts_event,
     }
 )
 

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.urls import reverse
 from django.utils.translation import get_language
 
 from brands.templatetags.nearcast import seconds as span
-from campaigns import sentences, words
+from campaigns import hours, sentences, words
 from campaigns.lookup import EPOCH
 from campaigns.models import Campaign, Decision, Verdict
 from campaigns.rules import Reason
@@ -90,7 +91,17 @@ _PAST = {
 
 def facts_of(trace: Mapping[str, Any]) -> Facts:
     """A decision's trace as pairs to show; instants become times."""
-    return tuple((_fact_name(key), _fact_value(key, value)) for key, value in trace.items())
+    facts = [
+        (_fact_name(key), _fact_value(key, value))
+        for key, value in trace.items()
+        if key != "withheld"
+    ]
+    told = trace.get("withheld")
+    if isinstance(told, Mapping):
+        facts.append(("held back at", _fact_value("at", told.get("at"))))
+        facts.append(("held back for", words.label(str(told.get("reason", "")))))
+        facts += facts_of(told.get("seen") or {})
+    return tuple(facts)
 
 
 def _fact_name(key: str) -> str:
@@ -117,6 +128,7 @@ class Names:
 
     places: Mapping[int, str]
     campaigns: Mapping[int, str]
+    zones: Mapping[int, ZoneInfo]  # of devices
 
     def place(self, geofence_id: int | None) -> str:
         if geofence_id is None:
@@ -139,7 +151,17 @@ def names_of(brand_id: int, rows: Iterable[Any]) -> Names:
         campaigns=dict(
             Campaign.objects.filter(brand_id=brand_id, pk__in=campaigns).values_list("pk", "name")
         ),
+        zones=zones_of(_ids([row for row in seen if isinstance(row, Decision)], "device_id")),
     )
+
+
+def zones_of(device_ids: Iterable[int]) -> dict[int, ZoneInfo]:
+    """Whose clock the words about a device go by: its own, else its brand's."""
+    ids = list(device_ids)
+    if not ids:
+        return {}
+    known = Device.objects.filter(pk__in=ids).values_list("pk", "timezone", "brand__timezone")
+    return {key: hours.zone(own, brands) for key, own, brands in known}
 
 
 def _ids(rows: Iterable[Any], column: str) -> set[int]:
@@ -194,13 +216,14 @@ def _when_told(after: timedelta) -> Facts:
     return (("told us", f"{span(late_s)} later"),) if late_s >= 1 else ()
 
 
-def said(row: Decision, language: str = "en") -> str:
-    """A decision's reason as a sentence."""
+def said(row: Decision, language: str, zones: Mapping[int, ZoneInfo]) -> str:
+    """A decision's reason in words, and why its offer did not go out where it did not."""
+    tz = zones.get(row.device_id) or hours.zone("UTC")
     wanted = row.trace.get("wanted")
     if row.reason == Reason.NOT_IN_AUDIENCE and language == "en" and isinstance(wanted, Mapping):
         seen = _fact_value("seen", row.trace.get("seen"))
         return f"Not in the audience: wanted is {sentences.condition(wanted)}; seen was {seen}."
-    return words.message(row.reason, row.trace, language)
+    return words.message(row.reason, row.trace, language, tz)
 
 
 def language() -> str:
@@ -217,7 +240,7 @@ def of_decision(row: Decision, names: Names) -> Entry:
         icon="check_circle" if sends else "block",
         tone="good" if sends else "warn",
         title=f"{names.campaign(row.campaign_id)}: {'send' if sends else 'no offer'}",
-        text=said(row, language()),
+        text=said(row, language(), names.zones),
         facts=(("version", row.campaign_version), *facts_of(row.trace)),
         url=reverse("admin:campaigns_decision_change", args=[row.pk]),
     )
@@ -411,6 +434,7 @@ def of_one_delivery(delivery: Delivery) -> DeliveryStory:
     entries = [of_transition(row, names) for row in visit]
     entries += [of_event(event)] if event else []
     entries += [of_decision(own, names)] if own else []
+    zone = names.zones.get(device_id) or hours.zone("UTC")
     entries.append(
         Entry(
             at=delivery.created_at,
@@ -430,7 +454,8 @@ def of_one_delivery(delivery: Delivery) -> DeliveryStory:
     entries += [of_feedback(row) for row in delivery.feedback.all()]
     entries += [_of_action(row) for row in delivery.actions.select_related("actor")]
     if delivery.state in {DeliveryState.EXPIRED, DeliveryState.SUPPRESSED, DeliveryState.PARKED}:
-        entries.append(_ending(delivery))
+        why = words.withheld(own.trace, language(), zone) if own else ""
+        entries.append(_ending(delivery, why))
     return DeliveryStory(
         entries=sorted(entries, key=lambda entry: (entry.at, _ORDER_OF_KINDS.index(entry.kind))),
         visit=visit,
@@ -457,7 +482,7 @@ def _of_action(row: Any) -> Entry:
     )
 
 
-def _ending(delivery: Delivery) -> Entry:
+def _ending(delivery: Delivery, why: str) -> Entry:
     state = DeliveryState(delivery.state)
     at = delivery.expires_at if state is DeliveryState.EXPIRED else delivery.due_at
     return Entry(
@@ -467,5 +492,5 @@ def _ending(delivery: Delivery) -> Entry:
         icon="block",
         tone=STATE_TONES[state],
         title=f"It {STATE_WORDS[state]}",
-        text=delivery.reason,
+        text=why or delivery.reason,
     )

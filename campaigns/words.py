@@ -1,9 +1,12 @@
-"""Every reason of a decision in words, English and French. It decides nothing."""
+"""Every reason of a decision in words, English and French. It decides nothing.
+
+Times are those of the clock that the reader names, and say whose they are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from campaigns.budgets import money
@@ -87,15 +90,12 @@ _WORDS: dict[Reason, tuple[str, str]] = {
         "Une offre de {kind} « {offer} » a été faite {at} ; pas avant {next_at}.",
     ),
     Reason.OUTSIDE_DAYPART: (
-        "Outside the campaign’s hours: it was {local} on the device’s clock; next at {next_at}.",
-        (
-            "Hors des heures de la campagne : il était {local} sur l’appareil ; "
-            "prochaine fois {next_at}."
-        ),
+        "Outside the campaign’s hours: it was {local}; next at {next_at}.",
+        "Hors des heures de la campagne : il était {local} ; prochaine fois {next_at}.",
     ),
     Reason.QUIET_HOURS: (
-        "During quiet hours: it was {local} on the device’s clock; next at {next_at}.",
-        "Pendant les heures calmes : il était {local} sur l’appareil ; prochaine fois {next_at}.",
+        "During quiet hours: it was {local}; next at {next_at}.",
+        "Pendant les heures calmes : il était {local} ; prochaine fois {next_at}.",
     ),
     Reason.LOST_TO_PRIORITY: (
         (
@@ -134,6 +134,41 @@ _WORDS: dict[Reason, tuple[str, str]] = {
         "The offer’s text could not be made: {problem}.",
         "Le texte de l’offre n’a pas pu être composé : {problem}.",
     ),
+}
+
+# Why an offer that was decided on does not go out after all, beside the reasons above.
+_WITHHELD: dict[str, tuple[str, str]] = {
+    "expired": (
+        "It was good no longer before it could be sent.",
+        "Elle n’était plus valable avant de pouvoir partir.",
+    ),
+    "device_gone": ("The device was erased.", "L’appareil a été effacé."),
+    "left_the_geofence": (
+        "The device had left the place, and the offer is only for who is still there.",
+        "L’appareil avait quitté le lieu, et l’offre n’est que pour qui y est encore.",
+    ),
+    "somebody_else": (
+        "By then somebody else used the device, or nobody was logged in.",
+        "Quelqu’un d’autre utilisait alors l’appareil, ou personne n’était connecté.",
+    ),
+    "campaign_paused": ("The campaign was paused.", "La campagne a été suspendue."),
+    "campaign_ended": ("The campaign had ended.", "La campagne était terminée."),
+    "coupon_given_to_another": (
+        "Its coupon had gone to somebody else.",
+        "Son coupon était allé à quelqu’un d’autre.",
+    ),
+    "coupon_over": (
+        "Its coupon was good no longer.",
+        "Son coupon n’était plus valable.",
+    ),
+    "cancelled_by_support": (
+        "Support took it back.",
+        "Le service d’assistance l’a retirée.",
+    ),
+}
+_WITHHELD_AT = {
+    "en": "It was held back at {at}: {why}",
+    "fr": "Elle a été retenue le {at} : {why}",
 }
 
 _NEVER = {"en": "never", "fr": "jamais"}
@@ -199,21 +234,43 @@ def label(reason: str) -> str:
     return reason.replace("_", " ").capitalize()
 
 
-def message(reason: str, trace: Mapping[str, Any], language: str = "en") -> str:
-    """A decision's reason as a sentence, with the values that it saw."""
+def message(reason: str, trace: Mapping[str, Any], language: str = "en", tz: tzinfo = UTC) -> str:
+    """A decision's reason as sentences, with the values that it saw, by the clock of `tz`."""
+    return joined(_sentence(reason, trace, language, tz), withheld(trace, language, tz))
+
+
+def withheld(trace: Mapping[str, Any], language: str = "en", tz: tzinfo = UTC) -> str:
+    """Why an offer that was decided on did not go out; empty where nothing kept it."""
+    told = trace.get("withheld")
+    if not isinstance(told, Mapping):
+        return ""
+    language = language if language in LANGUAGES else "en"
+    reason, seen = str(told.get("reason", "")), told.get("seen") or {}
+    known = _WITHHELD.get(reason)
+    why = known[LANGUAGES.index(language)] if known else _sentence(reason, seen, language, tz)
+    at = _word("at", told.get("at"), language, tz)
+    return _WITHHELD_AT[language].format(at=at, why=why)
+
+
+def joined(*sentences: str) -> str:
+    """Sentences one after the other; empty ones are left out."""
+    return " ".join(one for one in sentences if one)
+
+
+def _sentence(reason: str, trace: Mapping[str, Any], language: str, tz: tzinfo) -> str:
     language = language if language in LANGUAGES else "en"
     try:
         template = _WORDS[Reason(reason)][LANGUAGES.index(language)]
     except (ValueError, KeyError):
         return label(reason)
-    return template.format_map(_Values(trace, language))
+    return template.format_map(_Values(trace, language, tz))
 
 
 class _Values(dict[str, str]):
     """The trace as words; what a trace does not say is unknown, never an error."""
 
-    def __init__(self, trace: Mapping[str, Any], language: str) -> None:
-        super().__init__({key: _word(key, value, language) for key, value in trace.items()})
+    def __init__(self, trace: Mapping[str, Any], language: str, tz: tzinfo) -> None:
+        super().__init__({key: _word(key, value, language, tz) for key, value in trace.items()})
         self.seconds = {key: one for key, one in trace.items() if key.endswith("_s")}
         self.language = language
         if "currency" in trace:
@@ -237,13 +294,23 @@ class _Values(dict[str, str]):
         return _UNKNOWN[self.language]
 
 
-def _word(key: str, value: Any, language: str) -> str:
+def instant(at: datetime, tz: tzinfo) -> str:
+    """`2026-06-10 15:00 Europe/Helsinki`."""
+    return f"{at.astimezone(tz):%Y-%m-%d %H:%M} {tz}"
+
+
+def _word(key: str, value: Any, language: str, tz: tzinfo) -> str:
     if value is None:
         return (_NEVER if key == "next_at" else _UNKNOWN)[language]
     if key.endswith("_at") or key == "at":
         if isinstance(value, int):
-            return datetime.fromtimestamp(value / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+            return instant(datetime.fromtimestamp(value / 1000, tz=UTC), tz)
         return str(value)
+    if key == "local":
+        try:
+            return instant(datetime.fromisoformat(str(value)), tz)
+        except ValueError:
+            return str(value)
     if key == "op":
         return _OPS.get(str(value), (str(value),) * 2)[LANGUAGES.index(language)]
     if key == "kind" and str(value) in _BY:

@@ -5,7 +5,7 @@ Each app adds its own tables in `AppConfig.ready`; the apps above are not known 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from django.db import connection
@@ -18,13 +18,16 @@ class Holding:
     name: str
     rows: str  # a SELECT; its columns are the names in the export
     erase: tuple[str, ...]
+    # Called with the device's id before its rows go; may take locks that others hold while they
+    # wait for rows, so it comes after the rows of every other holding.
+    settle: Callable[[int], None] | None = None
 
 
 _holdings: dict[str, Holding] = {}
 
 
 def hold(*holdings: Holding) -> None:
-    """Add tables that name devices. Erased in the order added, after the device's hot row."""
+    """Add tables that name devices: erased as added, after the hot row; what settles comes last."""
     for holding in holdings:
         _holdings[holding.name] = holding
 
@@ -52,7 +55,9 @@ def erase(device_id: int) -> None:
             "DELETE FROM devices_devicestate WHERE device_id = %(device_id)s",
             {"device_id": device_id},
         )
-        for holding in _holdings.values():
+        for holding in sorted(_holdings.values(), key=lambda one: one.settle is not None):
+            if holding.settle is not None:
+                holding.settle(device_id)
             for statement in holding.erase:
                 cursor.execute(statement, {"device_id": device_id})
 

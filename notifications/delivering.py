@@ -31,7 +31,7 @@ from devices import registration
 from notifications import outbox
 from notifications.gates import Facts, Gate, Gates, Go, Hold, InboxOnly, Refused, Stop, look_again
 from notifications.models import DeliveryState
-from notifications.outbox import Claimed, Result, Tried
+from notifications.outbox import Claimed, Result, Tried, Withheld
 from notifications.push import MAX_TTL_S, Content, Outcome, Push, PushErrorKind, Sender
 from notifications.retries import MAX_ATTEMPTS, Dead, DeadReason, Retry, Sent, next_attempt
 
@@ -49,7 +49,7 @@ GATE_FAILED_DELAY_S = 60.0
 _gates: list[Gate] = []
 
 _DEVICES = """
-    SELECT id, push_token, consent_location, consent_marketing
+    SELECT id, push_token, consent_location, consent_marketing, timezone
       FROM devices_device WHERE id = ANY(%s)
 """
 # Leaving is not yet left.
@@ -139,8 +139,9 @@ def gather(batch: Sequence[Claimed]) -> dict[int, Facts]:
                 consent_location=location,
                 consent_marketing=marketing,
                 inside=frozenset(inside.get(device_id, ())),
+                timezone=timezone_name,
             )
-            for device_id, push_token, location, marketing in cursor.fetchall()
+            for device_id, push_token, location, marketing, timezone_name in cursor.fetchall()
         }
 
 
@@ -218,10 +219,11 @@ def _decide_one(
         case Hold(until=until, reason=reason):
             pending = DeliveryState.PENDING
             plan.settled.append(Result(claimed=one, state=pending, reason=reason, due_at=until))
-        case Stop(reason=reason):
+        case Stop(reason=reason, seen=seen):
             expired = reason == Refused.EXPIRED
             state = DeliveryState.EXPIRED if expired else DeliveryState.SUPPRESSED
-            plan.settled.append(Result(claimed=one, state=state, reason=reason))
+            told = Withheld(delivery_id=one.id, reason=reason, seen=seen, at=now)
+            plan.settled.append(Result(claimed=one, state=state, reason=reason, withheld=told))
 
 
 def _push(one: Claimed, token: str, now: datetime) -> Push:
@@ -276,7 +278,10 @@ def result_of(one: Claimed, outcome: Outcome, *, now: datetime) -> Result:
             expired = reason is DeadReason.EXPIRED
             state = DeliveryState.EXPIRED if expired else DeliveryState.FAILED
             code = f": {error.code}" if error else ""
-            return Result(claimed=one, state=state, reason=f"{reason}{code}", tried=tried)
+            told = Withheld(delivery_id=one.id, reason=reason, at=now) if expired else None
+            return Result(
+                claimed=one, state=state, reason=f"{reason}{code}", tried=tried, withheld=told
+            )
 
 
 # -- apply ------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ needs a campaign (is it still live, is the cap still free) comes in from above a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -49,6 +49,7 @@ class Facts:
     consent_location: bool
     consent_marketing: bool
     inside: frozenset[int] = frozenset()  # of the geofences that were asked about
+    timezone: str = ""  # where it is by now
 
 
 class Refused(StrEnum):
@@ -84,9 +85,13 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """Not any more. `reason` is a `Refused`, or a word from the gate of an app above."""
+    """Not any more. `reason` is a `Refused`, or a word from the gate of an app above.
+
+    `seen` are the values that the gate objects to.
+    """
 
     reason: str
+    seen: Mapping[str, Any] = field(default_factory=dict)
 
 
 Verdict = Go | InboxOnly | Hold | Stop
@@ -105,6 +110,10 @@ class Subject(Protocol):
     def campaign_id(self) -> int: ...
     @property
     def moment_kind(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def due_at(self) -> datetime: ...
 
 
 class Gate(Protocol):
@@ -142,7 +151,7 @@ def look_again(
     if gates.only_while_inside is not None and gates.only_while_inside not in facts.inside:
         return Stop(reason=Refused.LEFT_THE_GEOFENCE)
     if gates.quiet_hours:
-        until = quiet_until(gates.quiet_hours, zone(gates.timezone), now)
+        until = quiet_until(gates.quiet_hours, zone(facts.timezone, gates.timezone), now)
         if until and gates.quiet_hours.policy == "hold" and until < expires_at:
             return Hold(until=until, reason=Refused.QUIET_HOURS)
         if until:
@@ -182,9 +191,11 @@ def minutes(clock: str) -> int:
 
 
 @lru_cache(maxsize=1024)
-def zone(name: str) -> ZoneInfo:
-    """Return the zone by this name, else UTC: a phone may report anything."""
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        return ZoneInfo("UTC")
+def zone(*names: str) -> ZoneInfo:
+    """Return the first of these zones that there is, else UTC: a phone may report anything."""
+    for name in names:
+        try:
+            return ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            continue
+    return ZoneInfo("UTC")

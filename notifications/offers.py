@@ -45,7 +45,7 @@ class FeedbackIn(msgspec.Struct):
     occurred_at: datetime | int | float | None = None
 
 
-# All but what is held back until later, or until it is sent.
+# All but what is held back until it is sent: then it is looked at once more.
 _SHOWN = """
     SELECT * FROM (
       SELECT d.device_id, d.id, d.campaign_id, d.campaign_name, d.content, d.created_at,
@@ -53,7 +53,9 @@ _SHOWN = """
         FROM notifications_delivery d
        WHERE d.device_id = ANY(%(devices)s) AND d.expires_at > %(now)s
          AND d.state IN ('pending', 'sending', 'sent')
-         AND NOT (d.state = 'pending' AND d.attempt_count = 0 AND d.due_at > %(now)s)
+         AND NOT (d.due_at > d.created_at
+                  AND (d.state = 'pending' AND d.attempt_count = 0
+                       OR d.state = 'sending' AND d.attempt_count = 1))
          AND (d.state = 'sent' OR d.gates ->> 'shown_when_sent' IS DISTINCT FROM 'true')
          AND NOT EXISTS (SELECT FROM notifications_feedback f
                           WHERE f.delivery_id = d.id AND f.event = ANY(%(over)s))

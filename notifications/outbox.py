@@ -6,7 +6,7 @@ Every order is a few statements for any number of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +30,8 @@ MAX_NOTIFY_BYTES = 7_900
 MAX_REASON_CHARS = 200
 MAX_ERROR_CHARS = 400
 MAX_MESSAGE_ID_CHARS = 200
+
+CANCELLED = "cancelled_by_support"
 
 # What will not be sent any more, unless somebody asks for it again.
 UNSENT = frozenset(
@@ -113,6 +115,13 @@ _CANCEL = """
     UPDATE notifications_delivery SET state = 'cancelled', reason = 'cancelled by support'
      WHERE id = %s AND state = 'pending' RETURNING id
 """
+# What is being sent now settles itself, when its worker records it (see `record`).
+_LOCK_OF_DEVICE = """
+    SELECT id, state = 'pending' FROM notifications_delivery
+     WHERE device_id = %s ORDER BY id FOR UPDATE
+"""
+_WITHDRAW = "UPDATE notifications_delivery SET state = 'cancelled' WHERE id = ANY(%s)"
+_THERE = "SELECT id FROM notifications_delivery WHERE id = ANY(%s)"
 # What had an end gets as long again from now; the id stays, so that the app drops what it showed.
 _RESEND = """
     UPDATE notifications_delivery
@@ -197,6 +206,16 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withheld:
+    """Why an offer that was owed does not go out, and the values that were seen."""
+
+    delivery_id: int
+    reason: str
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What a claimed delivery becomes. Without `tried`, its claim does not count as an attempt."""
 
@@ -207,6 +226,7 @@ class Result:
     sent_at: datetime | None = None
     channel: str | None = None
     tried: Tried | None = None
+    withheld: Withheld | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,12 +242,27 @@ class NewFeedback:
 TakeBack = Callable[[Sequence[int]], None]
 """Told, in the same transaction, which deliveries will not be sent."""
 
+Tell = Callable[[Sequence[Withheld]], None]
+"""Told, in the same transaction, why offers do not go out."""
+
 _take_back: list[TakeBack] = []
+_tell: list[Tell] = []
 
 
 def on_unsent(order: TakeBack) -> None:
     """Let an app above take back what an unsent offer cost; called once, when the app is ready."""
     _take_back.append(order)
+
+
+def on_withheld(order: Tell) -> None:
+    """Let an app above keep why an offer does not go out; called once, when the app is ready."""
+    _tell.append(order)
+
+
+def _told(withheld: Sequence[Withheld]) -> None:
+    if withheld:
+        for order in _tell:
+            order(withheld)
 
 
 def _unsent(delivery_ids: Sequence[int]) -> None:
@@ -368,11 +403,18 @@ def record(results: Sequence[Result]) -> None:
                     [one.latency_ms for _, one in tried],
                 ],
             )
-        _unsent(
+        unsent = {result.claimed.id for result in results if result.state in UNSENT}
+        lost = list(unsent - settled)
+        if lost:
+            # Another has the lease and will say so, unless the device was erased meanwhile.
+            cursor.execute(_THERE, (lost,))
+            unsent -= {row[0] for row in cursor.fetchall()}
+        _unsent([result.claimed.id for result in results if result.claimed.id in unsent])
+        _told(
             [
-                result.claimed.id
+                result.withheld
                 for result in results
-                if result.state in UNSENT and result.claimed.id in settled
+                if result.withheld is not None and result.claimed.id in settled
             ]
         )
         announce(
@@ -404,8 +446,19 @@ def cancel(delivery_id: int, *, actor_id: int | None, note: str, now: datetime) 
         if cursor.fetchone() is None:
             return False
         _unsent([delivery_id])
+        _told([Withheld(delivery_id=delivery_id, reason=CANCELLED, at=now)])
         _log(delivery_id, DeliveryAction.CANCEL, actor_id=actor_id, note=note, now=now)
     return True
+
+
+def withdraw_all(device_id: int) -> None:
+    """Take back what a device is owed, in the transaction that erases it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_OF_DEVICE, (device_id,))
+        owed = [delivery_id for delivery_id, is_pending in cursor.fetchall() if is_pending]
+        if owed:
+            cursor.execute(_WITHDRAW, (owed,))
+    _unsent(owed)
 
 
 def resend(delivery_id: int, *, actor_id: int | None, note: str, now: datetime) -> bool:

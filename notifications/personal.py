@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from devices.holdings import Holding
+from notifications import outbox
 
 HOLDINGS = (
     Holding(
@@ -27,6 +28,7 @@ HOLDINGS = (
             ),
             "DELETE FROM notifications_delivery WHERE device_id = %(device_id)s",
         ),
+        settle=outbox.withdraw_all,
     ),
     Holding(
         name="feedback",

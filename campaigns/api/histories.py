@@ -12,7 +12,6 @@ from typing import Any
 from django import forms
 from django.db.models import Model, QuerySet
 from django.utils.dateparse import parse_datetime
-from django.utils.translation import get_language
 from django_filters import rest_framework as filters
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
@@ -20,7 +19,7 @@ from rest_framework import mixins, serializers, viewsets
 from rest_framework.filters import OrderingFilter
 
 from brands.access import BrandScoped
-from campaigns import words
+from campaigns import story
 from campaigns.models import Campaign, Decision, Verdict
 from campaigns.rules import Reason
 from devices.models import Device, Transition
@@ -135,6 +134,9 @@ def names_of(rows: Sequence[Any]) -> dict[str, Any]:
     return {
         "places": {row[0]: row for row in places.values_list("pk", "external_id", "name")},
         "campaigns": dict(campaigns.values_list("pk", "name")),
+        "zones": story.zones_of(
+            _ids([row for row in rows if isinstance(row, Decision)], "device_id")
+        ),
     }
 
 
@@ -186,7 +188,9 @@ class DecisionOut(Row):
     campaign_version = serializers.IntegerField()
     verdict = serializers.CharField()
     reason = serializers.CharField()
-    message = serializers.SerializerMethodField(help_text="The reason in words.")
+    message = serializers.SerializerMethodField(
+        help_text="The reason in words; times by the device's clock, with its zone."
+    )
     moment = serializers.SerializerMethodField()
     geofence = serializers.SerializerMethodField()
     decided_at = serializers.DateTimeField()
@@ -200,7 +204,7 @@ class DecisionOut(Row):
         return {"id": row.campaign_id, "name": self.context["campaigns"].get(row.campaign_id, "")}
 
     def get_message(self, row: Decision) -> str:
-        return words.message(row.reason, row.trace, (get_language() or "en")[:2])
+        return story.said(row, story.language(), self.context["zones"])
 
     @extend_schema_field(MomentOut)
     def get_moment(self, row: Decision) -> Any:

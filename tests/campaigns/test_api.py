@@ -169,7 +169,7 @@ def test_a_decision_says_why_in_words(call: Call, story: dict[str, Any]) -> None
     assert decision["campaign"] == {"id": story["campaign"].pk, "name": "Coffee"}
     assert decision["moment"]["kind"] == "transition"
     assert decision["geofence"]["name"] == "Corner"
-    assert decision["message"].startswith("Not in the audience: audience wants platform android")
+    assert decision["message"].startswith("Not in the audience: wanted is platform is android")
     french = call("GET", path, headers={"Accept-Language": "fr"}).json()["results"][0]
     assert french["message"].startswith("Hors de l’audience")
     assert decision["trace"]["seen"] == "ios"

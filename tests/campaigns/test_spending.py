@@ -16,10 +16,11 @@ from campaigns import spending
 from campaigns.evaluation import evaluate_once
 from campaigns.experiments import is_held_out
 from campaigns.models import Charge, Decision, Spend
+from devices import registration
 from devices.models import Device
 from geofences.models import Geofence
 from notifications import outbox
-from notifications.delivering import Courier, deliver_once
+from notifications.delivering import Courier, decide, deliver_once, gather
 from notifications.models import Delivery
 from notifications.push import PushErrorKind
 from tests.campaigns.rows import make_campaign, make_transition
@@ -200,6 +201,37 @@ def test_a_repeat_asked_for_by_support_is_charged_again_or_stopped(
     first.refresh_from_db()
     assert (first.state, first.reason) == ("suppressed", "budget_spent")
     assert the_sums() == ledger()
+
+
+def test_a_person_erased_before_the_push_gives_their_share_back(
+    brand: Brand, shop: Geofence, courier: Courier
+) -> None:
+    make_campaign(brand, shop, budget={"total": {"sends": 2}})
+    (waits,) = visit(shop)
+    registration.erase(waits.pk)
+    assert spent() == (0, 0)
+    (claimed,) = visit(shop)
+    deliver_once(courier, now=now())
+    registration.erase(claimed.pk)
+    assert spent() == (1, 0)  # it was sent: whom it reached is forgotten, that it cost is not
+    visit(shop, 2)
+    assert Delivery.objects.count() == 1
+    assert the_sums() == ledger()
+
+
+def test_a_person_erased_while_the_offer_is_looked_at_gives_it_back_as_well(
+    brand: Brand, shop: Geofence
+) -> None:
+    make_campaign(brand, shop, budget={"total": {"sends": 1}})
+    (device,) = visit(shop)
+    (claimed,) = outbox.claim(limit=9, lease_s=60, now=now())
+    registration.erase(device.pk)
+    assert spent() == (1, 0)  # it may be in the air
+    plan = decide([claimed], gather([claimed]), {}, now=now())
+    outbox.record(plan.settled)
+    assert [one.reason for one in plan.settled] == ["device_gone"]
+    assert spent() == (0, 0)
+    assert the_sums() == ledger() == {}
 
 
 def test_a_ghost_meets_the_budget_and_takes_nothing_of_it(brand: Brand, shop: Geofence) -> None:

@@ -155,8 +155,9 @@ def test_it_asks_the_same_number_of_questions_for_one_and_for_a_hundred(
     )
 
     # claim, inside, devices, stopped campaigns, charges given back, coupons held, and twice
-    # (refused, sent) begin, lock, settle, attempts, commit; of the refused also charge and coupon
-    with django_assert_num_queries(17):
+    # (refused, sent) begin, lock, settle, attempts, commit; of the refused also charge, coupon
+    # and the word to their decisions
+    with django_assert_num_queries(18):
         assert deliver(courier) == 100
 
 
@@ -363,7 +364,7 @@ def test_it_leaves_an_offer_without_token_to_the_inbox(
         ({"consent_marketing": False}, {}, "no_marketing_consent"),
         ({}, {"gates": {"only_while_inside": 7}}, "left_the_geofence"),
         (
-            {},
+            {"timezone": "UTC"},
             {"gates": {"quiet_hours": {"from": "11:00", "to": "13:00", "policy": "drop"}}},
             "quiet_hours",
         ),
@@ -413,7 +414,7 @@ def test_it_holds_through_quiet_hours_and_sends_at_their_end(
     courier: Courier, sender: FakeSender
 ) -> None:
     make_delivery(
-        make_device(make_brand()),
+        make_device(make_brand(), timezone="UTC"),
         gates={"quiet_hours": {"from": "11:00", "to": "12:30", "policy": "hold"}},
     )
     deliver(courier)

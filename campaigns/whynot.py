@@ -2,7 +2,7 @@
 
 Where there are decisions, they say why themselves. Where there is none, nothing was stored, so this
 looks at what is there now and follows the road: campaign, consent, positions, geofences, visits,
-evaluation. It reads rows and decides nothing.
+evaluation. It reads rows and decides nothing; campaigns.obstacles has the words.
 """
 
 from __future__ import annotations
@@ -11,15 +11,26 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 from django.contrib.gis.db.models.functions import Distance
 from django.contrib.gis.geos import Point
 from django.db import connection
 from django.db.models import Q, QuerySet
 
-from campaigns import definition
-from campaigns.definition import PLACE_TRIGGERS, Definition, DefinitionError, Trigger, TriggerOn
-from campaigns.models import Campaign, CampaignState, Occurrence
+from campaigns import definition, hours
+from campaigns.definition import (
+    PLACE_TRIGGERS,
+    Definition,
+    DefinitionError,
+    StepText,
+    Trigger,
+    TriggerOn,
+)
+from campaigns.models import Campaign, CampaignState, Completion, Occurrence
+from campaigns.obstacles import Obstacle, Words, in_words
+from campaigns.subjects import person_of
 from devices.fixes import FixVerdict
 from devices.models import Device, DeviceState, Event, Fix, Presence, Transition
 from devices.presence import CERTAINTY, PresenceState
@@ -30,10 +41,17 @@ NEAREST = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """One thing that stood in the way, and what would change it."""
+    """One thing that stood in the way, with the values that its words need."""
 
-    title: str
-    text: str = ""
+    obstacle: Obstacle
+    values: dict[str, Any]
+
+    def words(self, language: str, tz: ZoneInfo) -> Words:
+        return in_words(self.obstacle, language, tz, **self.values)
+
+
+def _cause(obstacle: Obstacle, **values: Any) -> Cause:
+    return Cause(obstacle=obstacle, values=values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +62,9 @@ class Case:
     state: DeviceState | None
     campaign: Campaign
     live: Definition
+    trigger: Trigger | StepText  # what sets it off in the end: of a sequence, its last step
     since: datetime  # when the live version was published
     now: datetime
-
-    @property
-    def trigger(self) -> Trigger:
-        assert self.live.trigger is not None, "published without a trigger"
-        return self.live.trigger
 
     def places(self) -> QuerySet[Geofence]:
         """Return the geofences that the campaign waits at."""
@@ -63,93 +77,91 @@ class Case:
         )
 
 
+def in_words_of(
+    device: Device, campaign: Campaign, *, now: datetime, language: str = "en"
+) -> list[Words]:
+    """Return why there is no decision, in words, by the device's clock."""
+    tz = hours.zone(device.timezone, device.brand.timezone)
+    return [cause.words(language, tz) for cause in causes(device, campaign, now=now)]
+
+
 def causes(device: Device, campaign: Campaign, *, now: datetime) -> list[Cause]:
     """Return why there is no decision, the most decisive first; never empty."""
     version = campaign.live_version
     if version is None:
-        return [Cause(title="The campaign was never published.", text="A draft fires for nobody.")]
+        return [_cause(Obstacle.NEVER_PUBLISHED)]
     try:
         live = definition.decode(version.definition)
     except DefinitionError as error:
-        return [Cause(title="The live version cannot be read.", text=str(error))]
-    if live.trigger is None:
-        return [Cause(title="The live version names nothing that would set it off.")]
+        return [_cause(Obstacle.UNREADABLE, problem=str(error))]
+    trigger: Trigger | StepText | None = live.trigger
+    if live.trigger is not None and live.trigger.on is TriggerOn.SEQUENCE:
+        trigger = live.trigger.steps[-1] if live.trigger.steps else None
+    if trigger is None:
+        return [_cause(Obstacle.NO_TRIGGER)]
     case = Case(
         device=device,
         state=DeviceState.objects.filter(pk=device.pk).first(),
         campaign=campaign,
         live=live,
+        trigger=trigger,
         since=version.published_at,
         now=now,
     )
     found = list(_not_running(case))
-    if live.trigger.on in PLACE_TRIGGERS:
-        looks: tuple[Callable[[Case], Iterator[Cause]], ...] = (
-            _not_seen,
-            _not_armed,
-            _not_there,
-        )
-    elif live.trigger.on is TriggerOn.SCHEDULE:
+    looks: tuple[Callable[[Case], Iterator[Cause]], ...] = (_no_event,)
+    if trigger.on in PLACE_TRIGGERS:
+        looks = (_not_seen, _not_armed, _not_there)
+    elif trigger.on is TriggerOn.SCHEDULE:
         looks = (_not_seen, _not_armed, _not_scheduled)
-    else:
-        looks = (_no_event,)
-    for look in looks:
+    for look in (_sequence_waits, *looks):
         # Where the device was never heard of, its distance to a geofence explains nothing more.
         if causes_of_look := list(look(case)):
             found += causes_of_look
             break
-    return found or [
-        Cause(
-            title="Nothing stands in the way now.",
-            text="The moment may have passed before the campaign was published, or its decisions "
-            "are older than the retention keeps.",
-        )
-    ]
+    return found or [_cause(Obstacle.NOTHING)]
 
 
 def _not_running(case: Case) -> Iterator[Cause]:
     if case.campaign.state != CampaignState.LIVE:
-        yield Cause(
-            title=f"The campaign is {case.campaign.state}.", text="Only a live one decides."
-        )
+        yield _cause(Obstacle.NOT_LIVE, state=case.campaign.state)
     if case.live.starts_at and case.live.starts_at > case.now:
-        yield Cause(title=f"It starts only at {case.live.starts_at:%d %b %Y %H:%M} UTC.")
+        yield _cause(Obstacle.NOT_BEGUN, at=case.live.starts_at)
     if case.live.ends_at and case.live.ends_at <= case.now:
-        yield Cause(title=f"It ended at {case.live.ends_at:%d %b %Y %H:%M} UTC.")
+        yield _cause(Obstacle.OVER, at=case.live.ends_at)
+
+
+def _sequence_waits(case: Case) -> Iterator[Cause]:
+    waits = Completion.objects.filter(
+        brand_id=case.campaign.brand_id,
+        campaign_id=case.campaign.pk,
+        person=person_of(case.device.pk, case.device.external_id),
+        settled_at__isnull=True,
+    ).first()
+    if waits is not None:
+        yield _cause(Obstacle.SEQUENCE_WAITS, at=waits.due_at)
 
 
 def _not_seen(case: Case) -> Iterator[Cause]:
     if not case.device.consent_location:
-        yield Cause(
-            title="The person has not agreed to the use of their location.",
-            text="Positions of this device are refused at the door.",
-        )
+        yield _cause(Obstacle.NO_CONSENT)
     state = case.state
     if state is None or state.received_at is None:
-        yield Cause(
-            title="The device has never reported a position.",
-            text="Does the app have the permission, and has it been opened since?",
-        )
-    elif state.received_at < case.since:
-        yield Cause(
-            title="The device has not reported a position since the campaign was published.",
-            text=f"The last one came at {state.received_at:%d %b %Y %H:%M} UTC.",
-        )
+        yield _cause(Obstacle.NEVER_HEARD)
+    elif state.received_at < case.since and case.trigger.on is not TriggerOn.SCHEDULE:
+        # A schedule finds who is inside already.
+        yield _cause(Obstacle.NOT_HEARD_SINCE, at=state.received_at)
 
 
 def _not_armed(case: Case) -> Iterator[Cause]:
     places = case.places()
     if not places.exists():
-        yield Cause(title="The geofences the campaign names are gone.")
+        yield _cause(Obstacle.PLACES_GONE)
         return
     if not places.armed(case.now).exists():  # type: ignore[attr-defined]
         ended = places.filter(Q(retired_at__isnull=False) | Q(ends_at__lte=case.now))
-        yield Cause(
-            title="None of the campaign's geofences is armed.",
-            text="They have ended or were removed."
-            if ended.count() == places.count()
-            else "Nothing needs them at the moment: is the campaign live and within its dates?",
-        )
+        over = ended.count() == places.count()
+        yield _cause(Obstacle.PLACES_OVER if over else Obstacle.NOT_ARMED)
 
 
 def _not_there(case: Case) -> Iterator[Cause]:
@@ -172,18 +184,11 @@ def _not_there(case: Case) -> Iterator[Cause]:
 
 def _not_decided(visit: Transition) -> Iterator[Cause]:
     if visit.parked_reason:
-        yield Cause(title="The moment was set aside as broken.", text=visit.parked_reason)
+        yield _cause(Obstacle.PARKED, problem=visit.parked_reason)
     elif visit.processed_at is None:
-        yield Cause(
-            title="It happened and waits to be decided.",
-            text="If it waits for more than a few seconds, the evaluation worker is not running.",
-        )
+        yield _cause(Obstacle.UNDECIDED)
     else:
-        yield Cause(
-            title="The moment was judged, but not by this campaign.",
-            text="The campaign did not cover the geofence then, or its decisions are older than "
-            "the retention keeps.",
-        )
+        yield _cause(Obstacle.NOT_COVERED)
 
 
 def _other_kind(case: Case, visits: list[Transition]) -> Iterator[Cause]:
@@ -191,23 +196,17 @@ def _other_kind(case: Case, visits: list[Transition]) -> Iterator[Cause]:
     name = Geofence.objects.filter(pk=last.geofence_id).values_list("name", flat=True).first()
     if case.trigger.on is TriggerOn.DWELLED:
         longest_s = max((visit.occurred_at - visit.entered_at).total_seconds() for visit in visits)
-        needed = f"{case.trigger.dwell_s // 60} min" if case.trigger.dwell_s else "the dwell time"
-        yield Cause(
-            title=f"It came, but did not stay for {needed}.",
-            text=f"The longest stay seen: {longest_s // 60:.0f} min. Last at {name}, "
-            f"{last.occurred_at:%d %b %H:%M} UTC.",
+        yield _cause(
+            Obstacle.TOO_SHORT,
+            needed=f"{case.trigger.dwell_s // 60} min" if case.trigger.dwell_s else None,
+            longest_min=f"{longest_s // 60:.0f}",
+            place=name,
+            at=last.occurred_at,
         )
     elif case.trigger.on is TriggerOn.EXITED:
-        yield Cause(
-            title="It came, but has not been seen leaving.",
-            text=f"Entered {name} at {last.entered_at:%d %b %H:%M} UTC; it is believed inside "
-            "until a position outside arrives or it falls silent.",
-        )
+        yield _cause(Obstacle.NOT_LEFT, place=name, at=last.entered_at)
     else:
-        yield Cause(
-            title="It was seen leaving, but not entering, since the campaign was published.",
-            text=f"It was inside {name} before.",
-        )
+        yield _cause(Obstacle.NOT_ENTERED, place=name)
 
 
 def _nearest(case: Case, places: QuerySet[Geofence]) -> Iterator[Cause]:
@@ -218,9 +217,11 @@ def _nearest(case: Case, places: QuerySet[Geofence]) -> Iterator[Cause]:
     ).first()
     if entering is not None:
         place = places.get(pk=entering.geofence_id)
-        yield Cause(
-            title=f"It may be inside {place.name}: more positions must agree.",
-            text=f"{entering.agreeing} of {place.confirm_fixes} so far.",
+        yield _cause(
+            Obstacle.ENTERING,
+            place=place.name,
+            agreeing=entering.agreeing,
+            needed=place.confirm_fixes,
         )
         return
     yield _closest_approach(case, places)
@@ -250,25 +251,21 @@ def _closest_approach(case: Case, places: QuerySet[Geofence]) -> Cause:
             if best is None or away_m < best[0]:
                 best, spot = (away_m, place, at, accuracy_m), here
     if best is None:
-        return Cause(title="It has not been at any of the campaign's geofences.")
+        return _cause(Obstacle.NEVER_THERE)
     away_m, nearest, at, accuracy_m = best
-    name = nearest.name
-    how_sure = f", with an accuracy of {accuracy_m:.0f} m" if accuracy_m else ""
-    if away_m == 0:
-        return Cause(
-            title=f"It was at the edge of {name}, but not surely inside.",
-            text=f"At {at:%d %b %H:%M} UTC{how_sure}: the uncertainty reached across the edge."
-            + _would_have_counted(nearest, spot, accuracy_m),
-        )
-    return Cause(
-        title="It has not been at any of the campaign's geofences.",
-        text=f"The nearest it came: {away_m:,.0f} m from {name}, "
-        f"at {at:%d %b %H:%M} UTC{how_sure}.",
-    )
+    seen = {"place": nearest.name, "at": at, "accuracy_m": accuracy_m}
+    if away_m > 0:
+        return _cause(Obstacle.NEARBY, away_m=f"{away_m:,.0f}", **seen)
+    enough_m = _enough_m(nearest, spot)
+    if accuracy_m is None or accuracy_m <= enough_m:
+        return _cause(Obstacle.AT_THE_EDGE, **seen)
+    if enough_m < 1:
+        return _cause(Obstacle.EDGE_TOO_NEAR, **seen)
+    return _cause(Obstacle.EDGE_ACCURACY, enough_m=enough_m, **seen)
 
 
-def _would_have_counted(place: Geofence, spot: Point, accuracy_m: float | None) -> str:
-    """The accuracy with which a position inside would have been believed, where it was worse."""
+def _enough_m(place: Geofence, spot: Point) -> int:
+    """The accuracy with which a position inside would have been believed."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT CASE WHEN radius_m IS NULL"
@@ -277,21 +274,11 @@ def _would_have_counted(place: Geofence, spot: Point, accuracy_m: float | None) 
             " FROM geofences_geofence, ST_SetSRID(ST_MakePoint(%s, %s), 4326) AS p WHERE id = %s",
             (spot.x, spot.y, place.pk),
         )
-        (depth_m,) = cursor.fetchone()
-    enough_m = math.floor(max(0.0, depth_m) / CERTAINTY)
-    if accuracy_m is None or accuracy_m <= enough_m:
-        return ""
-    if enough_m < 1:
-        return " So near the edge no phone is accurate enough."
-    return f" It would have counted with an accuracy under {enough_m} m."
+        depth_m: float = cursor.fetchone()[0]
+    return math.floor(max(0.0, depth_m) / CERTAINTY)
 
 
-_USELESS = {
-    FixVerdict.LATE: "came late",
-    FixVerdict.MOCKED: "were mocked by a tool on the phone",
-    FixVerdict.TELEPORT: "jumped impossibly far",
-    FixVerdict.INACCURATE: "were too inaccurate",
-}
+_USELESS = (FixVerdict.LATE, FixVerdict.MOCKED, FixVerdict.TELEPORT, FixVerdict.INACCURATE)
 
 
 def _useless_fixes(case: Case) -> Iterator[Cause]:
@@ -300,29 +287,46 @@ def _useless_fixes(case: Case) -> Iterator[Cause]:
             device_id=case.device.pk, received_at__gte=case.now - timedelta(days=1)
         ).values_list("verdict", flat=True)[:1000]
     )
-    for verdict, why in _USELESS.items():
+    for verdict in _USELESS:
         count = verdicts.count(verdict)
         if count and count * 2 > len(verdicts):
-            yield Cause(title=f"{count} of its last {len(verdicts)} positions {why}.")
+            why = verdict.name.lower()
+            yield _cause(Obstacle.USELESS_FIXES, count=count, of=len(verdicts), why=why)
 
 
 def _not_scheduled(case: Case) -> Iterator[Cause]:
-    times = Occurrence.objects.filter(campaign=case.campaign, due_at__gte=case.since)
+    zone = hours.zone(case.device.timezone, case.device.brand.timezone).key
+    times = Occurrence.objects.filter(
+        Q(zones=[]) | Q(zones__contains=[zone]), campaign=case.campaign, due_at__gte=case.since
+    )
     last = times.filter(due_at__lte=case.now).order_by("-due_at").first()
     if last is None:
-        yield Cause(title="Its time has not come since the campaign was published.")
+        following = times.order_by("due_at").first()
+        next_at = None if following is None else following.due_at
+        yield _cause(Obstacle.NOT_YET_TIME, next_at=next_at)
     elif last.missed:
-        yield Cause(
-            title=f"Its time came at {last.due_at:%d %b %Y %H:%M} UTC, and nobody was asked.",
-            text="The campaign did not run then, or the server noticed too late.",
-        )
+        yield _cause(Obstacle.TIME_MISSED, at=last.due_at)
     elif last.finished_at is None:
-        yield Cause(title="Its time has come, and the devices are being asked.")
+        yield _cause(Obstacle.BEING_ASKED)
     else:
-        yield Cause(
-            title="The device was not at the campaign's geofences when the time came.",
-            text=f"Last at {last.due_at:%d %b %Y %H:%M} UTC: {last.members} devices were asked.",
+        yield _not_among(case, last)
+
+
+def _not_among(case: Case, last: Occurrence) -> Cause:
+    """Whether it was there after all: a phone may tell of its coming when the time is over."""
+    before = (
+        Transition.objects.filter(
+            device_id=case.device.pk,
+            geofence_id__in=case.places().values("pk"),
+            occurred_at__lte=last.due_at,
         )
+        .order_by("-occurred_at", "-id")
+        .first()
+    )
+    if before is not None and before.kind != TriggerOn.EXITED and before.recorded_at > last.due_at:
+        name = Geofence.objects.filter(pk=before.geofence_id).values_list("name", flat=True).first()
+        return _cause(Obstacle.AMONG_UNKNOWN, place=name, at=last.due_at)
+    return _cause(Obstacle.NOT_AMONG, at=last.due_at, members=last.members)
 
 
 def _no_event(case: Case) -> Iterator[Cause]:
@@ -336,8 +340,8 @@ def _no_event(case: Case) -> Iterator[Cause]:
     )
     last = mine.order_by("-occurred_at").first()
     if last is None:
-        yield Cause(title=f"No event “{name}” has come since the campaign was published.")
+        yield _cause(Obstacle.NO_EVENT, event=name)
     elif last.parked_reason:
-        yield Cause(title="The event was set aside as broken.", text=last.parked_reason)
+        yield _cause(Obstacle.EVENT_PARKED, problem=last.parked_reason)
     elif last.processed_at is None:
-        yield Cause(title="The event has come and waits to be decided.")
+        yield _cause(Obstacle.EVENT_UNDECIDED)

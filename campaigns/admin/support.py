@@ -268,7 +268,7 @@ class DecisionDesk(BigListAdmin):
                 "campaign": names.campaign(row.campaign_id),
                 "place": names.place(row.geofence_id) if row.geofence_id else "",
                 "label": words.label(row.reason),
-                "message": story.said(row, story.language()),
+                "message": story.said(row, story.language(), names.zones),
                 "sends": row.reason in SENDS,
             }
             for row in found.rows
@@ -302,8 +302,8 @@ class DecisionDesk(BigListAdmin):
                 "title": f"Decision {row.pk}",
                 "decision": row,
                 "sends": row.reason in SENDS,
-                "message": story.said(row),
-                "message_fr": story.said(row, "fr"),
+                "message": story.said(row, "en", names.zones),
+                "message_fr": story.said(row, "fr", names.zones),
                 "facts": story.facts_of(row.trace),
                 "campaign": names.campaign(row.campaign_id),
                 "device": Device.objects.filter(pk=row.device_id).first(),
@@ -397,5 +397,7 @@ class DeviceDesk(DeviceAdmin):
                 }
                 for row in rows
             ],
-            "causes": [] if rows else whynot.causes(device, campaign, now=now()),
+            "causes": []
+            if rows
+            else whynot.in_words_of(device, campaign, now=now(), language=story.language()),
         }

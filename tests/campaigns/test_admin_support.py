@@ -260,9 +260,8 @@ def reasons(world: World, campaign: Campaign | None = None) -> str:
     campaign = campaign or world.campaign
     campaign.refresh_from_db()
     world.device.refresh_from_db()
-    return " ".join(
-        f"{cause.title} {cause.text}" for cause in whynot.causes(world.device, campaign, now=now())
-    )
+    said = whynot.in_words_of(world.device, campaign, now=now())
+    return " ".join(f"{words.title} {words.text}" for words in said)
 
 
 def never_decided(world: World, **fields: Any) -> Campaign:

@@ -280,29 +280,50 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _languages(look: Look) -> Iterator[Missing]:
-    said = look.wanted.content
-    assert said is not None, "looked at before"
-    known = {tag.replace("_", "-").lower().split("-")[0] for tag in said.locales}
     spoken = Counter(
         one.locale.replace("_", "-").lower().split("-")[0] for one in look.people if one.locale
     )
     total = sum(spoken.values())
     common = [(tag, count) for tag, count in spoken.most_common() if count >= SPOKEN_BY * total]
-    # The text without a language is somebody's: whom it lacks is everybody after the first.
-    for tag, count in [pair for pair in common if pair[0] not in known][1:]:
+    lacking: dict[str, list[str]] = {}
+    for variant, told in look.contents.items():
+        known = {definition.language_tag(tag).split("-")[0] for tag in told.locales}
+        # The text without a language is somebody's: whom it lacks is everybody after the first.
+        for tag, _ in [pair for pair in common if pair[0] not in known][1:]:
+            lacking.setdefault(tag, []).append(variant)
+    for tag, variants in lacking.items():
+        where = _in_variants(look, variants)
         yield Missing(
             field="content.locales",
             code="missing_locale",
-            message=f"{count / total:.0%} of phones speak “{tag}” and would get the default text.",
+            message=f"{spoken[tag] / total:.0%} of phones speak “{tag}” and would get the default "
+            f"text{where}.",
         )
-    for tag, local in said.locales.items():
-        lacking = [name for name in ("title", "body") if getattr(local, name) is None]
-        if len(lacking) == 1:
-            yield Missing(
-                field=f"content.locales.{tag}.{lacking[0]}",
-                code="half_a_locale",
-                message=f"“{tag}” has no {lacking[0]} of its own and would get the default’s.",
-            )
+    halves: dict[tuple[str, str], list[str]] = {}
+    for variant, told in look.contents.items():
+        for tag, local in told.locales.items():
+            above = told.locales.get(definition.language_tag(tag).split("-")[0])
+            parts = [
+                name
+                for name in ("title", "body")
+                if getattr(local, name) is None and (above is None or getattr(above, name) is None)
+            ]
+            if len(parts) == 1:
+                halves.setdefault((tag, parts[0]), []).append(variant)
+    for (tag, name), variants in halves.items():
+        where = _in_variants(look, variants)
+        yield Missing(
+            field=f"content.locales.{tag}.{name}" if not where else "variants",
+            code="half_a_locale",
+            message=f"“{tag}” has no {name} of its own and would get the default’s{where}.",
+        )
+
+
+def _in_variants(look: Look, variants: Sequence[str]) -> str:
+    """Which variants something is true of, where it is not of all."""
+    if len(variants) == len(look.contents):
+        return ""
+    return f" in variant{'s' if len(variants) > 1 else ''} {', '.join(variants)}"
 
 
 def _variants(look: Look) -> Iterator[Missing]:
@@ -310,7 +331,12 @@ def _variants(look: Look) -> Iterator[Missing]:
     if said is None or not look.wanted.variants:
         return
     for tag, local in said.locales.items():
-        same = [name for name in ("title", "body") if getattr(local, name) is not None]
+        same = [
+            name
+            for name in ("title", "body")
+            if getattr(local, name) is not None
+            and len({getattr(one.locales[tag], name) for one in look.contents.values()}) == 1
+        ]
         if any(
             getattr(one.content, name) is not None for one in look.wanted.variants for name in same
         ):

@@ -18,7 +18,7 @@ import msgspec
 from liquid.exceptions import LiquidError
 
 from campaigns import templates
-from campaigns.definition import ContentText, LocalContent, Missing
+from campaigns.definition import ContentText, LocalContent, Missing, language_tag
 from campaigns.templates import ROOTS, parsed
 from notifications import push
 
@@ -253,6 +253,4 @@ def _fallbacks(locale: str) -> list[str]:
 
 
 def _find(locales: Mapping[str, LocalContent], tag: str) -> LocalContent | None:
-    return next(
-        (one for name, one in locales.items() if name.replace("_", "-").lower() == tag), None
-    )
+    return next((one for name, one in locales.items() if language_tag(name) == tag), None)

@@ -152,12 +152,20 @@ class ContentText(
     locales: dict[str, LocalContent] = {}
 
 
+class VariantContent(
+    LocalContent, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """What a variant says otherwise, to everybody and by language."""
+
+    locales: dict[str, LocalContent] = {}
+
+
 class Variant(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One way to say it; what its content leaves out it takes from the campaign's."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
     weight: Annotated[float, Meta(ge=0, le=1_000)] = 1.0
-    content: LocalContent = LocalContent()
+    content: VariantContent = VariantContent()
 
 
 class Goal(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -556,14 +564,35 @@ def contents_of(definition: Definition) -> dict[str, ContentText]:
     return {
         variant.name: msgspec.structs.replace(
             plain,
-            **{
-                field: text
-                for field in ("title", "body", "deep_link", "image_url")
-                if (text := getattr(variant.content, field)) is not None
-            },
+            **_said(variant.content),
+            locales=_by_language(plain.locales, variant.content.locales),
         )
         for variant in definition.variants
     }
+
+
+def _said(content: LocalContent) -> dict[str, str]:
+    return {
+        field: text
+        for field in ("title", "body", "deep_link", "image_url")
+        if (text := getattr(content, field)) is not None
+    }
+
+
+def _by_language(
+    plain: Mapping[str, LocalContent], own: Mapping[str, LocalContent]
+) -> dict[str, LocalContent]:
+    """Each language's texts, field by field the variant's own before the campaign's."""
+    found, names = dict(plain), {language_tag(name): name for name in plain}
+    for name, said in own.items():
+        key = names.get(language_tag(name), name)
+        found[key] = msgspec.structs.replace(found.get(key, LocalContent()), **_said(said))
+    return found
+
+
+def language_tag(name: str) -> str:
+    """`fr_CA` and `fr-ca` are the same language."""
+    return name.replace("_", "-").lower()
 
 
 def weekday(day: str | int) -> int | None:

@@ -80,6 +80,12 @@ def parts(definition: Definition, names: Names) -> dict[str, str]:
             f"{one.content.body or 'same text'}"
             for one in definition.variants
         },
+        **{
+            f"Variant {one.name}, {tag}": f"{said.title or 'same title'} / "
+            f"{said.body or 'same text'}"
+            for one in definition.variants
+            for tag, said in sorted(one.content.locales.items())
+        },
         "Left out, to compare": f"{definition.holdout * 100:g} %" if definition.holdout else "",
         "Goal": goal(definition.goal) if definition.goal else "",
         "Best variant gets more": "yes" if definition.optimise else "",

@@ -140,10 +140,25 @@ class ContentShape(serializers.Serializer[Any]):
         return {**super().get_fields(), "data": texts}
 
 
+class LocalContentShape(serializers.Serializer[Any]):
+    title = serializers.CharField(required=False)
+    body = serializers.CharField(required=False)
+    deep_link = serializers.CharField(required=False)
+    image_url = serializers.CharField(required=False)
+
+
+class VariantContentShape(LocalContentShape):
+    locales = serializers.DictField(
+        child=LocalContentShape(),
+        required=False,
+        help_text="By language; what it leaves out, the campaign's text in that language says.",
+    )
+
+
 class VariantShape(serializers.Serializer[Any]):
     name = serializers.CharField()
     weight = serializers.FloatField(required=False)
-    content = ContentShape(required=False)
+    content = VariantContentShape(required=False)
 
 
 class GoalShape(serializers.Serializer[Any]):

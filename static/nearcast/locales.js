@@ -1,8 +1,8 @@
 // What a language says otherwise: tabs beside the default. Saves {tag: {title, body, …}}.
 import { h, stateOf } from "./dom.js";
+import { adder, nameOf } from "./languages.js";
 
 const FIELDS = [["title", "Title", 1], ["body", "Text", 3], ["deep_link", "Opens", 1], ["image_url", "Image", 1]];
-const COMMON = ["en", "fr", "de", "es", "it", "nl", "pt", "pl", "sv", "fi", "da", "nb", "cs", "el", "tr", "ar", "ja", "zh"];
 
 export function mount(element) {
   const { value, save } = stateOf(element);
@@ -10,18 +10,9 @@ export function mount(element) {
   const tabs = document.getElementById("languages");
   const standard = document.getElementById("language-default");
   const preview = document.getElementById("preview-locale");
-  const names = new Intl.DisplayNames([document.documentElement.lang || "en"], { type: "language" });
   const panel = h("div", {});
   element.append(panel);
   let open = "";
-
-  function nameOf(tag) {
-    try {
-      return names.of(tag) ?? tag;
-    } catch {
-      return tag;
-    }
-  }
 
   function show(tag) {
     open = tag;
@@ -35,12 +26,10 @@ export function mount(element) {
   }
 
   function add(tag) {
-    const clean = tag.trim();
-    if (!clean) return;
-    locales[clean] ??= {};
+    locales[tag] ??= {};
     save(locales);
     fillPreview();
-    show(clean);
+    show(tag);
   }
 
   function drawTabs() {
@@ -49,13 +38,7 @@ export function mount(element) {
         type: "button", role: "tab", class: `nc-tab${open === tag ? " on" : ""}`,
         "aria-selected": String(open === tag), onclick: () => show(tag),
       }, label);
-    const more = h("select", { class: "nc-input nc-tab-add", "aria-label": "Add a language", onchange: (event) => {
-      const chosen = event.target.value;
-      add(chosen === "other" ? prompt("Language tag, for example fr-CA") ?? "" : chosen);
-    } },
-      h("option", { value: "" }, "+ Language"),
-      COMMON.filter((tag) => !(tag in locales)).map((tag) => h("option", { value: tag }, nameOf(tag))),
-      h("option", { value: "other" }, "Other…"));
+    const more = adder(Object.keys(locales), add);
     tabs.replaceChildren(tab("", "Everybody else"), ...Object.keys(locales).map((tag) => tab(tag, nameOf(tag))), more);
   }
 

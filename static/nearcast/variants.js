@@ -1,5 +1,7 @@
-// Variants as rows: a name, a share, and what it says otherwise. Saves [{name, weight, content}].
+// Variants as rows: a name, a share, and what it says otherwise, in each language if it likes.
+// Saves [{name, weight, content: {title, …, locales: {fr: {title, …}}}}].
 import { h, stateOf } from "./dom.js";
+import { adder, nameOf } from "./languages.js";
 
 const FIELDS = [["title", "Title", 1], ["body", "Text", 2], ["deep_link", "Opens", 1], ["image_url", "Image", 1]];
 
@@ -25,22 +27,39 @@ export function mount(element) {
     return all ? `${Math.round((100 * (row.weight ?? 1)) / all)} %` : "–";
   }
 
-  function text(row, [name, label, lines]) {
+  // `said` is what the variant says, to everybody or in one language (`tag`).
+  function text(row, said, [name, label, lines], tag = "") {
     const standard = document.querySelector(`[name=${name}]`)?.value ?? "";
     const properties = {
-      class: "nc-input nc-wide", value: row.content?.[name] ?? "", "aria-label": `${label} of ${row.name}`,
-      placeholder: standard ? `${label}, as everybody: ${standard}` : label, "data-takes": "variables",
+      class: "nc-input nc-wide", value: said[name] ?? "",
+      "aria-label": `${label} of ${row.name}${tag ? `, ${nameOf(tag)}` : ""}`,
+      placeholder: standard && !tag ? `${label}, as everybody: ${standard}` : label, "data-takes": "variables",
       oninput: (event) => {
-        row.content ??= {};
-        if (event.target.value) row.content[name] = event.target.value;
-        else delete row.content[name];
+        if (event.target.value) said[name] = event.target.value;
+        else delete said[name];
         save(rows);
       },
     };
     return lines > 1 ? h("textarea", { ...properties, rows: lines }) : h("input", properties);
   }
 
+  function drawLanguage(row, tag, said) {
+    return h("fieldset", { class: "nc-variant-language", lang: tag },
+      h("legend", {}, nameOf(tag), h("button", {
+        type: "button", class: "nc-remove", title: `Remove ${nameOf(tag)}`,
+        "aria-label": `Remove ${nameOf(tag)} of ${row.name}`,
+        onclick: () => {
+          delete row.content.locales[tag];
+          if (!Object.keys(row.content.locales).length) delete row.content.locales;
+          changed();
+        },
+      }, "×")),
+      FIELDS.map((field) => text(row, said, field, tag)));
+  }
+
   function drawRow(row, at) {
+    row.content ??= {};
+    const locales = row.content.locales ?? {};
     return h("div", { class: "nc-variant" },
       h("div", { class: "nc-row" },
         h("input", {
@@ -57,7 +76,12 @@ export function mount(element) {
           type: "button", class: "nc-remove", title: "Remove this variant", "aria-label": "Remove this variant",
           onclick: () => { rows.splice(at, 1); changed(); },
         }, "×")),
-      FIELDS.map((field) => text(row, field)));
+      FIELDS.map((field) => text(row, row.content, field)),
+      Object.entries(locales).map(([tag, said]) => drawLanguage(row, tag, said)),
+      adder(Object.keys(locales), (tag) => {
+        row.content.locales = { ...locales, [tag]: {} };
+        changed();
+      }, `Add a language to ${row.name}`));
   }
 
   function draw() {

@@ -135,7 +135,10 @@ RICH: list[dict[str, Any]] = [
             "even": True,
         },
         "coupon_pool": "gone",
-        "variants": [{"name": "a", "content": {"title": "A"}}, {"name": "b", "weight": 2.5}],
+        "variants": [
+            {"name": "a", "content": {"title": "A", "locales": {"fr": {"title": "À"}}}},
+            {"name": "b", "weight": 2.5},
+        ],
         "holdout": 0.125,
         "goal": {"event": "purchase", "where": {"kind": "coffee"}, "within_s": 7200},
         "optimise": {"burn_in": 50},

@@ -47,7 +47,10 @@ Mark = tuple[int, ...]
 # The place and the writing transaction of every row, as one sum per table: it changes with every
 # commit that touches a row, whatever the clock says, and needs no trigger.
 _SUM = "(SELECT coalesce(sum(hashtextextended(ctid::text, xmin::text::bigint)), 0) FROM {})"
-_MARK = "SELECT " + ", ".join(
+# Whoever decides by a catalogue holds this until its transaction ends: see `stand_still`. Two
+# statements on one way, so that the second sees what was committed while the first one waited.
+_STILL = 0x6E63_0001
+_MARK = f"SELECT pg_advisory_xact_lock_shared({_STILL}); SELECT " + ", ".join(
     _SUM.format(table)
     for table in (
         "campaigns_campaign",
@@ -355,7 +358,17 @@ def current() -> Catalogue:
 def read_mark() -> Mark:
     with connection.cursor() as cursor:
         cursor.execute(_MARK)
+        cursor.nextset()
         return tuple(int(part) for part in cursor.fetchone())
+
+
+def stand_still() -> None:
+    """Wait for all who decide by the catalogue, and let nobody begin before this transaction ends.
+
+    Taken before any row is locked: who decides may wait for one.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_STILL,))
 
 
 def load(mark: Mark, *, before: Catalogue = EMPTY) -> Catalogue:

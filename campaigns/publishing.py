@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.db.models import Max, Q
 
 from brands.models import Brand
-from campaigns import catalogue, cautions, content, coupons, definition
+from campaigns import catalogue, cautions, content, coupons, definition, spending
 from campaigns.audience import compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import AudienceError, segments_in
@@ -90,19 +90,27 @@ def edit(
 def publish(campaign: Campaign, *, actor: Actor, now: datetime) -> CampaignVersion:
     """Make the draft the live version. NotPublishableError says what it lacks."""
     with transaction.atomic():
+        found = Campaign.objects.select_related("live_version").get(pk=campaign.pk)
+        still = _begins_to_count(found, found.draft)
+        if still:
+            catalogue.stand_still()
         locked = _locked(campaign)
         if locked.state == CampaignState.ENDED:
             raise WrongStateError("The campaign has ended; copy it to run it again.")
+        if not still and _begins_to_count(locked, locked.draft):
+            raise WrongStateError("It was changed at this very moment; publish it again.")
         return _go_live(locked, locked.draft, CampaignAction.PUBLISHED, actor, now)
 
 
 def roll_back(campaign: Campaign, *, number: int, actor: Actor, now: datetime) -> CampaignVersion:
     """Make a former version live again, as a new one, and the draft what it said."""
     with transaction.atomic():
+        former = CampaignVersion.objects.get(campaign_id=campaign.pk, number=number)
+        if former.definition.get("budget"):
+            catalogue.stand_still()
         locked = _locked(campaign)
         if locked.state == CampaignState.ENDED:
             raise WrongStateError("The campaign has ended; copy it to run it again.")
-        former = locked.versions.get(number=number)
         locked.draft = former.definition
         locked.name = former.name
         return _go_live(locked, former.definition, CampaignAction.ROLLED_BACK, actor, now)
@@ -244,6 +252,12 @@ def _named(brand_id: int, trigger: Trigger | StepText) -> list[Geofence]:
     )
 
 
+def _begins_to_count(campaign: Campaign, raw: Mapping[str, Any]) -> bool:
+    """Whether a budget comes to a campaign that made offers without one."""
+    live = campaign.live_version
+    return bool(raw.get("budget")) and live is not None and not live.definition.get("budget")
+
+
 def _go_live(
     campaign: Campaign,
     raw: Mapping[str, Any],
@@ -266,7 +280,11 @@ def _go_live(
     campaign.live_version = version
     campaign.state = CampaignState.LIVE
     campaign.save()
-    _arm(campaign, definition.decode(raw))
+    wanted = definition.decode(raw)
+    budget = definition.budget_of(wanted, timezone=campaign.brand.timezone, quiet=None)
+    if budget is not None and last:
+        spending.take_in(campaign.pk, budget)
+    _arm(campaign, wanted)
     _log(campaign, action, actor, version.number)
     return version
 

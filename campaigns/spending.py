@@ -13,6 +13,7 @@ from django.db import connection, transaction
 
 from campaigns import budgets, catalogue, locks, rules
 from campaigns.budgets import Purse, Spent
+from campaigns.history import COUNTED
 from campaigns.judging import Offers, Send
 from notifications.arrays import array
 from notifications.gates import Hold, Stop, Subject
@@ -50,6 +51,22 @@ _CHARGE = f"""
         FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::date[], %s::bigint[])
           AS v (delivery_id, campaign_id, geofence_id, day, money)
         JOIN notifications_delivery d ON d.id = v.delivery_id AND d.state <> 'parked'
+      RETURNING campaign_id, geofence_id, day, money),
+    {_ADD}
+"""  # noqa: S608 - our own SQL
+# What was offered while nobody counted; what is settled meanwhile would give back nothing.
+_LOCK_UNSETTLED = """
+    SELECT id FROM notifications_delivery
+     WHERE campaign_id = %s AND state IN ('pending', 'sending') ORDER BY id FOR NO KEY UPDATE
+"""
+_TAKE_IN = f"""
+    WITH taken AS (
+      INSERT INTO campaigns_charge (delivery_id, campaign_id, geofence_id, day, money, returned)
+      SELECT d.id, d.campaign_id, d.geofence_id,
+             (coalesce(d.sent_at, d.due_at) AT TIME ZONE %s)::date, %s, false
+        FROM notifications_delivery d
+       WHERE d.campaign_id = %s AND d.state = ANY(%s) AND d.moment_kind <> 'test'
+          ON CONFLICT (delivery_id) DO NOTHING
       RETURNING campaign_id, geofence_id, day, money),
     {_ADD}
 """  # noqa: S608 - our own SQL
@@ -109,6 +126,17 @@ def charge(made: Sequence[tuple[int | None, Send]]) -> None:
             cursor.execute(_CHARGE, [array(column) for column in zip(*rows, strict=True)])
 
 
+def take_in(campaign_id: int, budget: budgets.Budget) -> None:
+    """Charge what a campaign offered before it had a budget, as far as its deliveries are kept.
+
+    In the transaction that publishes the budget, while nobody decides by the version before it.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_LOCK_UNSETTLED, (campaign_id,))
+        locks.take("budget", [campaign_id])
+        cursor.execute(_TAKE_IN, (budget.tz.key, budget.cost, campaign_id, list(COUNTED)))
+
+
 def give_back(delivery_ids: Sequence[int]) -> None:
     """Return what deliveries cost that will not be sent, in the caller's transaction."""
     charged = _charged(delivery_ids, returned=False)
@@ -124,10 +152,12 @@ def still_paid(deliveries: Sequence[Subject], *, now: datetime) -> Mapping[int, 
         return {}
     stopped: dict[int, Hold | Stop] = {}
     with transaction.atomic():
+        # First of all: a publication that others stand still for may want the locks below.
+        entries = catalogue.current().entries
         charged = _charged([one.id for one in deliveries], returned=True)
         ids = {campaign_id for _, campaign_id, _ in charged}
         locks.take("budget", ids)
-        purses, entries = read(ids, now), catalogue.current().entries
+        purses = read(ids, now)
         at_ms, again = round(now.timestamp() * 1000), []
         for delivery_id, campaign_id, geofence_id in charged:
             entry = entries.get(campaign_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection, transaction
@@ -12,10 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.timezone import now
 
 from brands.models import Brand
-from campaigns import spending
+from campaigns import publishing, spending
 from campaigns.evaluation import evaluate_once
 from campaigns.experiments import is_held_out
-from campaigns.models import Charge, Decision, Spend
+from campaigns.models import Campaign, Charge, Decision, Spend
 from devices import registration
 from devices.models import Device
 from geofences.models import Geofence
@@ -271,6 +272,54 @@ def test_a_batch_asks_the_budget_once(brand: Brand, shop: Geofence) -> None:
     assert spent() == (22, 0)
 
 
+# -- a budget for a campaign that runs --------------------------------------------------------
+
+
+def republish(campaign: Campaign, budget: dict[str, Any] | None) -> None:
+    raw = {name: value for name, value in campaign.draft.items() if name != "budget"}
+    edited = publishing.edit(campaign, raw=raw | ({"budget": budget} if budget else {}), actor=None)
+    publishing.publish(edited, actor=None, now=now())
+
+
+def test_what_was_sent_before_there_was_a_budget_counts(
+    brand: Brand, shop: Geofence, sender: FakeSender, courier: Courier
+) -> None:
+    campaign = make_campaign(brand, shop)
+    visit(shop, 2)
+    deliver_once(courier, now=now())
+    (waits,) = visit(shop, push_token="bad")
+    called = visit(shop)[0]
+    outbox.cancel(Delivery.objects.get(device_id=called.pk).pk, actor_id=None, note="", now=now())
+    budget = {"total": {"sends": 4}, "per_place": {"sends": 9}, "cost": 25, "currency": "EUR"}
+    republish(campaign, budget)
+    assert spent() == (3, 75)
+    assert spent(place=shop.pk) == (3, 75)
+    assert spent(day=datetime.now(ZoneInfo(HELSINKI)).date()) == (3, 75)
+    visit(shop, 3)
+    assert spent() == (4, 100)
+    assert Decision.objects.filter(reason="budget_spent").count() == 2
+    sender.answers["bad"] = failing(PushErrorKind.REJECTED)
+    deliver_once(courier, now=now())  # one of those before fails: its share is free again
+    assert Delivery.objects.get(device_id=waits.pk).state == "failed"
+    assert spent() == (3, 75)
+    assert the_sums() == ledger()
+
+
+def test_a_budget_that_comes_and_goes_counts_everything_once(brand: Brand, shop: Geofence) -> None:
+    campaign = make_campaign(brand, shop)
+    for number in range(3):
+        visit(shop)
+        republish(campaign, {"total": {"sends": 100}} if number % 2 == 0 else None)
+    visit(shop)
+    republish(campaign, {"total": {"sends": 100}})
+    assert spent() == (4, 0)
+    publishing.roll_back(campaign, number=1, actor=None, now=now())
+    visit(shop)
+    publishing.roll_back(campaign, number=2, actor=None, now=now())
+    assert spent() == (5, 0)
+    assert the_sums() == ledger()
+
+
 # -- in parallel ------------------------------------------------------------------------------
 
 
@@ -296,6 +345,37 @@ def test_forty_evaluators_never_exceed_a_budget(budget: dict[str, Any]) -> None:
     assert Delivery.objects.filter(campaign_name="Coffee").count() == 7
     assert Delivery.objects.filter(campaign_name="Other").count() == 5
     assert Decision.objects.filter(reason="budget_spent").count() == EVALUATORS * 4 - 12
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_budget_published_while_evaluators_race_is_never_exceeded() -> None:
+    """Some offers are made before it, some after; what is made in between counts, too."""
+    brand = make_brand()
+    shop = make_circle(brand)
+    campaign = make_campaign(brand, shop)
+    devices = [make_device(brand) for _ in range(EVALUATORS * 4)]
+    for device in devices[: EVALUATORS * 2]:
+        make_transition(device, shop)
+    most = EVALUATORS * 5 // 2
+    turns = iter(range(EVALUATORS))
+
+    def work() -> None:
+        if next(turns) == EVALUATORS // 2:
+            until = now() + timedelta(seconds=30)
+            while Delivery.objects.count() < 5:
+                assert now() < until
+            republish(campaign, {"total": {"sends": most}})
+            for device in devices[EVALUATORS * 2 :]:
+                make_transition(device, shop)
+        evaluate_all()
+
+    together(EVALUATORS, work)
+    evaluate_all()
+    made = Delivery.objects.values_list("campaign_version", flat=True)
+    assert set(made) == {1, 2}
+    assert len(made) == most
+    assert Charge.objects.count() == most
+    assert the_sums() == ledger()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -13,15 +13,16 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 from django.db.models import QuerySet
 from django.db.models.fields import TextField
 from django.db.models.functions import Cast, Length
+from psycopg.errors import QueryCanceled
 
-from campaigns import content, definition, hours, previews
+from campaigns import content, definition, hours, past, previews, rules
 from campaigns.audience import Audience, Subject, compile_tree
 from campaigns.catalogue import BrandRules
-from campaigns.conditions import AudienceError
+from campaigns.conditions import AudienceError, without_here
 from campaigns.definition import AT_PLACES, Definition, Missing, TriggerOn
 from campaigns.places import Place, known_places
 from campaigns.previews import Preview, Stage
@@ -33,6 +34,7 @@ SAMPLED_PLACES = 5_000
 COMPARED_PLACES = 1_000
 TRIED_PLACES = 2  # with the longest names, and as many with the most to tell
 AHEAD = timedelta(days=9)
+LOOKS_FOR_MS = "2000"  # at what people did; a caution is not worth a longer wait
 # Android cuts a title at some 65 characters on one line; iOS shows four lines of text, some 178.
 TITLE_SHOWN, BODY_SHOWN = 65, 178
 SPOKEN_BY = 0.05  # a language fewer people read than this is not asked for
@@ -203,14 +205,16 @@ def _nobody(look: Look) -> Iterator[Missing]:
         return
     of = _of(len(people))
     audience = _audience(look)
-    if audience is not None:
+    if audience is not None and _knows_what_they_did(look, audience):
         people = [one for one in people if audience.miss(one) is None]
         if not people:
-            yield Missing(
-                field="audience",
-                code="empty_audience",
-                message=f"Nobody is in the audience: none {of} fits the conditions.",
+            told = (
+                f"So far nobody is in the audience: none {of} fits the conditions. Visits count "
+                "from when a place is watched."
+                if audience.needs
+                else f"Nobody is in the audience: none {of} fits the conditions."
             )
+            yield Missing(field="audience", code="empty_audience", message=told)
             return
     parts = definition.selectors(look.wanted.trigger)
     at_places = any(one.on in AT_PLACES for _, one in parts)
@@ -229,12 +233,51 @@ def _nobody(look: Look) -> Iterator[Missing]:
 
 
 def _audience(look: Look) -> Audience | None:
-    """The compiled audience; None where it cannot be asked of a device alone."""
+    """The compiled audience, without what depends on the moment; None where it cannot be read."""
+    segments = look.brand.segments
     try:
-        made = compile_tree(look.wanted.audience, segments=look.brand.segments)
+        compile_tree(look.wanted.audience, segments=segments)
+        asked, _ = without_here(look.wanted.audience, segments)
+        return compile_tree(asked, segments=segments)
     except AudienceError:
         return None
-    return None if made.needs else made
+
+
+def _knows_what_they_did(look: Look, audience: Audience) -> bool:
+    """Look up what the sampled people did, as far as the audience asks: three queries at most.
+
+    False where that takes too long for somebody who waits for a page.
+    """
+    if not audience.needs:
+        return True
+    utc = ZoneInfo("UTC")
+    moments = [
+        rules.Moment(
+            kind="event",
+            id=0,
+            on=TriggerOn.EVENT,
+            occurred_ms=look.now_ms,
+            now_ms=look.now_ms,
+            subject=one,
+            tz=utc,
+            local=hours.local(look.now_ms, utc),
+        )
+        for one in look.people
+    ]
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW statement_timeout")
+                (before,) = cursor.fetchone()
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", (LOOKS_FOR_MS,))
+            past.measure_each([(one, look.brand.id, audience.needs) for one in moments])
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('statement_timeout', %s, true)", (before,))
+    except OperationalError as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        return False
+    return True
 
 
 def _of(count: int) -> str:

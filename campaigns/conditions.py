@@ -115,6 +115,50 @@ def segments_in(tree: Any) -> set[str]:
     return {slug for part in inner for slug in segments_in(part)}
 
 
+def without_here(tree: Tree, segments: Mapping[str, Tree]) -> tuple[Tree, bool]:
+    """The tree for whoever asks of a person without a moment, and whether something is left out.
+
+    What is asked about "here" may hold or not: it is taken to hold wherever that lets more people
+    in, so that nobody is missing who may be meant. The tree must be one that compiles.
+    """
+    if not _asks_here(tree, segments):
+        return tree, False
+    found = _bound(tree, segments, upper=True)
+    if isinstance(found, bool):
+        return ({} if found else {"not": {}}), True
+    return found, True
+
+
+def _is_here(leaf: Tree) -> bool:
+    return any(leaf.get(name) == "here" for name in ("visits", "places"))
+
+
+def _asks_here(tree: Tree, segments: Mapping[str, Tree]) -> bool:
+    if "segment" in tree:
+        return _asks_here(segments[tree["segment"]], segments)
+    inner = [tree["not"]] if "not" in tree else [*tree.get("all", ()), *tree.get("any", ())]
+    return _is_here(tree) or any(_asks_here(part, segments) for part in inner)
+
+
+def _bound(tree: Tree, segments: Mapping[str, Tree], *, upper: bool) -> Tree | bool:
+    """The tree without what asks about here; True or False where that decides it."""
+    if "segment" in tree:
+        return _bound(segments[tree["segment"]], segments, upper=upper)
+    if _is_here(tree):
+        return upper
+    if "not" in tree:
+        found = _bound(tree["not"], segments, upper=not upper)
+        return not found if isinstance(found, bool) else {"not": found}
+    for branch, decides in (("all", False), ("any", True)):
+        if branch in tree:
+            parts = [_bound(part, segments, upper=upper) for part in tree[branch]]
+            if any(part is decides for part in parts):
+                return decides
+            left = [part for part in parts if not isinstance(part, bool)]
+            return {branch: left} if left else not decides
+    return tree
+
+
 def _inspect(
     tree: Any, path: str, depth: int, segments: frozenset[str], found: list[Problem]
 ) -> int:

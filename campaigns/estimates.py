@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
 
 from campaigns import catalogue, past, rules
+from campaigns.conditions import without_here
 from campaigns.definition import Definition, Trigger, TriggerOn
 from campaigns.moments import Happening
 from campaigns.subjects import Subjects
@@ -33,18 +34,24 @@ class Estimate:
     low: int
     high: int
     asked: int
+    # A condition about the place of the moment cannot be asked without one: it is left out.
+    without_here: bool = False
 
     @property
     def is_exact(self) -> bool:
         return self.asked == self.of
 
     def __str__(self) -> str:
+        most = "At most " if self.without_here else ""
+        left_out = " What is asked about “here” depends on the moment and is left out." * bool(most)
         if self.is_exact:
-            return f"{self.matching:,} of {self.of:,} devices now."
+            return f"{most}{self.matching:,} of {self.of:,} devices now.{left_out}"
         over = "over " if self.of >= COUNTED else ""
+        about = "At most about" if most else "About"
         return (
-            f"About {_round(self.matching):,} of {over}{self.of:,} devices now "
+            f"{about} {_round(self.matching):,} of {over}{self.of:,} devices now "
             f"({_round(self.low):,} to {_round(self.high):,}, from a sample of {self.asked:,})."
+            f"{left_out}"
         )
 
 
@@ -53,13 +60,9 @@ def estimate(
 ) -> Estimate:
     """Ask everybody, or a sample. AudienceError where the tree cannot be used."""
     brand = catalogue.load_brands(brand_id)[brand_id]
-    campaign = catalogue.compiled(
-        Definition(trigger=Trigger(on=TriggerOn.EVENT), audience=dict(tree)),
-        campaign_id=0,
-        version=0,
-        name="",
-        brand=brand,
-    )
+    _compiled(tree, brand)  # what is wrong with it is said of the whole
+    asked_of, left_out = without_here(tree, brand.segments)
+    campaign = _compiled(asked_of, brand)
     of, ids = _devices(brand_id, sample)
     now_ms = round(now.timestamp() * 1000)
     subjects = Subjects({brand_id: brand}, now_ms)
@@ -84,7 +87,17 @@ def estimate(
     past.measure(happenings, now_ms)
     asked = len(happenings)
     hits = sum(campaign.audience.miss(one.moment.subject) is None for one in happenings)
-    return _scaled(hits, asked, of)
+    return replace(_scaled(hits, asked, of), without_here=left_out)
+
+
+def _compiled(tree: Mapping[str, Any], brand: catalogue.BrandRules) -> rules.Campaign:
+    return catalogue.compiled(
+        Definition(trigger=Trigger(on=TriggerOn.EVENT), audience=dict(tree)),
+        campaign_id=0,
+        version=0,
+        name="",
+        brand=brand,
+    )
 
 
 def _scaled(hits: int, asked: int, of: int) -> Estimate:

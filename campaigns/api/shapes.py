@@ -320,6 +320,9 @@ class AudienceOut(serializers.Serializer[Any]):
     low = serializers.IntegerField(help_text="Nineteen samples in twenty lie between these.")
     high = serializers.IntegerField()
     asked = serializers.IntegerField(help_text="As many as `of`: everybody was asked.")
+    without_here = serializers.BooleanField(
+        help_text="Conditions about the place of the moment are left out: at most so many."
+    )
 
 
 class LiftOut(serializers.Serializer[Any]):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.contrib.gis.geos import Polygon
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from brands.models import Brand
-from campaigns import publishing
+from campaigns import cautions, past, publishing
 from campaigns.models import Segment
 from geofences.models import Geofence
-from tests.campaigns.rows import a_definition
+from tests.campaigns.rows import a_definition, make_event, make_transition
 from tests.factories import make_brand, make_circle, make_device
 
 pytestmark = pytest.mark.django_db
@@ -208,3 +210,62 @@ def test_it_warns_of_holes_in_a_text(brand: Brand, shop: Geofence, text: str, wa
 def test_it_reads_a_draft_that_says_nothing_yet(brand: Brand) -> None:
     assert warnings(brand, {}) == {}
     assert warnings(brand, {"nonsense": 1}) == {}
+
+
+# -- what people did --------------------------------------------------------------------------
+
+BOUGHT = {"event": "purchase", "value": 2, "within_s": 86_400}
+CAME = {"visits": {"tags": ["shop"]}, "value": 1}
+
+
+@pytest.mark.parametrize("audience", [BOUGHT, CAME, {"all": [CAME, BOUGHT]}])
+def test_it_warns_that_nobody_did_what_the_audience_asks(
+    brand: Brand, shop: Geofence, audience: dict[str, Any]
+) -> None:
+    ann = make_device(brand, locale="en")
+    raw = a_definition(shop, audience=audience)
+    assert "So far nobody" in warnings(brand, raw)["empty_audience"]
+    for hours in (1, 2):
+        at = NOON - timedelta(hours=hours)
+        make_event(ann, brand, "purchase", occurred_at=at)
+        make_transition(ann, shop, occurred_at=at)
+    assert "empty_audience" not in warnings(brand, raw)
+
+
+def test_it_leaves_out_what_depends_on_the_moment(brand: Brand, shop: Geofence) -> None:
+    make_device(brand, locale="en")
+    first = {"visits": "here", "op": "eq", "value": 1}
+    assert warnings(brand, a_definition(shop, audience=first)) == {}
+    nobody = {"all": [first, {"platform": "web"}]}
+    assert "empty_audience" in warnings(brand, a_definition(shop, audience=nobody))
+
+
+def test_it_asks_as_often_for_many_people_as_for_one(brand: Brand, shop: Geofence) -> None:
+    raw = a_definition(shop, audience={"all": [CAME, BOUGHT]})
+
+    def queries(count: int) -> int:
+        for _ in range(count):
+            make_device(brand, locale="en")
+        with CaptureQueriesContext(connection) as seen:
+            warnings(brand, raw)
+        return len(seen)
+
+    queries(1)
+    assert queries(1) == queries(30)
+
+
+def test_it_says_nothing_rather_than_let_somebody_wait(
+    brand: Brand, shop: Geofence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_device(brand, locale="en")
+
+    def slow(_asked: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(30)")
+
+    monkeypatch.setattr(past, "measure_each", slow)
+    monkeypatch.setattr(cautions, "LOOKS_FOR_MS", "20")
+    assert warnings(brand, a_definition(shop, audience=BOUGHT)) == {}
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("0",)

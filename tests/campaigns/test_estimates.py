@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from django.utils.timezone import now
 
 from brands.models import Brand, Role
 from campaigns import publishing
-from campaigns.conditions import AudienceError
+from campaigns.conditions import AudienceError, without_here
 from campaigns.estimates import Estimate, _scaled, estimate
 from campaigns.models import Segment
 from devices.models import Device
@@ -102,4 +105,100 @@ def test_a_back_office_asks_over_the_api(client: Client, brand: Brand) -> None:
     )
     key = {"Authorization": f"Bearer {make_key(brand)}"}
     answer = client.get(f"/v1/campaigns/{made.pk}/audience", headers=key)
-    assert answer.json() == {"matching": 2, "of": 4, "low": 2, "high": 2, "asked": 4}
+    assert answer.json() == {
+        "matching": 2, "of": 4, "low": 2, "high": 2, "asked": 4, "without_here": False,
+    }  # fmt: skip
+
+
+# -- test groups ------------------------------------------------------------------------------
+
+
+def slow_bucket(person: str, salt: str, of: int) -> int:
+    """By the book: the hash as a fraction of all hashes, times the number of buckets."""
+    digest = hashlib.blake2b(f"{salt}\x00{person}".encode(), digest_size=8).hexdigest()
+    return math.floor(Fraction(int(digest, 16), 2**64) * of)
+
+
+@pytest.mark.parametrize(("low", "high", "of"), [(0, 50, 100), (90, 100, 100), (3, 4, 7)])
+def test_it_counts_a_test_group_as_one_by_one(brand: Brand, low: int, high: int, of: int) -> None:
+    persons = [f"person {number}" for number in range(60)]
+    devices = [make_device(brand, external_id=name) for name in persons]
+    devices += [make_device(brand, external_id=name) for name in persons[:10]]  # second phones
+    devices += [make_device(brand) for _ in range(30)]
+    names = [one.external_id or f"device:{one.pk}" for one in devices]
+    group = {"bucket": [low, high], "of": of, "salt": "test-a"}
+    slow = sum(low <= slow_bucket(name, "test-a", of) < high for name in names)
+    found = estimate(brand.pk, group, now=now())
+    assert (found.matching, found.of, found.is_exact) == (slow, 100, True)
+    assert 0 < slow < 100
+    rest = estimate(brand.pk, {"not": group}, now=now())
+    assert rest.matching == 100 - slow
+
+
+def test_it_estimates_a_test_group_of_many_within_its_interval(brand: Brand) -> None:
+    a_crowd(brand, 3_000, every=3)
+    group = {"bucket": [0, 25], "salt": "x"}
+    ids = Device.objects.filter(brand=brand).values_list("pk", flat=True)
+    slow = sum(slow_bucket(f"device:{key}", "x", 100) < 25 for key in ids)
+    found = estimate(brand.pk, group, now=now(), sample=1_000)
+    assert not found.is_exact
+    spread = found.high - found.low
+    assert found.low - spread < slow < found.high + spread
+
+
+# -- here -------------------------------------------------------------------------------------
+
+HERE = {"visits": "here", "op": "eq", "value": 1}
+
+
+@pytest.mark.parametrize(
+    ("tree", "matching"),
+    [
+        (HERE, 4),
+        ({"not": HERE}, 4),
+        ({"all": [IOS, HERE]}, 2),
+        ({"any": [IOS, HERE]}, 4),
+        ({"not": {"any": [IOS, HERE]}}, 2),  # surely not for iOS, perhaps for the others
+        ({"not": {"all": [IOS, HERE]}}, 4),
+        ({"all": [{"segment": "regulars"}, {"not": IOS}]}, 2),
+    ],
+)
+def test_what_depends_on_the_moment_is_left_out_and_it_says_so(
+    brand: Brand, tree: dict[str, Any], matching: int
+) -> None:
+    a_crowd(brand, 4, every=2)
+    Segment.objects.create(
+        brand=brand, name="Regulars", slug="regulars", tree={"visits": "here", "value": 3}
+    )
+    found = estimate(brand.pk, tree, now=now())
+    assert (found.matching, found.without_here) == (matching, True)
+    assert str(found).startswith(f"At most {matching} of 4 devices now. What is asked about “here”")
+
+
+def test_no_answer_of_a_moment_is_more_than_the_most() -> None:
+    """Whatever the leaves about here turn out to be, the estimate holds at least as many."""
+    leaves: list[dict[str, Any]] = [IOS, HERE, {"visits": "here", "value": 9}]
+    trees: list[dict[str, Any]] = list(leaves)
+    for _ in range(2):
+        some = trees[:12]
+        trees += [{"not": one} for one in some]
+        trees += [{branch: [a, b]} for branch in ("all", "any") for a in some for b in some]
+
+    def holds(tree: Any, answers: dict[str, bool]) -> bool:
+        if "not" in tree:
+            return not holds(tree["not"], answers)
+        if "all" in tree:
+            return all(holds(part, answers) for part in tree["all"])
+        if "any" in tree:
+            return any(holds(part, answers) for part in tree["any"])
+        return answers[str(tree)] if tree else True
+
+    for tree in trees:
+        most, _ = without_here(tree, {})
+        for ios in (True, False):
+            found = {
+                holds(tree, {str(IOS): ios, str(leaves[1]): one, str(leaves[2]): other})
+                for one in (True, False)
+                for other in (True, False)
+            }
+            assert holds(most, {str(IOS): ios}) >= max(found)

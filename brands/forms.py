@@ -160,13 +160,15 @@ class CapsField(forms.JSONField):
     """`[{"limit": 3, "window_s": 86400, "scope": "device"}]`: at most 3 in a day for each device.
 
     Instead of `window_s` a row may say `per` hour, day, week or month; the scopes `tag` and
-    `channel` name one.
+    `channel` name one. With `ever`, a row may say neither: at most so many for all time.
     """
 
-    def __init__(self, *, scopes: dict[str, str], **kwargs: Any) -> None:
+    def __init__(self, *, scopes: dict[str, str], ever: bool = False, **kwargs: Any) -> None:
         self.scopes = scopes
+        self.ever = ever
         super().__init__(
-            widget=RowsWidget("caps", {"scopes": scopes}), **{"required": False} | kwargs
+            widget=RowsWidget("caps", {"scopes": scopes, "ever": ever}),
+            **{"required": False} | kwargs,
         )
 
     def clean(self, value: Any) -> list[dict[str, Any]]:
@@ -177,16 +179,18 @@ class CapsField(forms.JSONField):
 
     def _row(self, row: Any) -> dict[str, Any]:
         limit = row.get("limit") if isinstance(row, dict) else None
-        if not isinstance(limit, int) or not 1 <= limit <= 1_000_000:
-            raise forms.ValidationError("A limit allows from 1 to 1,000,000 offers.")
+        least, most = (0, 10**9) if self.ever else (1, 10**6)
+        if not isinstance(limit, int) or not least <= limit <= most:
+            raise forms.ValidationError(f"A limit allows from {least} to {most:,} offers.")
         found: dict[str, Any] = {"limit": limit, "scope": row.get("scope")}
         if found["scope"] not in self.scopes:
             raise forms.ValidationError("Choose whom the limit is for.")
         if row.get("per") in PERIODS:
             found["per"] = row["per"]
-        else:
+        elif not self.ever or row.get("window_s") is not None:
             window_s = row.get("window_s")
-            if not isinstance(window_s, int) or not 60 <= window_s <= 366 * 86_400:
+            least_s = 1 if self.ever else 60
+            if not isinstance(window_s, int) or not least_s <= window_s <= 366 * 86_400:
                 raise forms.ValidationError("A limit looks back from a minute to a year.")
             found["window_s"] = window_s
         if found["scope"] == "tag":

@@ -264,6 +264,14 @@ def decode(raw: Mapping[str, Any], *, segments: Sequence[str] | None = None) -> 
     return definition
 
 
+def readable(raw: Mapping[str, Any]) -> Definition:
+    """Read a stored definition; an empty one where it cannot be read any more."""
+    try:
+        return decode(raw)
+    except DefinitionError:
+        return Definition()
+
+
 def encode(definition: Definition) -> dict[str, Any]:
     """The definition as JSON values, defaults left out."""
     plain: dict[str, Any] = msgspec.to_builtins(definition)

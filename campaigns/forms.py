@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.db import connection
 from django.utils.text import slugify
+from django.utils.timezone import get_current_timezone
 
 from brands.forms import CapsField, JsonField, RowsWidget, SpanField
 from brands.models import Brand
@@ -29,6 +31,7 @@ from campaigns.definition import (
     Missing,
     Trigger,
     TriggerOn,
+    readable,
     weekday,
 )
 from campaigns.models import BrandGuard, Segment
@@ -36,10 +39,12 @@ from campaigns.offer_fields import OfferFields
 from campaigns.platforms import PushFields, push_initial
 from campaigns.schedules import ClockOf
 from campaigns.sequence_fields import SequenceFields
+from campaigns.untouched import is_untouched
 from geofences.models import Geofence
 
 INPUT = {"class": "nc-input"}
 WIDE = {"class": "nc-input nc-wide"}
+MOST_TEXT = 20_000  # of a template: what it makes of a moment is much shorter
 SUGGESTED_ROWS = 2_000  # of devices and events looked at for names to suggest
 
 CAP_SCOPES = {
@@ -51,11 +56,18 @@ CAP_SCOPES = {
     "campaign": "everybody together",
     "brand": "one person, over all campaigns",
 }
-# What the page can show of a trigger; whatever else a definition says stays as it is.
-SHOWN_OF_TRIGGER = frozenset(
-    {"on", "geofences", "tags", "dwell_s", "event", "where"}
-    | {"at", "times", "days", "zone", "within_s"}
-)
+_PLACES = {"geofences": "places", "tags": "places"}
+SHOWN_OF_TRIGGER: dict[str, Mapping[str, str]] = {
+    TriggerOn.ENTERED: _PLACES,
+    TriggerOn.EXITED: _PLACES,
+    TriggerOn.DWELLED: _PLACES | {"dwell_s": "dwell"},
+    TriggerOn.EVENT: {"event": "event", "where": "where"},
+    TriggerOn.SCHEDULE: _PLACES
+    | {"at": "once_at", "times": "times", "days": "weekdays", "zone": "clock"}
+    | {"within_s": "been_within", "since": "since"},
+    TriggerOn.SEQUENCE: sequence_fields.SHOWN,
+}
+"""What the page shows of each kind of trigger, and in which field; the rest stays as it is."""
 TRIGGERS = [
     (TriggerOn.ENTERED.value, "comes in"),
     (TriggerOn.DWELLED.value, "stays a while"),
@@ -82,9 +94,21 @@ POLICIES = [
 
 
 class LocalTimeField(forms.DateTimeField):
-    """A date and time in the brand's zone."""
+    """A date and time in the brand's zone.
+
+    An hour that comes twice there is meant the first time, one that is left out as if it were not.
+    """
 
     widget = forms.DateTimeInput(INPUT | {"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
+
+    def to_python(self, value: Any) -> datetime | None:
+        try:
+            return super().to_python(value)
+        except ValidationError as error:
+            if error.code != "ambiguous_timezone":
+                raise
+            wall: datetime = (error.params or {})["datetime"]
+        return wall.replace(tzinfo=get_current_timezone())
 
 
 class CampaignForm(OfferFields, SequenceFields, PushFields):
@@ -128,6 +152,11 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
         units={3600: "hours", 60: "minutes", 86_400: "days"},
         help_text="Empty: only who is there at that time.",
     )
+    since = LocalTimeField(
+        required=False,
+        label="Or since",
+        help_text="Everybody who was there from then on, however long ago. Instead of a span.",
+    )
     event = forms.CharField(
         required=False,
         max_length=128,
@@ -154,38 +183,38 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
         widget=forms.Select(INPUT),
     )
     audience = JsonField("conditions", empty={}, label="Who")
-    caps = CapsField(scopes=CAP_SCOPES, label="How often")
+    caps = CapsField(scopes=CAP_SCOPES, ever=True, label="How often")
     guards = JsonField("guards", empty=[], label="Never where")
     labels = forms.CharField(
         required=False,
-        max_length=400,
+        max_length=4_000,
         label="Kinds of offer",
         widget=forms.TextInput(INPUT | {"placeholder": "opening, shoes", "size": 24}),
         help_text="Words that rules like the above may name, with commas between.",
     )
     title = forms.CharField(
         required=False,
-        max_length=4_000,
+        max_length=MOST_TEXT,
         strip=False,
         widget=forms.TextInput(WIDE | {"placeholder": "A line that makes one look"}),
     )
     body = forms.CharField(
         required=False,
-        max_length=4_000,
+        max_length=MOST_TEXT,
         strip=False,
         label="Text",
         widget=forms.Textarea(WIDE | {"rows": 3, "placeholder": "What is in it for them, here"}),
     )
     deep_link = forms.CharField(
         required=False,
-        max_length=4_000,
+        max_length=MOST_TEXT,
         label="Opens",
         widget=forms.TextInput(WIDE | {"placeholder": "myapp://offers/42"}),
         help_text="Where a tap leads in your app. Empty: the app's first screen.",
     )
     image_url = forms.CharField(
         required=False,
-        max_length=4_000,
+        max_length=MOST_TEXT,
         label="Image",
         widget=forms.TextInput(WIDE | {"placeholder": "https://…"}),
     )
@@ -207,6 +236,7 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
         widget=forms.NumberInput(INPUT | {"class": "nc-input nc-number", "step": "any"}),
         help_text="Among those of one priority, the highest score speaks; then the oldest.",
     )
+    score_by = JsonField("weights", empty={}, label="And so much for each")
     group = forms.CharField(
         required=False,
         max_length=64,
@@ -242,6 +272,7 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
         super().__init__(*args, **kwargs)
         self.brand = brand
         self.base = base or {}
+        self.shown = initial_of(readable(self.base), name="")
         self._keep_trigger()
         self.choose_pools(brand, self.base.get("coupon_pool", ""))
         for name, options in suggestions(brand).items():
@@ -258,85 +289,103 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
             field.choices = [*TRIGGERS, (kind, f"{kind}, as set over the API")]
 
     def raw(self) -> dict[str, Any]:
-        """Return the definition in CONTRACT's shape; what the form does not show stays."""
+        """Return the definition in CONTRACT's shape; what nobody touched stays as it was kept."""
         said = self.cleaned_data
-        found: dict[str, Any] = {
-            key: value for key, value in self.base.items() if field_of(key) is None
-        } | {
-            "trigger": self._trigger(),
-            "dayparts": said["dayparts"],
-            "outside_dayparts": said["outside_dayparts"] or HoursPolicy.DROP.value,
-            "quiet_hours": said["quiet_hours"] or HoursPolicy.DROP.value,
-            "audience": said["audience"],
-            "caps": said["caps"],
-            "guards": said["guards"],
-            "labels": [one.strip() for one in said["labels"].split(",") if one.strip()],
-            "priority": said["priority"] or 0,
-            "group": said["group"],
-            "expires_after_s": said["expires_after"] or DEFAULT_EXPIRES_S,
-            "max_age_s": said["max_age"] or DEFAULT_MAX_AGE_S,
-            "only_while_inside": said["only_while_inside"],
-            "initial_state": said["initial_state"] or InitialState.SUPPRESS.value,
-            "transactional": said["transactional"],
-            **offer_fields.raw_of(said, self.base),
-        }
-        if said["score"]:  # an encoder tells a float from its default by identity only
-            found["score"] = said["score"]
-        for name in ("starts_at", "ends_at"):
-            if said[name]:
-                found[name] = said[name].isoformat()
-        if content := self._content():
-            found["content"] = content
-        return found
+        made = _filled(
+            {
+                "starts_at": said["starts_at"] and said["starts_at"].isoformat(),
+                "ends_at": said["ends_at"] and said["ends_at"].isoformat(),
+                "dayparts": said["dayparts"],
+                "outside_dayparts": said["outside_dayparts"],
+                "quiet_hours": said["quiet_hours"],
+                "audience": said["audience"],
+                "caps": said["caps"],
+                "guards": said["guards"],
+                "labels": _listed(said["labels"]),
+                "priority": said["priority"],
+                "score": said["score"],
+                "score_by": said["score_by"],
+                "group": said["group"],
+                "expires_after_s": said["expires_after"],
+                "max_age_s": said["max_age"],
+                "only_while_inside": said["only_while_inside"],
+                "initial_state": said["initial_state"],
+                "transactional": said["transactional"],
+            }
+        ) | offer_fields.raw_of(said, self.base)
+        found = self._over(self.base, made, _WHOLE) | {"trigger": self._trigger()}
+        content = self._content()
+        if content or content == self.base.get("content"):
+            return found | {"content": content}
+        return {name: value for name, value in found.items() if name != "content"}
+
+    def _over(
+        self, kept: Mapping[str, Any], made: Mapping[str, Any], fields: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """What was kept, and in its place what was made of the fields that somebody touched.
+
+        `fields` are those that show a part, by the part's name.
+        """
+        touched = {name for name, field in fields.items() if not self._is_untouched(field)}
+        found = {name: value for name, value in kept.items() if name not in touched}
+        return found | {name: made[name] for name in touched if name in made}
+
+    def _is_untouched(self, field: str) -> bool:
+        return is_untouched(self, field, self.shown.get(field))
 
     def _trigger(self) -> dict[str, Any]:
         said = self.cleaned_data
         before = self.base.get("trigger") or {}
-        found: dict[str, Any] = {"on": said["on"]}
-        is_sequence = said["on"] == TriggerOn.SEQUENCE
-        if said["on"] == before.get("on"):
-            shown = sequence_fields.SHOWN if is_sequence else SHOWN_OF_TRIGGER
-            kept = before if said["on"] not in dict(TRIGGERS) else before.keys() - shown
-            found |= {key: before[key] for key in kept}
-        if said["on"] not in dict(TRIGGERS):
-            return found
-        if is_sequence:
-            return found | sequence_fields.raw_of(said)
-        if said["on"] == TriggerOn.EVENT:
-            found |= {"event": said["event"]} if said["event"] else {}
-            found |= {"where": said["where"]} if said["where"] else {}
-            return found
-        for name in ("geofences", "tags"):
-            if said["places"].get(name):
-                found[name] = said["places"][name]
-        if said["on"] == TriggerOn.DWELLED and said["dwell"]:
-            found["dwell_s"] = said["dwell"]
-        return found | (self._schedule() if said["on"] == TriggerOn.SCHEDULE else {})
+        on = said["on"]
+        if on not in SHOWN_OF_TRIGGER:
+            return dict(before) if on == before.get("on") else {"on": on}
+        is_sequence = on == TriggerOn.SEQUENCE
+        made = _filled(sequence_fields.raw_of(said) if is_sequence else self._moment())
+        shown = SHOWN_OF_TRIGGER[on]
+        if on != before.get("on"):
+            return {"on": on} | {name: made[name] for name in shown if name in made}
+        return {"on": on} | self._over(before, made, shown)
 
-    def _schedule(self) -> dict[str, Any]:
+    def _moment(self) -> dict[str, Any]:
+        """What the fields say of any trigger that is no sequence."""
         said = self.cleaned_data
-        found = {
-            "at": said["once_at"].isoformat() if said["once_at"] else None,
-            "times": [one.strip() for one in said["times"].split(",") if one.strip()],
+        return {
+            "geofences": said["places"].get("geofences"),
+            "tags": said["places"].get("tags"),
+            "dwell_s": said["dwell"],
+            "event": said["event"],
+            "where": said["where"],
+            "at": said["once_at"] and said["once_at"].isoformat(),
+            "times": _listed(said["times"]),
             "days": said["weekdays"],
             "zone": said["clock"],
             "within_s": said["been_within"],
+            "since": said["since"] and said["since"].isoformat(),
         }
-        return {name: value for name, value in found.items() if value}
 
     def _content(self) -> dict[str, Any]:
         said = self.cleaned_data
-        found = {name: said[name] for name in ("title", "body") if said[name].strip()}
-        for name in ("deep_link", "image_url"):
-            if said[name].strip():
-                found[name] = said[name].strip()
-        for name, field in (("data", "extras"), ("locales", "locales")):
-            if said[field]:
-                found[name] = said[field]
-        before = (self.base.get("content") or {}).get("push")
-        if push := self.push_options() if "push_urgency" in self.data else before:
-            found["push"] = push
+        made = {
+            **{name: said[name] if said[name].strip() else "" for name in ("title", "body")},
+            **{name: said[name].strip() for name in ("deep_link", "image_url")},
+            "data": said["extras"],
+            "locales": said["locales"],
+        }
+        before = self.base.get("content") or {}
+        found = self._over(before, _filled(made), _OF_CONTENT)
+        is_shown = "push_urgency" in self.data
+        if is_shown and not all(self._is_untouched(name) for name in PushFields.base_fields):
+            found.pop("push", None)
+            found |= {"push": push} if (push := self.push_options()) else {}
         return found
+
+    def more_of_priority(self) -> bool:
+        """Whether the rarer fields are shown open: where one says something, or is wrong."""
+        names = ("priority", "score", "score_by", "group", "labels", "transactional")
+        if any(self[name].errors for name in (*names, "max_age")):
+            return True
+        said = self.cleaned_data if self.is_bound else self.initial
+        return any(said.get(name) for name in names)
 
     def blame(self, fields: Mapping[str, Iterable[str]]) -> None:
         """Put messages next to the fields that these paths of a definition belong to."""
@@ -499,6 +548,7 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
         **push_initial(content.push if content else None),
         "priority": definition.priority,
         "score": definition.score,
+        "score_by": definition.score_by,
         "group": definition.group,
         "expires_after": definition.expires_after_s,
         "max_age": definition.max_age_s,
@@ -519,6 +569,7 @@ def _initial_schedule(trigger: Trigger | None) -> dict[str, Any]:
         "clock": trigger.zone.value,
         "once_at": trigger.at,
         "been_within": trigger.within_s,
+        "since": trigger.since,
     }
 
 
@@ -528,7 +579,7 @@ _FIELDS = sequence_fields.FIELDS | {
     "trigger.zone": "clock",
     "trigger.at": "once_at",
     "trigger.within_s": "been_within",
-    "trigger.since": "been_within",
+    "trigger.since": "since",
     "trigger.dwell_s": "dwell",
     "trigger.event": "event",
     "trigger.where": "where",
@@ -548,6 +599,29 @@ _FIELDS = sequence_fields.FIELDS | {
 }
 
 
+_OF_CONTENT = {
+    path.removeprefix("content."): field
+    for path, field in _FIELDS.items()
+    if path.startswith("content.") and path != "content.push"
+}
+_WHOLE = {
+    name: _FIELDS.get(name, name)
+    for name in Definition.__struct_fields__
+    if name not in {"trigger", "content"}
+}
+"""What of a definition is shown in one field each; the trigger and the content have several."""
+
+
+def _filled(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what says nothing: the default is meant."""
+    return {name: value for name, value in made.items() if value}
+
+
+def _listed(text: str) -> list[str]:
+    """`a, b` → a and b."""
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
 def field_of(path: str) -> str | None:
     """Return the form's field for a path of a definition: `caps[0].limit` → caps."""
     for known, field in _FIELDS.items():
@@ -565,6 +639,8 @@ def _detail(path: str, field: str | None) -> str:
         parts = path.split(".")
         return f"{parts[2]}: " if len(parts) > 2 else ""
     numbers = [int(number) + 1 for number in re.findall(r"\[(\d+)\]", path)]
+    if path.startswith("score_by."):
+        return f"{path.partition('.')[2]}: "
     if field in {"caps", "dayparts", "guards"} and numbers:
         return f"Row {numbers[0]}: "
     if field == "steps" and numbers:
@@ -610,6 +686,7 @@ def suggestions(brand: Brand) -> dict[str, dict[str, Any]]:
         },
         "dayparts": {},
         "guards": {"attributes": attributes, "events": events},
+        "score_by": {"attributes": attributes},
     }
 
 

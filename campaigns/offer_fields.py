@@ -37,7 +37,7 @@ GOALS = [
     ("feedback", "react to the offer"),
 ]
 FEEDBACKS = [("opened", "open it"), ("redeemed", "redeem it"), ("received", "receive it")]
-MOST_MONEY = Decimal(10**12)
+MOST_MONEY = Decimal(budgets.MOST)
 
 
 class BudgetWidget(forms.MultiWidget):
@@ -100,7 +100,7 @@ class BudgetField(forms.MultiValueField):
         amounts: list[forms.Field] = []
         for _ in WHOLES:
             amounts += [
-                forms.IntegerField(min_value=0, max_value=10**12, required=False),
+                forms.IntegerField(min_value=0, max_value=budgets.MOST, required=False),
                 forms.DecimalField(min_value=0, max_value=MOST_MONEY, required=False),
             ]
         super().__init__(
@@ -201,7 +201,7 @@ class GoalField(forms.MultiValueField):
             fields=(
                 forms.ChoiceField(choices=GOALS, required=False),
                 forms.CharField(max_length=128, required=False),
-                forms.CharField(max_length=1_000, required=False),
+                forms.CharField(max_length=10_000, required=False),
                 forms.ChoiceField(choices=FEEDBACKS, required=False),
                 span,
             ),

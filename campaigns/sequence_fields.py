@@ -18,22 +18,21 @@ INPUT = {"class": "nc-input"}
 NUMBER = {"class": "nc-input nc-number"}
 LONG = {86_400: "days", 3600: "hours", 60: "minutes"}
 
-# What these fields show of a trigger; whatever else a sequence says stays as it is.
-SHOWN = frozenset(
-    {"on", "steps", "within_s", "unless", "for_s", "key", "nth", "every"}
-    | {"absent_s", "once", "again_after_s"}
-)
-FIELDS = {
-    "trigger.steps": "steps",
-    "trigger.unless": "unless",
-    "trigger.for_s": "unless_for",
-    "trigger.key": "shared",
-    "trigger.nth": "nth",
-    "trigger.every": "every",
-    "trigger.absent_s": "absent",
-    "trigger.once": "once",
-    "trigger.again_after_s": "again_after",
+SHOWN = {
+    "steps": "steps",
+    "within_s": "steps_within",
+    "unless": "unless",
+    "for_s": "unless_for",
+    "key": "shared",
+    "nth": "nth",
+    "every": "every",
+    "absent_s": "absent",
+    "once": "once",
+    "again_after_s": "again_after",
 }
+"""What these fields show of a sequence, by its name in a trigger; the rest stays as it is."""
+
+FIELDS = {f"trigger.{name}": field for name, field in SHOWN.items() if name != "within_s"}
 """The fields by the paths of a definition that no other kind of trigger has."""
 
 
@@ -113,8 +112,8 @@ def initial_of(trigger: Trigger | None) -> dict[str, Any]:
 
 
 def raw_of(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the fields say in CONTRACT's shape, without what is a default."""
-    found = {
+    """What the fields say in CONTRACT's shape; nothing for what is a default."""
+    return {
         "steps": said["steps"],
         "within_s": said["steps_within"],
         "unless": said["unless"][0] if said["unless"] else None,
@@ -126,4 +125,3 @@ def raw_of(said: Mapping[str, Any]) -> dict[str, Any]:
         "once": said["once"],
         "again_after_s": said["again_after"],
     }
-    return {name: value for name, value in found.items() if value}

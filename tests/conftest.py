@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.committed", "tests.live_server"]
+pytest_plugins = ["tests.committed", "tests.live_server", "tests.browser"]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -32,7 +32,7 @@ from campaigns.admin.backtests import BacktestPages
 from campaigns.admin.worth import shown_results
 from campaigns.audience import Subject
 from campaigns.conditions import AudienceError, segments_in
-from campaigns.definition import Definition, DefinitionError
+from campaigns.definition import Definition, DefinitionError, readable
 from campaigns.differences import differences
 from campaigns.models import Campaign, CampaignState, CampaignVersion, Segment
 from devices.models import Device
@@ -42,14 +42,6 @@ from notifications.push import MAX_PAYLOAD_BYTES, PushOptions
 STATE_TONES = {"Live": "success", "Paused": "warning", "Ended": "", "Draft": "info"}
 MOST_PLACES = 30  # shown for one search
 MOST_SHAPES = 500  # drawn on the builder's map
-
-
-def read(raw: Mapping[str, Any]) -> Definition:
-    """Return a stored definition; an empty one where it cannot be read any more."""
-    try:
-        return definition.decode(raw)
-    except DefinitionError:
-        return Definition()
 
 
 def _actor(request: HttpRequest) -> User:
@@ -85,7 +77,7 @@ class _List(ChangeList):
         brand = current_brand(request)
         if brand is None:
             return
-        drafts = {row.pk: read(row.draft) for row in self.result_list}
+        drafts = {row.pk: readable(row.draft) for row in self.result_list}
         names = names_of(brand, drafts.values())
         for row in self.result_list:
             row.sentence = sentences.sentence(drafts[row.pk], names)
@@ -179,7 +171,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
         may_edit = self.allows(request, Role.MARKETER, campaign)
         draft = campaign.draft if campaign else {}
         if request.method != "POST":
-            initial = forms.initial_of(read(draft), name=campaign.name if campaign else "")
+            initial = forms.initial_of(readable(draft), name=campaign.name if campaign else "")
             form = forms.CampaignForm(brand=brand, base=draft, initial=initial)
             return self._page(request, brand, campaign, form, may_edit=may_edit)
         if not may_edit:
@@ -253,7 +245,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
     ) -> HttpResponse:
         raw = form.raw() if form.is_bound and form.is_valid() else None
         draft = raw if raw is not None else (campaign.draft if campaign else {})
-        wanted = read(draft)
+        wanted = readable(draft)
         live = campaign.live_version if campaign else None
         shown = [_json_of(form[name]) for name in ("places", "steps", "unless")]
         checklist = _checklist(brand, draft)
@@ -284,7 +276,8 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
                 "steps": _steps(campaign) if campaign and may_edit else [],
                 "deletable": campaign is not None and self.has_delete_permission(request, campaign),
                 "data": {
-                    "preview": reverse("admin:campaigns_campaign_preview"),
+                    "preview": reverse("admin:campaigns_campaign_preview")
+                    + (f"?campaign={campaign.pk}" if campaign else ""),
                     "places": reverse("admin:campaigns_campaign_places") + f"?brand={brand.pk}",
                     "shapes": reverse("admin:campaigns_campaign_shapes") + f"?brand={brand.pk}",
                     "named": _named(brand, shown),
@@ -314,7 +307,15 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
         if request.method != "POST":
             raise Http404
         brand = self._brand_asked(request, request.POST)
-        form = forms.CampaignForm(request.POST, brand=brand)
+        named = request.GET.get("campaign", "")
+        campaign = (
+            Campaign.objects.filter(brand=brand, pk=int(named)).first()
+            if named.isdecimal() and len(named) < 19
+            else None
+        )
+        form = forms.CampaignForm(
+            request.POST, brand=brand, base=campaign.draft if campaign else None
+        )
         form.fields["name"].required = False
         problems: list[dict[str, str]] = []
         raw: dict[str, Any] = {}
@@ -327,7 +328,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
                 for name, texts in form.errors.items()
                 for text in texts
             ]
-        wanted = read(raw)
+        wanted = readable(raw)
         phones = _phones(brand, wanted, form.data.get("name", ""), request.POST)
         return JsonResponse(
             {
@@ -498,7 +499,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
         """Every version, what each changed, and who did what when."""
         campaign = self._own(request, object_id, self.view_role)
         versions = list(campaign.versions.select_related("published_by"))
-        stored = [read(campaign.draft), *(read(version.definition) for version in versions)]
+        stored = [readable(campaign.draft), *(readable(version.definition) for version in versions)]
         names = names_of(campaign.brand, stored)
         return TemplateResponse(
             request,
@@ -615,7 +616,7 @@ def _named(brand: Brand, shown: Any) -> list[dict[str, Any]]:
 
 def _differs(live: CampaignVersion, campaign: Campaign) -> bool:
     # As values: what spells out a default says the same as what leaves it out.
-    return (read(live.definition), live.name) != (read(campaign.draft), campaign.name)
+    return (readable(live.definition), live.name) != (readable(campaign.draft), campaign.name)
 
 
 def _steps(campaign: Campaign) -> list[dict[str, str]]:

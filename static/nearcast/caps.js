@@ -7,9 +7,10 @@ const UNITS = [
   ["hour", "hour of the clock"], ["day", "calendar day"], ["week", "calendar week"], ["month", "calendar month"],
 ];
 
-/** The unit a row is shown in: the largest that divides its window. */
+/** The unit a row is shown in: the largest that divides its window; none where it is for ever. */
 function unitOf(row) {
   if (row.per) return row.per;
+  if (!row.window_s) return "ever";
   return Object.keys(SIZES).map(Number).reverse().find((size) => row.window_s % size === 0) ?? 60;
 }
 
@@ -17,6 +18,7 @@ export function mount(element) {
   const { value, options, save } = stateOf(element);
   const rows = Array.isArray(value) ? value : [];
   const scopes = Object.entries(options.scopes);
+  const units = options.ever ? [...UNITS, ["ever", "all time"]] : UNITS;
   const list = h("div", { class: "nc-rows" });
   element.append(list, h("button", { type: "button", class: "nc-add", onclick: add }, "+ Add a limit"));
 
@@ -38,14 +40,11 @@ export function mount(element) {
   }
 
   function setUnit(row, unit) {
-    if (unit in SIZES) {
-      const count = row.per ? 1 : Math.round(row.window_s / unitOf(row));
-      delete row.per;
-      row.window_s = count * Number(unit);
-    } else {
-      delete row.window_s;
-      row.per = unit;
-    }
+    const count = row.window_s ? Math.max(1, Math.round(row.window_s / unitOf(row))) : 1;
+    delete row.per;
+    delete row.window_s;
+    if (unit in SIZES) row.window_s = count * Number(unit);
+    else if (unit !== "ever") row.per = unit;
     changed();
   }
 
@@ -63,8 +62,8 @@ export function mount(element) {
     return h("div", { class: "nc-row" },
       "at most", whole(row.limit, "offers", (n) => { row.limit = n; }),
       row.per ? "in a" : "in",
-      row.per ? null : whole(row.window_s / unit, "how many", (n) => { row.window_s = n * unit; }),
-      select(UNITS, unit, (next) => setUnit(row, next), { "aria-label": "unit" }),
+      row.per || !row.window_s ? null : whole(row.window_s / unit, "how many", (n) => { row.window_s = n * unit; }),
+      select(units, unit, (next) => setUnit(row, next), { "aria-label": "unit" }),
       "for",
       select(scopes, row.scope, (next) => setScope(row, next), { "aria-label": "for whom" }),
       row.scope === "tag"

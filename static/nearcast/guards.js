@@ -1,5 +1,6 @@
 // Rules of relevance as rows. Saves the JSON list of campaigns.guards; [] refuses nothing.
 import { h, select, stateOf } from "./dom.js";
+import { pairs } from "./pairs.js";
 
 const KINDS = [["attribute", "not known as"], ["event", "they did"], ["offer", "offered before:"]];
 const FRESH = {
@@ -9,8 +10,11 @@ const FRESH = {
 };
 const OPS = [
   ["eq", "is"], ["ne", "is not"], ["gt", "is over"], ["gte", "is at least"], ["lt", "is under"], ["lte", "is at most"],
-  ["contains", "contains"], ["missing", "is not known"],
+  ["in", "is one of"], ["not_in", "is none of"], ["contains", "contains"], ["starts_with", "starts with"],
+  ["missing", "is not known"],
 ];
+const LISTS = ["in", "not_in"];
+const MOST_TIMES = 1000;
 const SPANS = [
   ["", "ever"], [3600, "in the last hour"], [86400, "in the last day"], [604800, "in the last 7 days"],
   [2592000, "in the last 30 days"], [7776000, "in the last 90 days"], [31536000, "in the last year"],
@@ -38,6 +42,7 @@ export function mount(element) {
     attributes: list(options.attributes),
     events: list(options.events),
     paths: list(["place.name", "place.external_id", "place.tags", "place.metadata.city", "offer.city"]),
+    things: list(["offer.sku", "place.name", "place.external_id", "place.metadata.city", "event.sku"]),
   };
   const box = h("div", { class: "nc-rows" });
   const more = h("button", { type: "button", class: "nc-add", onclick: () => { rows.push(FRESH.attribute()); redraw(); } }, "+ Add a rule");
@@ -74,11 +79,48 @@ export function mount(element) {
     }, { "aria-label": label });
   }
 
+  /** An empty value is left out, as if it had never been said. */
+  function put(rule, key, said) {
+    const isEmpty = said === "" || said === undefined || (typeof said === "object" && !Object.keys(said).length);
+    if (isEmpty) delete rule[key];
+    else rule[key] = said;
+    changed();
+  }
+
+  /** Which of the events are meant: properties by a value, and by where else the value stands. */
+  function narrowed(rule) {
+    const where = h("div", { class: "nc-narrow-by" });
+    pairs(where, rule.where, (next) => put(rule, "where", next), {
+      add: "+ with a property", name: "property", said: "value", typed,
+    });
+    const same = h("div", { class: "nc-narrow-by" });
+    pairs(same, rule.same, (next) => put(rule, "same", next), {
+      add: "+ of the same thing", between: "is the same as", name: "property", said: "offer.sku", list: known.things,
+    });
+    return h("div", { class: "nc-narrow" }, where, same);
+  }
+
+  function often(rule) {
+    return h("label", { class: "nc-times" },
+      h("input", {
+        type: "number", min: 1, max: MOST_TIMES, value: rule.times ?? 1, class: "nc-input nc-number", "aria-label": "how many times",
+        onchange: (event) => {
+          const count = Math.min(MOST_TIMES, Math.max(1, Math.round(Number(event.target.value) || 1)));
+          event.target.value = count;
+          put(rule, "times", count > 1 ? count : undefined);
+        },
+      }), "times or more");
+  }
+
   function row(rule, at) {
     const kind = KINDS.map(([name]) => name).find((name) => name in rule) ?? "attribute";
-    return h("div", { class: "nc-row nc-leaf" },
+    return h("div", { class: "nc-row nc-leaf", role: "group", "aria-label": `Rule ${at + 1}` },
       select(KINDS, kind, (next) => { rows[at] = FRESH[next](); redraw(); }, { "aria-label": "what is known" }),
       PARTS[kind](rule),
+      options.single ? null : text(rule.name, (next) => put(rule, "name", next), {
+        placeholder: "called…", size: 12, maxLength: 80, "aria-label": "what the rule is called",
+        title: "A name for your colleagues: it stands on each decision that the rule refused.",
+      }),
       h("button", { type: "button", class: "nc-remove", "aria-label": "Remove this rule", onclick: () => { rows.splice(at, 1); redraw(); } }, "×"));
   }
 
@@ -91,6 +133,7 @@ export function mount(element) {
         delete rule.against;
         rule[next] = next === "against" ? "place.metadata.city" : "";
         if (next === "against" && rule.op !== "ne") rule.op = "eq";
+        else if (LISTS.includes(rule.op)) rule.value = [""];
         redraw();
       }, { "aria-label": "compared with" }),
       from
@@ -107,7 +150,10 @@ export function mount(element) {
       select(OPS.some(([op]) => op === (rule.op ?? "eq")) ? OPS : [...OPS, [rule.op, rule.op]], rule.op ?? "eq", (next) => {
         rule.op = next;
         if (next === "missing") { delete rule.value; delete rule.against; }
-        else if (!("against" in rule)) rule.value ??= "";
+        else if (!("against" in rule)) {
+          const values = [rule.value ?? ""].flat();
+          rule.value = LISTS.includes(next) ? values : values[0];
+        }
         redraw();
       }, { "aria-label": "compared how" }),
       supposed(rule),
@@ -116,7 +162,9 @@ export function mount(element) {
     ],
     event: (rule) => [
       text(rule.event, (next) => { rule.event = next; }, { placeholder: "purchase", "aria-label": "event", list: known.events }),
+      often(rule),
       span(rule, "within_s", SPANS, "since when"),
+      narrowed(rule),
     ],
     offer: (rule) => {
       const by = OFFERS.map(([name]) => name).find((name) => name in rule.offer) ?? "label";

@@ -7,9 +7,13 @@ const known = new Map(builder.named.map((one) => [one.key, one]));
 export function mount(element) {
   const { value, save } = stateOf(element);
   const chosen = { geofences: value?.geofences ?? [], tags: value?.tags ?? [] };
-  picker(element, chosen, () => { save(chosen); drawMap(chosen); });
-  drawMap(chosen);
+  const map = document.getElementById("builder-map");
+  picker(element, chosen, () => { save(chosen); drawPlaces(map, [chosen]); });
+  drawPlaces(map, [chosen]);
 }
+
+/** What a place is called, by what a campaign calls it. */
+export const nameOf = (key) => known.get(key)?.name ?? String(key);
 
 /** Search and chips in any element; keeps `chosen` and tells of each change. */
 export function picker(element, chosen, tell) {
@@ -84,7 +88,7 @@ export function picker(element, chosen, tell) {
   function draw() {
     chips.replaceChildren(
       ...chosen.tags.map((tag) => chip("sell", `tagged ${tag}`, () => { chosen.tags = chosen.tags.filter((one) => one !== tag); changed(); })),
-      ...chosen.geofences.map((key) => chip("location_on", known.get(key)?.name ?? String(key), () => {
+      ...chosen.geofences.map((key) => chip("location_on", nameOf(key), () => {
         chosen.geofences = chosen.geofences.filter((one) => one !== key);
         changed();
       })),
@@ -94,25 +98,62 @@ export function picker(element, chosen, tell) {
   draw();
 }
 
-const drawMap = calm(150, async (chosen) => {
-  const box = document.getElementById("builder-map");
-  const query = new URLSearchParams();
-  for (const key of chosen.geofences) if (known.get(key)?.id) query.append("id", known.get(key).id);
-  for (const tag of chosen.tags) query.append("tag", tag);
-  box.hidden = ![...query].length;
+const drawings = new Map(); // by box: a calm way to draw, and the map's own once it is there
+
+/**
+ * Shows chosen places on the map in a box: groups of {geofences, tags, mark}, a mark {text, colour}
+ * or none. Without any place the box is hidden.
+ */
+export function drawPlaces(box, groups) {
+  if (!drawings.has(box)) drawings.set(box, { later: calm(150, draw), asked: 0, map: null });
+  drawings.get(box).later(box, groups);
+}
+
+async function draw(box, groups) {
+  const drawing = drawings.get(box);
+  const mine = (drawing.asked += 1);
+  const queries = groups.map(queryOf);
+  box.hidden = queries.every((query) => !query);
   if (box.hidden) return;
+  const found = await Promise.all(queries.map(shapes));
+  const show = await mapOf(box);
+  if (mine === drawing.asked) show?.(merged(groups, found));
+}
+
+/** The names and tags of a group, as the server is asked for them. */
+function queryOf(group) {
+  const query = new URLSearchParams();
+  for (const key of group.geofences) if (known.get(key)?.id) query.append("id", known.get(key).id);
+  for (const tag of group.tags) query.append("tag", tag);
+  return String(query);
+}
+
+async function shapes(query) {
+  if (!query) return [];
   const answer = await fetch(`${builder.shapes}&${query}`);
-  if (answer.ok) (await placesMap(box))?.(await answer.json());
-});
+  return answer.ok ? (await answer.json()).features : [];
+}
 
-let drawing;
+/** Each place once, with the marks of all groups that have it. */
+function merged(groups, found) {
+  const places = new Map();
+  groups.forEach(({ mark }, at) => {
+    for (const feature of found[at]) {
+      const place = places.get(feature.id) ?? { ...feature, properties: { ...feature.properties, marks: [] } };
+      if (mark) place.properties.marks.push(mark);
+      places.set(feature.id, place);
+    }
+  });
+  return [...places.values()];
+}
 
-/** The map, made when first needed: a function that shows a FeatureCollection. */
-function placesMap(box) {
-  drawing ??= import("./places-map.js").then((module) => module.make(box)).catch((error) => {
+/** The map, made when first needed: a function that shows features; null where none can be drawn. */
+function mapOf(box) {
+  const drawing = drawings.get(box);
+  drawing.map ??= import("./places-map.js").then((module) => module.make(box)).catch((error) => {
     console.warn("no map", error);
     box.remove();
     return null;
   });
-  return drawing;
+  return drawing.map;
 }

@@ -3,14 +3,42 @@
 import { dayButtons, short } from "./days.js";
 import { h, select, stateOf } from "./dom.js";
 import { pairs } from "./pairs.js";
-import { picker } from "./places.js";
+import { drawPlaces, nameOf, picker } from "./places.js";
 
 const KINDS = [
   ["entered", "comes in"], ["dwelled", "stays a while"], ["exited", "leaves"], ["event", "does something in the app"],
 ];
 const UNITS = [[3600, "hours"], [60, "minutes"], [1, "seconds"]];
 const MOST = 10;
+// Of the steps in order, told apart on a light and a dark map; and of what calls it all off.
+const INKS = ["#0d9488", "#b45309", "#4f46e5", "#be185d", "#15803d", "#0369a1", "#7c2d12", "#6d28d9", "#a16207", "#334155"];
+const OFF = { text: "✕", colour: "#dc2626" };
+const shown = { steps: [], off: [] }; // both fields share one map
 const MOST_TIMES = 20;
+
+/** All steps where they happen, numbered, and what the numbers mean. */
+function drawAll() {
+  const marked = [
+    ...shown.steps.map((step, at) => ({ step, mark: { text: String(at + 1), colour: INKS[at % INKS.length] } })),
+    ...shown.off.map((step) => ({ step, mark: OFF })),
+  ];
+  drawPlaces(document.getElementById("steps-map"), marked.map(({ step, mark }) => (
+    { geofences: step.geofences ?? [], tags: step.tags ?? [], mark }
+  )));
+  const legend = document.getElementById("steps-legend");
+  legend.hidden = !marked.length;
+  legend.replaceChildren(...marked.map(({ step, mark }) => h("li", {},
+    h("i", { class: "nc-mark", style: `background: ${mark.colour}` }, mark.text),
+    mark === OFF ? "then nobody " : "", inWords(step))));
+}
+
+function inWords(step) {
+  if (step.on === "event") return `${step.event || "an event"}, wherever they are`;
+  const kind = KINDS.find(([name]) => name === step.on)?.[1] ?? step.on;
+  const places = [...(step.geofences ?? []).map(nameOf), ...(step.tags ?? []).map((tag) => `tagged ${tag}`)];
+  const named = places.slice(0, 3).join(", ") + (places.length > 3 ? ` and ${places.length - 3} more` : "");
+  return `${kind}: ${named || "places still to be chosen"}`;
+}
 
 export function mount(element) {
   const { value, options, save } = stateOf(element);
@@ -21,8 +49,11 @@ export function mount(element) {
   }, options.single ? "+ Add what calls it off" : "+ Add a step");
   element.append(list, more);
 
+  shown[options.single ? "off" : "steps"] = steps;
+
   function changed() {
     save(steps);
+    drawAll();
   }
 
   function redraw() {
@@ -138,4 +169,5 @@ export function mount(element) {
   }
 
   draw();
+  drawAll();
 }

@@ -5,57 +5,24 @@ Nobody in here reads or writes JSON.
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Iterator
-
 import pytest
-from django.db import connections
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from django.contrib.gis.geos import Point
+from playwright.sync_api import Browser, expect
 
 from brands.models import Role
 from campaigns.models import Campaign, CampaignState
 from notifications.models import Delivery, DeliveryActionLog, DeliveryState
+from tests.browser import PASSWORD, SLOW_MS, log_in
+from tests.factories import make_circle
 from tests.live_server import LiveWeb
 from tests.staff import World, make_member, make_world
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-PASSWORD = "correct horse battery staple"
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The system's Chromium, else the one that playwright installed."""
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright keeps an event loop in this thread; rows asked for here are none of its.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-        connections.close_all()  # this context's own, which nobody reaches from outside
-
 
 @pytest.fixture
 def world(chromium: Browser, transactional_db: None, live_web: LiveWeb) -> World:
     return make_world("Bara")
-
-
-def log_in(browser: Browser, web: LiveWeb, username: str, *, width: int = 1280) -> Page:
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
-    page.set_default_timeout(15_000)
-    page.goto(f"{web.base_url}/admin/")
-    page.fill("[name=username]", username)
-    page.fill("[name=password]", PASSWORD)
-    page.click("button[type=submit]")
-    page.wait_for_url(re.compile(r"/admin/$"))
-    return page
 
 
 def test_it_lets_a_marketer_publish_a_campaign(
@@ -191,6 +158,89 @@ def test_it_lets_a_marketer_say_several_things_after_each_other(
     page.click("[name=publish]")
     expect(page.locator("text=is live, as version 2")).to_be_visible()
     assert published() == said
+
+
+def test_it_draws_a_sequence_on_the_map_by_the_numbers_of_its_steps(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    make_member(world.brand, Role.MARKETER, username="maria", password=PASSWORD)
+    till = make_circle(world.brand, name="The till", geometry=Point(24.95, 60.17, srid=4326))
+    world.campaign.draft = {
+        "trigger": {
+            "on": "sequence",
+            "steps": [
+                {"on": "entered", "geofences": [world.geofence.pk]},
+                {"on": "event", "event": "balance_low"},
+                {"on": "exited", "geofences": [world.geofence.pk]},
+            ],
+            "unless": {"on": "entered", "geofences": [till.pk]},
+            "for_s": 60,
+        }
+    }
+    world.campaign.save(update_fields=["draft"])
+    page = log_in(chromium, live_web, "maria", timeout_ms=SLOW_MS)
+    page.goto(f"{live_web.base_url}/admin/campaigns/campaign/{world.campaign.pk}/change/")
+
+    legend = page.locator("#steps-legend li")
+    expect(legend).to_have_text(
+        [
+            "1comes in: Bara shop",
+            "2balance_low, wherever they are",
+            "3leaves: Bara shop",
+            "✕then nobody comes in: The till",
+        ]
+    )
+    marks = page.locator("#steps-map .nc-marks")
+    expect(marks).to_have_count(2, timeout=SLOW_MS)
+    expect(page.locator("#steps-map [title='Bara shop']")).to_have_text("13")
+    expect(page.locator("#steps-map [title='The till']")).to_have_text("✕")
+
+    page.get_by_label("Remove step 1").click()
+    expect(page.locator("#steps-map [title='Bara shop']")).to_have_text("2", timeout=SLOW_MS)
+
+
+def test_it_edits_what_once_only_the_api_could_say(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    make_member(world.brand, Role.MARKETER, username="maria", password=PASSWORD)
+    guard = {
+        "name": "Has some",
+        "event": "purchase",
+        "where": {"kind": "shoes", "pairs": 2},
+        "same": {"sku": "offer.sku"},
+        "times": 3,
+        "within_s": 604_800,
+    }
+    kept = {
+        "trigger": {"on": "entered", "geofences": [world.geofence.pk]},
+        "guards": [guard],
+        "score_by": {"dwell_s": 0.5, "attribute.affinity": 2},
+        "caps": [{"limit": 1, "scope": "person"}],
+        "content": {"title": "a", "body": "b", "data": {"sku": "x"}},
+    }
+    world.campaign.draft = kept
+    world.campaign.save(update_fields=["draft"])
+    page = log_in(chromium, live_web, "maria")
+    page.goto(f"{live_web.base_url}/admin/campaigns/campaign/{world.campaign.pk}/change/")
+    rule = page.get_by_role("group", name="Rule 1")
+    expect(rule.get_by_label("how many times")).to_have_value("3")
+    expect(rule.get_by_label("offer.sku")).to_have_value("offer.sku")
+    expect(rule.get_by_label("what the rule is called")).to_have_value("Has some")
+    rule.get_by_label("value", exact=True).nth(1).fill("3")
+    rule.get_by_label("how many times").fill("2")
+    part = page.get_by_role("group", name="Part 2 of the score")
+    part.get_by_label("how much").fill("-1.5")
+    part.get_by_label("how much").press("Tab")
+    expect(page.locator("#sentence")).to_contain_text("0.5 × dwell_s + -1.5 × attribute.affinity")
+    expect(page.locator("#sentence")).to_contain_text("the same sku as the offer’s sku 2 times")
+    page.click("[name=save]")
+    expect(page.locator("text=What is live has not changed")).to_be_visible()
+
+    world.campaign.refresh_from_db()
+    assert world.campaign.draft == kept | {
+        "guards": [guard | {"where": {"kind": "shoes", "pairs": 3}, "times": 2}],
+        "score_by": {"dwell_s": 0.5, "attribute.affinity": -1.5},
+    }
 
 
 def test_it_leads_from_what_is_missing_to_its_field(

@@ -10,11 +10,12 @@ import pytest
 from django import forms
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from brands.forms import CapsField
 from brands.models import Brand, Role
-from campaigns import definition
-from campaigns.admin.builder import read
+from campaigns import definition, sentences
+from campaigns.definition import readable
 from campaigns.forms import CampaignForm, field_of, initial_of
 from campaigns.models import (
     Campaign,
@@ -427,7 +428,7 @@ def test_it_leaves_a_sequence_behind_where_another_trigger_is_chosen() -> None:
 def test_it_reads_times_in_the_brands_zone(brand: Brand, marketer: Client) -> None:
     sent = a_post(brand, {}, save="1") | {"starts_at": "2026-07-01T12:00"}
     marketer.post(reverse(ADD), sent)
-    draft = read(Campaign.objects.get().draft)
+    draft = readable(Campaign.objects.get().draft)
     assert draft.starts_at == datetime(2026, 7, 1, 9, tzinfo=UTC)
 
 
@@ -534,6 +535,62 @@ def test_it_says_the_whole_campaign_and_what_is_missing(brand: Brand, marketer: 
     assert {"field": "title", "text": "Say what the offer is.", "level": "error"} in said[
         "checklist"
     ]
+
+
+def test_it_previews_what_is_kept_and_not_only_what_is_shown(
+    brand: Brand, marketer: Client
+) -> None:
+    raw = {"trigger": {"on": "entered", "tags": ["shop"]}, "starts_at": "2030-01-01T09:30:45Z"}
+    campaign = Campaign.objects.create(brand=brand, name="N", draft=raw)
+    page = marketer.get(change(campaign))
+    with timezone.override(brand.timezone):
+        sent = a_post(brand, raw)
+    said = marketer.post(page.context["data"]["preview"], sent).json()
+    assert said["sentence"] == page.context["sentence"]
+    elsewhere = Campaign.objects.create(brand=make_brand(), name="N", draft={"priority": 77})
+    address = reverse("admin:campaigns_campaign_preview") + f"?campaign={elsewhere.pk}"
+    sent = a_post(brand, raw) | {"priority": "77"}
+    assert "priority 77" in marketer.post(address, sent).json()["sentence"]
+    assert "priority 77" not in marketer.post(address, a_post(brand, raw)).json()["sentence"]
+
+
+def test_it_sets_since_when_somebody_must_have_been_there(brand: Brand, marketer: Client) -> None:
+    raw = {
+        "trigger": {"on": "schedule", "tags": ["stadium"], "at": "2030-06-01T09:00:00Z"},
+        "content": {"title": "a", "body": "b"},
+    }
+    sent = a_post(brand, raw, publish="1") | {
+        "since": "2030-05-30T12:00",
+        "been_within_0": "2",
+        "been_within_1": "3600",
+    }
+    body = marketer.post(reverse(ADD), sent).content.decode()
+    beside = body.partition('data-field="since"')[2].partition("data-field=")[0]
+    assert "Either since an instant, or within so long." in beside
+    campaign = Campaign.objects.get()
+    assert campaign.draft["trigger"]["since"] == "2030-05-30T12:00:00+03:00"
+    said = sentences.sentence(readable(campaign.draft))
+    assert "since 30 May 2030 12:00" in said
+
+
+@pytest.mark.parametrize(
+    ("field", "sent", "said"),
+    [
+        ("score_by", {"speed": 1}, "speed: Must be dwell_s, distance_m or attribute."),
+        ("score_by", {"dwell_s": "much"}, "Expected float"),
+        ("guards", [{"event": "purchase", "times": 0}], "Row 1: Expected int"),
+        ("guards", [{"event": "purchase", "same": {"sku": "moon"}}], "Row 1: Must be place.name"),
+        ("guards", [{"event": "purchase", "where": [1]}], "Row 1: Expected object"),
+    ],
+)
+def test_it_puts_what_is_wrong_with_a_rule_or_a_score_beside_it(
+    brand: Brand, marketer: Client, field: str, sent: Any, said: str
+) -> None:
+    whole = a_post(brand, {"trigger": {"on": "entered"}}, save="1")
+    body = marketer.post(reverse(ADD), whole | {field: json.dumps(sent)}).content.decode()
+    beside = body.partition(f'data-field="{field}"')[2].partition("data-field=")[0]
+    assert f'<p class="nc-error">{said}' in beside
+    assert not Campaign.objects.exists()
 
 
 def test_it_runs_no_script_of_an_offer(brand: Brand, marketer: Client) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +11,15 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import connections
 from django.test import Client
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from brands import filejobs
 from brands.filejobs import ImportState
 from brands.models import Brand, Role
 from geofences import imports, tiles
 from geofences.models import Geofence, GeofenceCover, GeofenceImport
+from tests.browser import PASSWORD, SLOW_MS, log_in
 from tests.factories import make_brand, make_circle, make_polygon
 from tests.live_server import LiveWeb
 from tests.places import SHOP
@@ -400,29 +399,6 @@ def test_it_discards_a_draft(marketer: Client) -> None:
 
 
 # -- in a real browser ----------------------------------------------------------------------------
-PASSWORD = "correct horse battery staple"
-FLAGS = [
-    *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--use-gl=angle"),
-    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-]
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SLOW_MS = 60_000  # a map drawn without a GPU on a busy machine
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """The system's Chromium, else playwright's, with WebGL in software."""
-    path = next((found for name in NAMES if (found := shutil.which(name))), None)
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright keeps an event loop in this thread; rows asked for here are none of its.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
-        connections.close_all()  # this context's own, which nobody reaches from outside
-
-
 @pytest.fixture
 def live_brand(chromium: Browser, transactional_db: None, live_web: LiveWeb) -> Brand:
     brand = make_brand()
@@ -435,16 +411,9 @@ class Desk:
     """The drawing page in a browser: clicks are in pixels of the map."""
 
     def __init__(self, browser: Browser, web: LiveWeb) -> None:
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        self.page: Page = context.new_page()
-        self.page.set_default_timeout(SLOW_MS)
+        self.page = log_in(browser, web, "maria", timeout_ms=SLOW_MS)
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.goto(f"{web.base_url}/admin/")
-        self.page.fill("[name=username]", "maria")
-        self.page.fill("[name=password]", PASSWORD)
-        self.page.click("button[type=submit]")
-        self.page.wait_for_url(re.compile(r"/admin/$"))
         self.page.goto(f"{web.base_url}{LIST}add/")
         expect(self.page.locator("#hint")).to_contain_text("Choose Area or Circle", timeout=SLOW_MS)
         box = self.page.locator("#map").bounding_box()

@@ -89,6 +89,11 @@ class FileJob(models.Model):
     def __str__(self) -> str:
         return self.file_name
 
+    @classmethod
+    def for_workers(cls) -> models.QuerySet[Any]:
+        """Those that a worker can do: what the command line reads has no file kept."""
+        return cls._default_manager.exclude(file="")
+
 
 class FileJobRow(models.Model):
     """A row of a file that somebody should look at: refused, or taken in with a remark."""
@@ -108,7 +113,10 @@ class FileJobRow(models.Model):
 
 Job = TypeVar("Job", bound=FileJob)
 Take = Callable[[Job, Path, threading.Event], Iterable[int]]
-"""Imports a job's file; raises FileError where it cannot, Stopped where the job is not ours."""
+"""Imports a job's file; raises FileError where it cannot, Stopped where the job is not ours.
+
+A job without a file gets the path of nothing.
+"""
 
 
 def counted(counts: Mapping[str, int], verdicts: Iterable[Verdict]) -> dict[str, int]:
@@ -123,8 +131,8 @@ def claim(jobs: type[Job], *, now: datetime) -> Job | None:
     """The next job to do, made ours for a while: a queued one, or one whose worker died."""
     with transaction.atomic():
         job = (
-            jobs._default_manager.select_for_update(skip_locked=True)
-            .exclude(file="")
+            jobs.for_workers()
+            .select_for_update(skip_locked=True, of=("self",))
             .filter(
                 Q(state=ImportState.QUEUED) | Q(state=ImportState.RUNNING, leased_until__lt=now)
             )
@@ -221,6 +229,9 @@ def remarks(job: Any, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
 @contextmanager
 def local_copy(file: models.fields.files.FieldFile) -> Iterator[Path]:
     """The stored file as a path, copied first where the storage is elsewhere."""
+    if not file:
+        yield Path()
+        return
     try:
         yield Path(file.path)
     except NotImplementedError:

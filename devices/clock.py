@@ -14,7 +14,7 @@ import numpy as np
 from django.conf import settings
 from django.db import connection, transaction
 
-from devices import retention
+from devices import profile_undo, retention
 from devices.gathering import now_ms
 from devices.presence import Change, PresenceState, TransitionReason, elapse, ended
 from devices.reading import beliefs_of, open_cursor, states_of
@@ -144,5 +144,6 @@ def run(stop: threading.Event) -> None:
         if time.monotonic() - kept > RETENTION_S or not kept:
             kept = time.monotonic()
             retention.keep(now=datetime.now(UTC))
+            profile_undo.forget(now=datetime.now(UTC))
         stop.wait(LOOK_S)
     connection.close()

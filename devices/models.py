@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.gis.db import models
 from django.db.models import Q
 from django.utils.timezone import now
@@ -89,7 +91,14 @@ class Profile(models.Model):
 
 
 class ProfileImport(FileJob):
-    """One file of a CRM on its way into profiles; written by `devices.profile_imports`."""
+    """One file of a CRM on its way into profiles, or the undoing of one (`undoes`, no file).
+
+    Written by `devices.profile_imports` and `devices.profile_undo`.
+    """
+
+    undoes = models.OneToOneField(
+        "self", on_delete=models.CASCADE, null=True, related_name="undone_by"
+    )
 
     class Meta(FileJob.Meta):
         indexes = (
@@ -99,6 +108,11 @@ class ProfileImport(FileJob):
                 name="profile_imports_to_do",
             ),
         )
+
+    @classmethod
+    def for_workers(cls) -> models.QuerySet[Any]:
+        # An undoing reads no file.
+        return super().for_workers() | cls._default_manager.filter(undoes__isnull=False)
 
 
 class ProfileImportRow(FileJobRow):
@@ -112,6 +126,29 @@ class ProfileImportRow(FileJobRow):
                 fields=("job", "row"), name="one_verdict_per_profile_import_row"
             ),
         )
+
+
+class ProfileImportChange(models.Model):
+    """What an import changed of one person, kept for IMPORT_UNDO_DAYS so that it can be undone.
+
+    `before` and `after` are `{name: [value, fact]}`, null where the attribute was not known.
+    """
+
+    job = models.ForeignKey(ProfileImport, on_delete=models.CASCADE, related_name="changes")
+    external_id = models.CharField(max_length=128)
+    made = models.BooleanField()  # the person was not known before
+    before = models.JSONField()
+    after = models.JSONField()
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("job", "external_id"), name="one_change_per_import_and_person"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.external_id}: {', '.join(self.after)}"
 
 
 class DeviceState(models.Model):

@@ -7,19 +7,19 @@ so a job whose worker was killed goes on where it was. Memory holds one chunk, w
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from django.db import transaction
 
 from brands.filejobs import FileError, Stopped, Verdict, advance, counted, work
-from devices import profile_files
+from devices import profile_files, profile_undo
 from devices.attributes import NAME
 from devices.columns import Kind, ProfilePlan, attributes_of, instant_of, text_of
 from devices.models import ProfileImport, ProfileImportRow
 from devices.profile_files import Row
-from devices.profiles import MAX_AHEAD, ProfileIn, Told, problem_of, upsert
+from devices.profiles import MAX_AHEAD, Change, ProfileIn, Told, problem_of, upsert
 
 REMARK_COLUMNS = ("row", "external_id", "verdict", "remark")
 
@@ -64,7 +64,9 @@ def take(job: ProfileImport, path: Path, *, stop: threading.Event | None = None)
         if done <= job.rows_done:
             continue  # committed by a worker that died
         with transaction.atomic():
-            judged = _judged(job.brand_id, rows, plan, as_of)
+            judged = _judged(
+                job.brand_id, rows, plan, as_of, keep=lambda made: profile_undo.keep(job, made)
+            )
             ProfileImportRow.objects.bulk_create(
                 ProfileImportRow(
                     job=job,
@@ -94,7 +96,11 @@ def trial(brand_id: int, rows: Sequence[Row], plan: ProfilePlan, *, now: datetim
 
 
 def _judged(
-    brand_id: int, rows: Sequence[Row], plan: ProfilePlan, as_of: datetime
+    brand_id: int,
+    rows: Sequence[Row],
+    plan: ProfilePlan,
+    as_of: datetime,
+    keep: Callable[[list[Change]], None] | None = None,
 ) -> list[tuple[str, Told]]:
     """Each row's id and what became of it."""
     asked = [_wanted(row, plan, as_of) for row in rows]
@@ -104,6 +110,7 @@ def _judged(
             [one for _, one in asked if isinstance(one, ProfileIn)],
             source=plan.source,
             now=as_of,
+            keep=keep,
         )
     )
     return [(key, one if isinstance(one, Told) else next(verdicts)) for key, one in asked]
@@ -129,4 +136,9 @@ def _wanted(row: Row, plan: ProfilePlan, as_of: datetime) -> tuple[str, ProfileI
 
 def run(stop: threading.Event) -> None:
     """The worker loop: jobs one after the other until `stop` is set."""
-    work(ProfileImport, lambda job, path, stop: take(job, path, stop=stop), stop)
+    work(ProfileImport, do, stop)
+
+
+def do(job: ProfileImport, path: Path, stop: threading.Event) -> Iterator[int]:
+    """Do a claimed job, whichever of the two it is."""
+    return profile_undo.take(job, stop=stop) if job.undoes else take(job, path, stop=stop)

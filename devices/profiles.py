@@ -6,8 +6,9 @@ finds it. This never reads or changes a device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,10 @@ from devices.attributes import merged, problem_with, problem_with_bag
 
 MAX_EXTERNAL_ID = 128
 MAX_AHEAD = timedelta(minutes=5)  # of clocks that are not ours
+
+
+State = tuple[dict[str, Any], dict[str, Any]]
+"""Attributes, and their facts by name."""
 
 
 class ProfileIn(msgspec.Struct):
@@ -33,6 +38,30 @@ class Told(NamedTuple):
 
     verdict: Verdict
     remark: str = ""
+
+
+class Undone(StrEnum):
+    """What became of one person when a change was taken back."""
+
+    PUT_BACK = "put back"
+    REMOVED = "removed"
+    KEPT = "kept"
+
+
+class TakenBack(NamedTuple):
+    """A verdict on taking back, and why where that needs saying."""
+
+    verdict: Undone
+    remark: str = ""
+
+
+class Change(NamedTuple):
+    """What was written of one person: `{name: [value, fact]}`, None where it is not known."""
+
+    external_id: str
+    made: bool
+    before: dict[str, Any]
+    after: dict[str, Any]
 
 
 def problem_of(item: ProfileIn, *, now: datetime) -> str | None:
@@ -58,6 +87,7 @@ _LOCK = """
     SELECT external_id, attributes, attribute_facts FROM devices_profile
      WHERE brand_id = %s AND external_id = ANY(%s) ORDER BY external_id FOR UPDATE
 """
+_FORGET = "DELETE FROM devices_profile WHERE brand_id = %s AND external_id = ANY(%s)"
 _WRITE = """
     UPDATE devices_profile p
        SET attributes = u.attributes::jsonb, attribute_facts = u.facts::jsonb, updated_at = %s
@@ -66,8 +96,18 @@ _WRITE = """
 """
 
 
-def upsert(brand_id: int, items: Sequence[ProfileIn], *, source: str, now: datetime) -> list[Told]:
-    """Merge attributes into profiles, making those that are missing; repeats count in order."""
+def upsert(
+    brand_id: int,
+    items: Sequence[ProfileIn],
+    *,
+    source: str,
+    now: datetime,
+    keep: Callable[[list[Change]], None] | None = None,
+) -> list[Told]:
+    """Merge attributes into profiles, making those that are missing; repeats count in order.
+
+    `keep` gets what was changed, in the same transaction.
+    """
     ids = list(dict.fromkeys(item.external_id for item in items))
     if not ids:
         return []
@@ -76,6 +116,7 @@ def upsert(brand_id: int, items: Sequence[ProfileIn], *, source: str, now: datet
         made = {row[0] for row in cursor.fetchall()}
         cursor.execute(_LOCK, (brand_id, ids))
         known = {row[0]: (_json(row[1]), _json(row[2])) for row in cursor.fetchall()}
+        first, new = dict(known), set(made)
         told: list[Told] = []
         written: set[str] = set()
         for item in items:
@@ -88,13 +129,83 @@ def upsert(brand_id: int, items: Sequence[ProfileIn], *, source: str, now: datet
                 one = Told(Verdict.CREATED, one.remark)
             told.append(one)
         if written:
-            columns = zip(*((key, *map(_text, known[key])) for key in written), strict=True)
-            cursor.execute(_WRITE, (now, *map(list, columns), brand_id))
+            _write(cursor, brand_id, {key: known[key] for key in written}, now=now)
+        if keep is not None:
+            changed = sorted(written | new)
+            keep([_change(key, first[key], known[key], key in new) for key in changed])
     return told
 
 
-State = tuple[dict[str, Any], dict[str, Any]]
-"""Attributes, and their facts by name."""
+def take_back(brand_id: int, changes: Sequence[Change], *, now: datetime) -> list[TakenBack]:
+    """Put back what changes wrote, as far as nobody has written it since.
+
+    A person whom a change made, and of whom nothing else is known, is no longer one.
+    """
+    ids = [one.external_id for one in changes]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_LOCK, (brand_id, ids))
+        known = {row[0]: (_json(row[1]), _json(row[2])) for row in cursor.fetchall()}
+        told: list[TakenBack] = []
+        written: dict[str, State] = {}
+        gone: list[str] = []
+        for change in changes:
+            state = known.get(change.external_id)
+            if state is None:
+                told.append(TakenBack(Undone.KEPT, "there is no such person any more"))
+                continue
+            after, one = _without(state, change)
+            told.append(one)
+            if one.verdict is Undone.REMOVED:
+                gone.append(change.external_id)
+            elif after != state:
+                written[change.external_id] = after
+        if written:
+            _write(cursor, brand_id, written, now=now)
+        if gone:
+            cursor.execute(_FORGET, (brand_id, gone))
+    return told
+
+
+def _write(cursor: Any, brand_id: int, states: dict[str, State], *, now: datetime) -> None:
+    columns = zip(*((key, *map(_text, state)) for key, state in states.items()), strict=True)
+    cursor.execute(_WRITE, (now, *map(list, columns), brand_id))
+
+
+def _change(external_id: str, before: State, after: State, made: bool) -> Change:
+    names = before[0].keys() | after[0].keys()
+    touched = sorted(name for name in names if _one(before, name) != _one(after, name))
+    return Change(
+        external_id,
+        made,
+        {name: _one(before, name) for name in touched},
+        {name: _one(after, name) for name in touched},
+    )
+
+
+def _one(state: State, name: str) -> list[Any] | None:
+    """An attribute with its fact, as changes have it."""
+    bag, facts = state
+    return [bag[name], facts.get(name)] if name in bag else None
+
+
+def _without(state: State, change: Change) -> tuple[State, TakenBack]:
+    """The state with a change taken out of it."""
+    bag, facts = dict(state[0]), dict(state[1])
+    since = [name for name, wrote in change.after.items() if _one(state, name) != wrote]
+    for name in change.after.keys() - set(since):
+        bag.pop(name, None)
+        facts.pop(name, None)
+        if (was := change.before[name]) is not None:
+            bag[name] = was[0]
+            if was[1] is not None:
+                facts[name] = was[1]
+    if change.made and not bag:
+        return (bag, facts), TakenBack(Undone.REMOVED)
+    if why := problem_with_bag(bag):
+        return state, TakenBack(Undone.KEPT, f"with what is known since: {why}")
+    remark = f"changed since: {', '.join(sorted(since)[:5])}" if since else ""
+    put_back = len(since) < len(change.after)
+    return (bag, facts), TakenBack(Undone.PUT_BACK if put_back else Undone.KEPT, remark)
 
 
 def _merge(state: State, item: ProfileIn, *, source: str, now: datetime) -> tuple[State, Told]:

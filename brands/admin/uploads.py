@@ -205,6 +205,10 @@ class FileJobAdmin(BrandScopedAdmin):
         """Return where to see what came of it: address, icon, words."""
         return None
 
+    def undo_of(self, job: Any) -> dict[str, Any] | None:
+        """Return how a finished import is taken back: a title, an address, and until when."""
+        return None
+
     def _watch(self, request: HttpRequest, job: Any) -> HttpResponse:
         verdict = request.GET.get("verdict", "")
         remarks = job.rows.filter(verdict=verdict) if verdict in set(Verdict) else job.rows.all()
@@ -222,6 +226,7 @@ class FileJobAdmin(BrandScopedAdmin):
             if job.finished_at and job.started_at
             else None,
             result=self.result_url(job),
+            undo=self.undo_of(job),
             may_edit=self.has_change_permission(request, job),
             with_names="name" in self.remark_columns,
             worker=self.worker,

@@ -25,8 +25,8 @@ class Command(BaseCommand):
     help = (
         "Import people and what a CRM knows of them (CSV, XLSX, ODS, Parquet, NDJSON) by external "
         "id. Columns become attributes; what they mean is guessed where it is not said. A file "
-        "adds and replaces what its columns say and touches nothing else; it is not undone: import "
-        "the earlier file again."
+        "adds and replaces what its columns say and touches nothing else; its page in the "
+        "admin undoes it for some days."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

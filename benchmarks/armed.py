@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks import world
 from geofences import cells, packing
 from geofences.geometry import normalise
-from geofences.matching import Columns
+from geofences.matching import Columns, Pieces
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".nearcast" / "bench"
@@ -59,10 +59,8 @@ def _digest() -> str:
     return hashlib.sha256(code + world_code).hexdigest()[:12]
 
 
-def _pieces(kept: Any, name: str) -> list[bytes]:
-    whole, ends = kept[name].tobytes(), np.cumsum(kept[f"{name}_size"]).tolist()
-    starts = [0, *ends[:-1]]
-    return [whole[start:end] for start, end in zip(starts, ends, strict=True)]
+def _pieces(kept: Any, name: str) -> Pieces:
+    return Pieces.joined(kept[name], kept[f"{name}_size"])
 
 
 def _made(count: int, home: str, vertices: tuple[int, int]) -> dict[str, NDArray[Any]]:

@@ -76,7 +76,7 @@ def run(quick: bool) -> list[Row]:
     for count, home in cases:
         columns = armed.columns(count, home)
         begun = time.perf_counter()
-        index = Index.build(columns)
+        index = Index.build([columns])
         loaded_s = time.perf_counter() - begun
         case = f"{count:,} in one city" if home == "city" else f"{count:,} over a country"
         ours = _ours(rows, index, case, home, quick=quick)
@@ -205,7 +205,7 @@ def _index_rows(index: Index, columns: Any, case: str, loaded_s: float) -> list[
 
 def _kuzzle(count: int) -> Row:
     """Kuzzle's published case: six-cornered polygons, random points, one request each."""
-    index = Index.build(armed.columns(count, "country", (6, 6)))
+    index = Index.build([armed.columns(count, "country", (6, 6))])
     lat, lng = world.places(20_000, home="country", seed=6)
     places = list(zip(lat.tolist(), lng.tolist(), strict=True))
 

@@ -10,21 +10,21 @@ import logging
 import select
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import psycopg
-from django.db import connection, transaction
+from django.db import connection
 
-from geofences.matching import Columns, Index
+from geofences.matching import Columns, Index, Pieces
 
 logger = logging.getLogger(__name__)
 
 CHANNEL = "nearcast_geofences"
 SAFETY_LOOK_S = 2.0  # a lost NOTIFY, a start or an end that comes by the clock
-PORTION = 5_000  # rows of a cold start on their way at once
+PORTION = 2_000  # rows of a cold start on their way at once
 COMPACT_AT = 5_000  # changes kept beside the base index before it is built anew
 
 _ARMED = """
@@ -33,13 +33,30 @@ _ARMED = """
     AND (g.starts_at IS NULL OR g.starts_at <= now())
     AND (g.ends_at IS NULL OR g.ends_at > now())
 """
+# One row for many geofences: as rows of their own they cost Python more than PostgreSQL. Lengths
+# come without reading what is measured.
 _COLUMNS = """
-    g.id, g.brand_id, g.shape_version, c.resolution, c.interior, c.boundary, c.shape,
-    g.exit_buffer_m, g.confirm_fixes, g.confirm_s, g.dwell_thresholds,
-    coalesce((extract(epoch FROM g.armed_at) * 1000)::bigint, 0),
-    coalesce(g.armed_until > now(), false)
+    array_agg(g.id), array_agg(g.brand_id), array_agg(g.shape_version), array_agg(c.resolution),
+    array_agg(length(c.interior)), string_agg(c.interior, ''),
+    array_agg(length(c.boundary)), string_agg(c.boundary, ''),
+    array_agg(length(c.shape)), string_agg(c.shape, ''),
+    array_agg(g.exit_buffer_m), array_agg(g.confirm_fixes), array_agg(g.confirm_s),
+    array_agg(coalesce((extract(epoch FROM g.armed_at) * 1000)::bigint, 0)),
+    array_agg(coalesce(g.armed_until > now(), false)),
+    array_agg(array_to_string(g.dwell_thresholds, ' '))
 """
 _FROM = "FROM geofences_geofence g JOIN geofences_geofencecover c ON c.geofence_id = g.id"
+# One statement, one snapshot; by ranges of ids, so that rows need no sorting.
+_ALL = f"""
+    SELECT portion.*
+    FROM (SELECT min(id) AS least, max(id) AS most FROM geofences_geofence) ends,
+      generate_series(least, most, {PORTION}) low,
+      LATERAL (
+        SELECT {_COLUMNS} {_FROM}
+        WHERE g.id BETWEEN low AND low + {PORTION - 1} AND {_ARMED}
+        HAVING count(*) > 0
+      ) portion
+"""  # noqa: S608 - constants
 # Serves a refresh: what was written since the horizon, and what the clock has armed or disarmed.
 _CHANGED = """
     (g.changed_xid >= %(horizon)s
@@ -49,6 +66,7 @@ _CHANGED = """
 """
 _TOUCHED = f"SELECT g.id FROM geofences_geofence g WHERE {_CHANGED}"  # noqa: S608 - constants
 Row = tuple[Any, ...]
+Dwells = dict[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,34 +74,52 @@ class Armed:
     """The index at one moment, and where the next refresh takes up."""
 
     index: Index
-    dwells: dict[int, tuple[int, ...]]  # thresholds in seconds of those geofences that have any
+    dwells: Dwells  # thresholds in seconds of those geofences that have any
     horizon: int  # transactions at or above it may be missing
     since: Any  # database time of the snapshot
     at: float = field(default_factory=time.monotonic)
 
 
-def _columns(rows: Sequence[Row]) -> Columns:
-    turned = list(zip(*rows, strict=True)) or [()] * 13
-    return Columns(
-        geofence_id=np.array(turned[0], dtype=np.int64),
-        brand_id=np.array(turned[1], dtype=np.int64),
-        version=np.array(turned[2], dtype=np.int64),
-        resolution=np.array(turned[3], dtype=np.uint8),
-        interior=[bytes(cells) for cells in turned[4]],
-        boundary=[bytes(cells) for cells in turned[5]],
-        shape=[bytes(shape) for shape in turned[6]],
+def _portion(row: Row) -> tuple[Columns, Dwells]:
+    """What `_COLUMNS` answered, as the index takes it."""
+    ids, brands, versions, resolutions, *packed, exit_m, fixes, seconds, armed, campaign, dwells = (
+        row
+    )
+    interior, boundary, shape = (
+        Pieces.joined(raw, size) for size, raw in zip(packed[::2], packed[1::2], strict=True)
+    )
+    columns = Columns(
+        geofence_id=np.array(ids, dtype=np.int64),
+        brand_id=np.array(brands, dtype=np.int64),
+        version=np.array(versions, dtype=np.int64),
+        resolution=np.array(resolutions, dtype=np.uint8),
+        interior=interior,
+        boundary=boundary,
+        shape=shape,
         settings={
-            "exit_buffer_m": np.array(turned[7], dtype=np.float32),
-            "confirm_fixes": np.array(turned[8], dtype=np.int16),
-            "confirm_s": np.array(turned[9], dtype=np.int32),
-            "armed_ms": np.array(turned[11], dtype=np.int64),
-            "campaign": np.array(turned[12], dtype=np.bool_),
+            "exit_buffer_m": np.array(exit_m, dtype=np.float32),
+            "confirm_fixes": np.array(fixes, dtype=np.int16),
+            "confirm_s": np.array(seconds, dtype=np.int32),
+            "armed_ms": np.array(armed, dtype=np.int64),
+            "campaign": np.array(campaign, dtype=np.bool_),
         },
     )
+    thresholds = {
+        number: tuple(map(int, text.split()))
+        for number, text in zip(ids, dwells, strict=True)
+        if text
+    }
+    return columns, thresholds
 
 
-def _dwells(rows: Sequence[Row]) -> dict[int, tuple[int, ...]]:
-    return {row[0]: tuple(row[10]) for row in rows if row[10]}
+_NOTHING: Row = ([],) * 4 + ([], b"") * 3 + ([],) * 6
+
+
+def _some(where: str, parameters: Sequence[Any]) -> tuple[Columns, Dwells]:
+    """A few, in one portion."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {_COLUMNS} {_FROM} WHERE {where} HAVING count(*) > 0", parameters)
+        return _portion(cursor.fetchone() or _NOTHING)
 
 
 def _horizon(cursor: Any) -> tuple[int, Any]:
@@ -99,43 +135,44 @@ def load() -> Armed:
     """Everything that is armed now: a cold start."""
     with connection.cursor() as cursor:
         horizon, since = _horizon(cursor)
-    # Binary and by the portion: as text, outlines are twice as long and held twice at once.
-    with transaction.atomic(), connection.wrap_database_errors:
+    dwells: Dwells = {}
+
+    def portions() -> Iterator[Columns]:
+        yield _portion(_NOTHING)[0]
         raw: psycopg.Connection[Any] = connection.connection
-        with raw.cursor(name="nearcast_armed", binary=True) as portions:
-            portions.itersize = PORTION
-            portions.execute(f"SELECT {_COLUMNS} {_FROM} WHERE {_ARMED}".encode())
-            rows: list[Row] = list(portions)
-    return Armed(
-        index=Index.build(_columns(rows)), dwells=_dwells(rows), horizon=horizon, since=since
-    )
+        # Binary, as text would be twice as long; streamed, so that PostgreSQL reads the next
+        # portion while this one is folded.
+        with connection.wrap_database_errors, psycopg.Cursor(raw) as rows:
+            for row in rows.stream(_ALL.encode(), binary=True):
+                columns, thresholds = _portion(row)
+                dwells.update(thresholds)
+                yield columns
+
+    return Armed(index=Index.build(portions()), dwells=dwells, horizon=horizon, since=since)
 
 
 def index_of(geofence_ids: Sequence[int]) -> Index:
     """An index over these geofences, armed or not, as if they always had been: for backtests."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {_COLUMNS} {_FROM} WHERE g.id = ANY(%s)", (list(geofence_ids),))
-        columns = _columns(cursor.fetchall())
+    columns, _ = _some("g.id = ANY(%s)", (list(geofence_ids),))
     columns.settings["armed_ms"][:] = 0
-    return Index.build(columns)
+    return Index.build([columns])
 
 
 def refreshed(armed: Armed) -> Armed:
-    """`armed` with what has changed since; the same object where nothing has."""
+    """`armed` with what has changed since; the same index where nothing has."""
     with connection.cursor() as cursor:
         horizon, since = _horizon(cursor)
         bounds = {"horizon": armed.horizon, "since": armed.since}
         cursor.execute(_TOUCHED, bounds)
         touched = [row[0] for row in cursor.fetchall()]
-        if not touched:
-            return Armed(index=armed.index, dwells=armed.dwells, horizon=horizon, since=since)
-        cursor.execute(f"SELECT {_COLUMNS} {_FROM} WHERE g.id = ANY(%s) AND {_ARMED}", (touched,))
-        rows = cursor.fetchall()
+    if not touched:
+        return Armed(index=armed.index, dwells=armed.dwells, horizon=horizon, since=since)
+    added, added_dwells = _some(f"g.id = ANY(%s) AND {_ARMED}", (touched,))
     gone = set(touched)
     dwells = {key: value for key, value in armed.dwells.items() if key not in gone}
     return Armed(
-        index=armed.index.updated(removed=touched, added=_columns(rows)),
-        dwells=dwells | _dwells(rows),
+        index=armed.index.updated(removed=touched, added=added),
+        dwells=dwells | added_dwells,
         horizon=horizon,
         since=since,
     )

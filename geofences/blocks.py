@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Words = NDArray[np.uint64]
+from geofences.ragged import Ints, Pieces, Words
 
 BRAND_BITS = 26  # 7 + 3 * 10 bits name a block
 _ALL = np.uint64(0x007F7F7F7F7F7F7F)
@@ -46,7 +45,6 @@ class Entries:
     """One row for each geofence and block; any order, each pair once."""
 
     place: Words
-    brand: Ints  # rank among the brands of the index
     geofence: Ints  # position
     touched: Words
     interior: Words
@@ -56,7 +54,7 @@ class Entries:
         return Entries(
             *(
                 np.concatenate([getattr(one, name) for one in many])
-                for name in ("place", "brand", "geofence", "touched", "interior")
+                for name in ("place", "geofence", "touched", "interior")
             )
         )
 
@@ -64,12 +62,11 @@ class Entries:
     def of(
         cls,
         resolution: int,
-        interior: Sequence[bytes],
-        boundary: Sequence[bytes],
-        brand: Ints,
+        interior: Pieces,
+        boundary: Pieces,
         geofence: Ints,
     ) -> Entries:
-        """From covers of one resolution; the last two name the geofence of each."""
+        """From covers of one resolution, whose geofences are named beside them."""
         level = level_of(resolution)
         runs = [_runs(cells, resolution, level) for cells in (interior, boundary)]
         owner = np.concatenate([run[0] for run in runs])
@@ -83,14 +80,20 @@ class Entries:
         starts = starts_of(owner, place)
         if len(starts):
             masks = np.bitwise_or.reduceat(masks, starts, axis=1)
-        owner = owner[starts]
-        return cls(place[starts], brand[owner], geofence[owner], masks[0], masks[1])
+        return cls(place[starts], geofence[owner[starts]], masks[0], masks[1])
+
+    def renumbered(self, position: Ints) -> Entries:
+        """The same under other positions; without those whose new one is negative."""
+        geofence = position[self.geofence]
+        stays = np.flatnonzero(geofence >= 0)
+        return Entries(
+            self.place[stays], geofence[stays], self.touched[stays], self.interior[stays]
+        )
 
 
-def _runs(covers: Sequence[bytes], resolution: int, level: int) -> tuple[Ints, Words, Words]:
+def _runs(covers: Pieces, resolution: int, level: int) -> tuple[Ints, Words, Words]:
     """Cover, block and bits; a cover's cells are ascending, so those of a block stand together."""
-    cells = np.frombuffer(b"".join(covers), "<u8")
-    owner = np.repeat(np.arange(len(covers)), [len(cover) // 8 for cover in covers])
+    cells, owner = covers.words, np.repeat(np.arange(len(covers)), covers.size)
     place = places(cells, level)
     starts = starts_of(owner, place)
     bits = _bits(cells, resolution, level)

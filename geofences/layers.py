@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geofences import blocks
 from geofences.outlines import Outlines
+from geofences.ragged import NOTHING, Pieces
 from geofences.surroundings import Surroundings
 from geofences.tables import Table
 
@@ -31,25 +32,49 @@ class Columns:
     brand_id: NDArray[np.int64]
     version: NDArray[np.int64]
     resolution: NDArray[np.uint8]  # of the cover
-    interior: Sequence[bytes]  # Cover.interior.tobytes()
-    boundary: Sequence[bytes]  # Cover.boundary.tobytes()
-    shape: Sequence[bytes]  # outlines.pack(shape)
+    interior: Pieces  # Cover.interior.tobytes()
+    boundary: Pieces  # Cover.boundary.tobytes()
+    shape: Pieces  # outlines.pack(shape)
     settings: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # any dtype, opaque here
+
+    @classmethod
+    def none(cls, settings: Mapping[str, NDArray[Any]]) -> Columns:
+        """No row, with columns of settings such as these."""
+        ids = np.empty(0, np.int64)
+        return cls(
+            geofence_id=ids,
+            brand_id=ids,
+            version=ids,
+            resolution=np.empty(0, np.uint8),
+            interior=NOTHING,
+            boundary=NOTHING,
+            shape=NOTHING,
+            settings={name: column[:0] for name, column in settings.items()},
+        )
 
     def __len__(self) -> int:
         return len(self.geofence_id)
 
+    def entries(self, number: Ints) -> Iterator[tuple[int, blocks.Entries]]:
+        """The covers folded, by the level of their blocks; `number` stands for each row."""
+        for resolution in np.unique(self.resolution).tolist():
+            rows = np.flatnonzero(self.resolution == resolution)
+            covers = self.interior.rows(rows), self.boundary.rows(rows)
+            yield (
+                blocks.level_of(resolution),
+                blocks.Entries.of(resolution, *covers, number[rows]),
+            )
+
     def rows(self, chosen: Ints) -> Columns:
         """Some rows, in the order given."""
-        rows = chosen.tolist()
         return Columns(
             geofence_id=self.geofence_id[chosen],
             brand_id=self.brand_id[chosen],
             version=self.version[chosen],
             resolution=self.resolution[chosen],
-            interior=[self.interior[row] for row in rows],
-            boundary=[self.boundary[row] for row in rows],
-            shape=[self.shape[row] for row in rows],
+            interior=self.interior.rows(chosen),
+            boundary=self.boundary.rows(chosen),
+            shape=self.shape.rows(chosen),
             settings={name: column[chosen] for name, column in self.settings.items()},
         )
 
@@ -60,9 +85,9 @@ class Columns:
             brand_id=np.concatenate((self.brand_id, other.brand_id)),
             version=np.concatenate((self.version, other.version)),
             resolution=np.concatenate((self.resolution, other.resolution)),
-            interior=[*self.interior, *other.interior],
-            boundary=[*self.boundary, *other.boundary],
-            shape=[*self.shape, *other.shape],
+            interior=self.interior.plus(other.interior),
+            boundary=self.boundary.plus(other.boundary),
+            shape=self.shape.plus(other.shape),
             settings={
                 name: np.concatenate((column, other.settings[name]))
                 for name, column in self.settings.items()
@@ -84,31 +109,37 @@ class Layer:
     surroundings: Surroundings
 
     @classmethod
-    def build(cls, columns: Columns) -> Layer:
-        order = np.argsort(columns.geofence_id, kind="stable")
-        position = np.empty(len(columns), np.int64)
-        position[order] = np.arange(len(columns))
-        brands, rank = np.unique(columns.brand_id, return_inverse=True)
+    def build(cls, portions: Iterable[Columns]) -> Layer:
+        """Of all rows, at least one portion of them, which may be empty.
+
+        A portion's covers and shapes are folded before the next one is asked for: 300,000 of them
+        at once would take a gigabyte.
+        """
+        seen: list[Columns] = []
         levels: dict[int, list[blocks.Entries]] = {}
-        for resolution in np.unique(columns.resolution).tolist():
-            rows = np.flatnonzero(columns.resolution == resolution)
-            entries = blocks.Entries.of(
-                resolution,
-                [columns.interior[row] for row in rows.tolist()],
-                [columns.boundary[row] for row in rows.tolist()],
-                rank[rows],
-                position[rows],
-            )
-            levels.setdefault(blocks.level_of(resolution), []).append(entries)
-        shapes = [columns.shape[row] for row in order.tolist()]
+        start = 0
+
+        def shapes() -> Iterator[Pieces]:
+            nonlocal start
+            for portion in portions:
+                number = np.arange(start, start + len(portion))
+                start += len(portion)
+                for level, entries in portion.entries(number):
+                    levels.setdefault(level, []).append(entries)
+                seen.append(replace(portion, interior=NOTHING, boundary=NOTHING, shape=NOTHING))
+                yield portion.shape
+
+        outlines = Outlines.of(shapes())
         return cls._assembled(
-            columns.geofence_id[order],
-            columns.brand_id[order],
-            columns.version[order],
-            {name: column[order] for name, column in columns.settings.items()},
-            brands,
+            np.concatenate([portion.geofence_id for portion in seen]),
+            np.concatenate([portion.brand_id for portion in seen]),
+            np.concatenate([portion.version for portion in seen]),
+            {
+                name: np.concatenate([portion.settings[name] for portion in seen])
+                for name in seen[0].settings
+            },
             levels,
-            Outlines.of(shapes),
+            outlines,
         )
 
     @classmethod
@@ -118,22 +149,27 @@ class Layer:
         brand_id: Ints,
         version: Ints,
         settings: Mapping[str, NDArray[Any]],
-        brands: Ints,
         levels: Mapping[int, list[blocks.Entries]],
         outlines: Outlines,
     ) -> Layer:
+        """From rows in any order, which entries and outlines name by their number."""
+        order = np.argsort(geofence_id, kind="stable")
+        position = np.empty(len(order), np.int64)
+        position[order] = np.arange(len(order))
+        brand_id, outlines = brand_id[order], outlines.permuted(order)
+        brands, rank = np.unique(brand_id, return_inverse=True)
         return cls(
-            geofence_id=geofence_id,
+            geofence_id=geofence_id[order],
             brand_id=brand_id,
-            version=version,
-            settings=settings,
+            version=version[order],
+            settings={name: column[order] for name, column in settings.items()},
             brands=brands,
             tables=tuple(
-                Table.of(level, blocks.Entries.joined(entries))
+                Table.of(level, blocks.Entries.joined(entries).renumbered(position), rank)
                 for level, entries in sorted(levels.items())
             ),
             outlines=outlines,
-            surroundings=Surroundings.of(np.searchsorted(brands, brand_id), *outlines.bounds()),
+            surroundings=Surroundings.of(rank, *outlines.bounds()),
         )
 
     @classmethod
@@ -143,44 +179,27 @@ class Layer:
         def column(name: str) -> NDArray[Any]:
             return np.concatenate([getattr(layer, name)[rows] for layer, rows in chosen])
 
-        ids = column("geofence_id")
-        order = np.argsort(ids, kind="stable")
-        position = np.empty(len(ids), np.int64)
-        position[order] = np.arange(len(ids))
-        brand_id = column("brand_id")
-        brands, rank = np.unique(brand_id, return_inverse=True)
         levels: dict[int, list[blocks.Entries]] = {}
         start = 0
         for layer, rows in chosen:
-            moved = np.full(len(layer.geofence_id), -1)
-            moved[rows] = np.arange(start, start + len(rows))
-            for table in layer.tables:
-                entries = table.entries()
-                to = moved[entries.geofence]
-                stays = np.flatnonzero(to >= 0)
-                levels.setdefault(table.level, []).append(
-                    blocks.Entries(
-                        entries.place[stays],
-                        rank[to[stays]],
-                        position[to[stays]],
-                        entries.touched[stays],
-                        entries.interior[stays],
-                    )
-                )
+            number = np.full(len(layer.geofence_id), -1)
+            number[rows] = np.arange(start, start + len(rows))
             start += len(rows)
+            for table in layer.tables:
+                entries = table.entries().renumbered(number)
+                levels.setdefault(table.level, []).append(entries)
         settings = {
-            name: np.concatenate([layer.settings[name][rows] for layer, rows in chosen])[order]
+            name: np.concatenate([layer.settings[name][rows] for layer, rows in chosen])
             for name in chosen[0][0].settings
         }
         outlines = Outlines.joined([(layer.outlines, rows) for layer, rows in chosen])
         return cls._assembled(
-            ids[order],
-            brand_id[order],
-            column("version")[order],
+            column("geofence_id"),
+            column("brand_id"),
+            column("version"),
             settings,
-            brands,
             levels,
-            outlines.permuted(order),
+            outlines,
         )
 
     def positions(self, ids: Ints) -> Ints:

@@ -1,7 +1,7 @@
 """Which geofences hold which fixes: an immutable index in memory. It reads no row and no clock.
 
-    columns = Columns(geofence_id=…, brand_id=…, …, interior=[bytes, …], shape=[bytes, …])
-    index = Index.build(columns)                       # cold start
+    columns = Columns(geofence_id=…, brand_id=…, …, interior=Pieces.of([bytes, …]), …)
+    index = Index.build([columns])                     # cold start, by the portion
     index = index.updated(removed=ids, added=columns)  # a publish; swap the reference
     seen = index.match(lat=lat, lng=lng, brand=brand)  # seen.fix[i] is inside seen.ordinal[i]
     index.geofence_id[seen.ordinal], index.settings["exit_buffer_m"][seen.ordinal]
@@ -27,8 +27,9 @@ from geofences.cells import FINEST
 from geofences.geometry import wrapped
 from geofences.icosahedron import unit_vectors
 from geofences.layers import NO_PAIRS, Columns, Layer, Pairs
+from geofences.ragged import Pieces
 
-__all__ = ["Columns", "Index", "Nearby", "Sightings"]
+__all__ = ["Columns", "Index", "Nearby", "Pieces", "Sightings"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -72,14 +73,15 @@ class Index:
     _added: Columns  # what the overlay was built from
 
     @classmethod
-    def build(cls, columns: Columns) -> Self:
-        """A cold start: everything that is armed."""
-        nothing = columns.rows(np.empty(0, np.int64))
-        return cls._over(Layer.build(columns), np.ones(len(columns), np.bool_), nothing)
+    def build(cls, portions: Iterable[Columns]) -> Self:
+        """A cold start: everything that is armed, in at least one portion."""
+        base = Layer.build(portions)
+        nothing = Columns.none(base.settings)
+        return cls._over(base, np.ones(len(base.geofence_id), np.bool_), nothing)
 
     @classmethod
     def _over(cls, base: Layer, alive: NDArray[np.bool_], added: Columns) -> Self:
-        overlay = Layer.build(added)
+        overlay = Layer.build([added])
         layers = [base, overlay] if len(added) else [base]
         return cls(
             geofence_id=_column([layer.geofence_id for layer in layers]),

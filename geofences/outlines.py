@@ -26,7 +26,7 @@ from shapely import MultiPolygon, Polygon
 from geofences.geometry import EARTH_RADIUS_M, Circle, Shape, great_circle_m
 from geofences.icosahedron import unit_vectors
 from geofences.packing import HOT, MOST_ENTRIES, corner, pack
-from geofences.ragged import Spans, spread
+from geofences.ragged import NOTHING, Pieces, Spans, Words, spread
 
 __all__ = ["Outlines", "pack", "unpack"]
 
@@ -51,15 +51,22 @@ _CHORD_ERROR = 1e-12  # 6 micrometres; nearer to a circle's edge haversine itsel
 
 def unpack(packed: bytes) -> Shape:
     """The shape that was packed, to the last bit."""
-    return Outlines.of([packed]).shape(0)
+    return Outlines.of([Pieces.of([packed])]).shape(0)
 
 
-def _spooled(pieces: Iterable[bytes], size: int) -> tuple[Floats, bool]:
+def _spooled(pieces: Iterable[Words]) -> tuple[Floats, bool]:
     """The pieces as one array of doubles; large ones from a file, and whether it is one."""
-    if size <= _SPOOL_BYTES:
-        return np.frombuffer(b"".join(pieces), "<f8"), False
+    kept, size, coming = [np.empty(0, np.uint64)], 0, iter(pieces)
+    for piece in coming:
+        kept.append(piece)
+        size += piece.nbytes
+        if size > _SPOOL_BYTES:
+            break
+    else:
+        return np.concatenate(kept).view("<f8"), False
     with tempfile.TemporaryFile() as file:
-        file.writelines(pieces)
+        for piece in itertools.chain(kept, coming):
+            file.write(piece.data)
         file.flush()
         # A plain view: subclasses of ndarray slow every access down.
         return np.asarray(np.memmap(file, "<f8", mode="r")), True
@@ -101,17 +108,23 @@ class Outlines:
         object.__setattr__(self, "corners", self.cold[: len(self.cold) // 2 * 2].view("<c16"))
 
     @classmethod
-    def of(cls, packed: Sequence[bytes]) -> Outlines:
-        sizes = np.frombuffer(b"".join([one[:8] for one in packed]), "<u4").reshape(-1, 2)
-        split = (8 + 8 * sizes[:, 0].astype(np.int64)).tolist()
-        hot = b"".join([one[8:cut] for one, cut in zip(packed, split, strict=True)])
-        pieces = (one[cut:] for one, cut in zip(packed, split, strict=True))
-        cold, mapped = _spooled(pieces, 8 * int(sizes[:, 1].sum()))
+    def of(cls, portions: Iterable[Pieces]) -> Outlines:
+        """From what `pack` made, portion by portion."""
+        hot, cold_size = [NOTHING], [NOTHING.size]
+
+        def cold() -> Iterator[Words]:
+            for packed in portions:
+                sizes = packed.words.take(packed.first).view("<u4").reshape(-1, 2).astype(np.int64)
+                hot.append(packed.part(np.ones_like(packed.size), sizes[:, 0]))
+                cold_size.append(sizes[:, 1])
+                yield packed.part(1 + sizes[:, 0], sizes[:, 1]).words
+
+        exact, mapped = _spooled(cold())
         return cls(
-            np.frombuffer(hot, "<u8"),
-            Spans.in_line(sizes[:, 0]),
-            cold,
-            Spans.in_line(sizes[:, 1]),
+            np.concatenate([each.words for each in hot]),
+            Spans.in_line(np.concatenate([each.size for each in hot])),
+            exact,
+            Spans.in_line(np.concatenate(cold_size)),
             mapped,
         )
 
@@ -126,15 +139,15 @@ class Outlines:
             cold_size.append(one.cold_at.sizes()[positions])
             pieces.append(one.cold_pieces(positions, cold_size[-1]))
         line = Spans.in_line(np.concatenate(cold_size))
-        cold, mapped = _spooled(itertools.chain(*pieces), 8 * line.total)
+        cold, mapped = _spooled(itertools.chain(*pieces))
         return cls(np.concatenate(hot), Spans.in_line(np.concatenate(hot_size)), cold, line, mapped)
 
-    def cold_pieces(self, positions: Ints, size: Ints) -> Iterator[bytes]:
+    def cold_pieces(self, positions: Ints, size: Ints) -> Iterator[Words]:
         """The exact coordinates of some shapes, some thousand at a time."""
         first = self.cold_at.first[positions]
         for start in range(0, len(positions), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            yield self.cold[spread(first[part], size[part])[1]].tobytes()
+            yield self.cold.take(spread(first[part], size[part])[1]).view("<u8")
 
     def permuted(self, order: Ints) -> Outlines:
         """The same shapes in another order."""

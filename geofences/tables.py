@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geofences.blocks import BRAND_BITS, Entries, Ints, Words, places, starts_of
-from geofences.ragged import spread
+from geofences.blocks import BRAND_BITS, Entries, places, starts_of
+from geofences.ragged import Ints, Words, spread
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """2**64 / golden ratio, odd: multiplying by it scatters keys and maps no two to one (D. Knuth,
@@ -75,8 +75,10 @@ class Table:
     crowds: _Crowds
 
     @classmethod
-    def of(cls, level: int, entries: Entries) -> Table:
-        key = (entries.place << np.uint64(BRAND_BITS)) | entries.brand.astype(np.uint64)
+    def of(cls, level: int, entries: Entries, brand: Ints) -> Table:
+        """`brand` is the rank of each geofence's, by position."""
+        rank = brand.take(entries.geofence).astype(np.uint64)
+        key = (entries.place << np.uint64(BRAND_BITS)) | rank
         order = np.argsort(key * _SPREAD)
         key = key[order]
         starts = starts_of(key, key)
@@ -109,11 +111,9 @@ class Table:
 
     def entries(self) -> Entries:
         """What the table was made of."""
-        key = np.repeat(self.key, np.diff(self.first))
-        brand_mask = np.uint64((1 << BRAND_BITS) - 1)
+        place = np.repeat(self.key >> np.uint64(BRAND_BITS), np.diff(self.first))
         return Entries(
-            key >> np.uint64(BRAND_BITS),
-            (key & brand_mask).astype(np.int64),
+            place,
             self.geofence.astype(np.int64),
             self.touched,
             self.interior,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geofences import cells, outlines
 from geofences.geometry import Circle, Shape, great_circle_m
-from geofences.matching import Columns, Index
+from geofences.matching import Columns, Index, Pieces
 
 Floats = NDArray[np.float64]
 
@@ -33,15 +33,15 @@ def columns_of(
         brand_id=np.ones(count, np.int64) if brands is None else np.array(brands, np.int64),
         version=np.ones(count, np.int64),
         resolution=np.array([cover.resolution for cover in covers], np.uint8),
-        interior=[cover.interior.tobytes() for cover in covers],
-        boundary=[cover.boundary.tobytes() for cover in covers],
-        shape=[outlines.pack(shape) for shape in shapes],
+        interior=Pieces.of([cover.interior.tobytes() for cover in covers]),
+        boundary=Pieces.of([cover.boundary.tobytes() for cover in covers]),
+        shape=Pieces.of([outlines.pack(shape) for shape in shapes]),
         settings={"exit_buffer_m": geofence_id.astype(np.float32)},
     )
 
 
 def index_of(*shapes: Shape) -> Index:
-    return Index.build(columns_of(shapes))
+    return Index.build([columns_of(shapes)])
 
 
 def holds(shape: Shape, lat: Any, lng: Any) -> NDArray[np.bool_]:

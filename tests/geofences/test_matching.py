@@ -96,7 +96,7 @@ def test_it_answers_circles_to_the_millimetre() -> None:
 
 
 def test_it_answers_nothing_when_nothing_is_armed() -> None:
-    index = Index.build(columns_of([]))
+    index = Index.build([columns_of([])])
 
     assert len(index) == 0
     assert found(index, [60.0], [24.0]) == set()
@@ -111,7 +111,7 @@ def test_it_answers_an_empty_batch() -> None:
 
 def test_it_orders_by_fix_then_geofence_id() -> None:
     shapes = [shapely.box(24, 60, 25, 61)] * 3
-    index = Index.build(columns_of(shapes, ids=[30, 10, 20]))
+    index = Index.build([columns_of(shapes, ids=[30, 10, 20])])
     index = index.updated(removed=[], added=columns_of(shapes[:1], ids=[15]))
 
     seen = index.match(lat=np.full(2, 60.5), lng=np.full(2, 24.5), brand=1)
@@ -126,7 +126,7 @@ def test_it_never_answers_another_brands_geofences() -> None:
     rng = np.random.default_rng(1)
     shapes = crowd(rng, 60)
     brands = rng.choice([3, 5, 7_000_000_000], 60)
-    index = Index.build(columns_of(shapes, brands=brands.tolist()))
+    index = Index.build([columns_of(shapes, brands=brands.tolist())])
     lat, lng = in_paris(rng, 800)
     asked = rng.choice([3, 4, 5, 7_000_000_000], 800)
     every = expected(shapes, lat, lng)
@@ -324,7 +324,7 @@ def test_it_is_after_any_updates_what_a_cold_start_is(data: Any) -> None:
             index = index.compacted()
             assert index.overlay == 0
 
-    cold = Index.build(columns_of(list(armed.values()), ids=list(armed)))
+    cold = Index.build([columns_of(list(armed.values()), ids=list(armed))])
     assert len(index) == len(armed) == len(cold)
     assert found(index, lat, lng) == found(cold, lat, lng)
     numbers = np.array(sorted(armed), np.int64)
@@ -336,8 +336,23 @@ def test_it_is_after_any_updates_what_a_cold_start_is(data: Any) -> None:
     assert near.refresh_radius_m == pytest.approx(cold_near.refresh_radius_m)
 
 
+def test_it_is_by_the_portion_what_it_is_at_once() -> None:
+    rng = np.random.default_rng(9)
+    shapes = crowd(rng, 30)
+    lat, lng = in_paris(rng, 500)
+    columns = columns_of(shapes, ids=rng.permutation(30).tolist(), brands=[1, 2] * 15)
+
+    portions = [columns.rows(rows) for rows in np.split(np.arange(30), [0, 11, 12])]
+    index, whole = Index.build(portions), Index.build([columns])
+
+    assert found(index, lat, lng, brand=None) == found(whole, lat, lng, brand=None)
+    assert found(index, lat, lng) == found(whole, lat, lng)
+    assert (index.settings["exit_buffer_m"] == whole.settings["exit_buffer_m"]).all()
+    assert index.geofence_id.tolist() == list(range(30))
+
+
 def test_it_takes_a_first_geofence_into_an_empty_index() -> None:
-    index = Index.build(columns_of([])).updated(removed=[], added=columns_of([SQUARE]))
+    index = Index.build([columns_of([])]).updated(removed=[], added=columns_of([SQUARE]))
 
     assert found(index, 60.165, 24.94) == {(0, 1)}
     assert found(index.compacted(), 60.165, 24.94) == {(0, 1)}
@@ -411,7 +426,7 @@ def test_it_finds_the_nearest_geofences() -> None:
     shapes = crowd(rng, 200)
     wide = shapely.box(3.5, 47, 6, 49)
     brands = [1] * 150 + [2] * 50 + [1]
-    index = Index.build(columns_of([*shapes, wide], brands=brands))
+    index = Index.build([columns_of([*shapes, wide], brands=brands)])
     own = np.flatnonzero(np.array(brands) == 1).astype(np.int32)
     for lat, lng in zip(*in_paris(rng, 10), strict=True):
         away = index.distance_m(ordinal=own, lat=np.full(len(own), lat), lng=np.full(len(own), lng))
@@ -460,5 +475,5 @@ def test_it_adds_and_picks_columns() -> None:
     both: Columns = columns.rows(np.array([1])).plus(columns.rows(np.array([0])))
 
     assert both.geofence_id.tolist() == [2, 4]
-    assert both.shape == [columns.shape[1], columns.shape[0]]
+    assert list(both.shape) == list(columns.shape)[::-1]
     assert both.settings["exit_buffer_m"].tolist() == [2, 4]

@@ -34,7 +34,7 @@ def check(shapes: Sequence[Shape], seed: int) -> int:
     points = [hard_points(shape, rng, POINTS) for shape in shapes]
     lat, lng = (np.concatenate(axis) for axis in zip(*points, strict=True))
 
-    index = Index.build(columns_of(shapes))
+    index = Index.build([columns_of(shapes)])
 
     wanted = by_geos(shapes, lat, lng)
     assert found(index, lat, lng) == wanted

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from brands.models import Brand
+from brands.filecommands import brand_called
 from geofences import exports
 from geofences.models import Geofence
 
@@ -26,9 +26,7 @@ class Command(BaseCommand):
             form = exports.Format(file.suffix.lower().removeprefix("."))
         except ValueError:
             raise CommandError("The file's ending must be .geojson or .gpkg.") from None
-        owner = Brand.objects.filter(slug=brand).first()
-        if owner is None:
-            raise CommandError(f"There is no brand {brand!r}.")
+        owner = brand_called(brand)
         geofences = Geofence.objects.present().filter(brand=owner)
         if tag:
             geofences = geofences.filter(tags__contains=[tag])

@@ -284,7 +284,7 @@ class ControlGroup(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.share:.0%} of {self.brand_id}"
+        return f"{self.share:.1%} of people"
 
 
 class BrandGuard(models.Model):

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from unfold.decorators import display
 
 from brands.admin import BrandScopedAdmin
 from brands.desk import current_brand
-from brands.models import Role
+from brands.models import Brand, Role
 from campaigns.models import ControlGroup
 
 
@@ -21,6 +25,9 @@ class ControlGroupForm(forms.ModelForm):  # type: ignore[type-arg]
         min_value=0,
         max_value=50,
         label="Percent of people",
+        widget=forms.NumberInput(
+            {"class": "nc-input nc-number", "min": 0, "max": 50, "step": "any"}
+        ),
         help_text="They get nothing but service messages; what they do shows what campaigns are "
         "worth together. A larger share keeps everybody who is in the group already.",
     )
@@ -28,12 +35,17 @@ class ControlGroupForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = ControlGroup
         fields = ("salt",)
-        labels = {"salt": "Draw"}
-        help_texts = {"salt": "Another word here draws the group anew, from everybody."}
+        labels = {"salt": "Drawn by the word"}
+        help_texts = {
+            "salt": "Another word draws the group anew, from everybody: results before and after "
+            "cannot be compared. Leave it as it is otherwise."
+        }
+        widgets = {"salt": forms.TextInput({"class": "nc-input", "size": 12})}
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, brand: Brand, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.initial.setdefault("percent", round(self.instance.share * 100, 6))
+        self.instance.brand = brand
+        self.initial.setdefault("percent", round(self.instance.share * 100, 6) or None)
 
     def save(self, commit: bool = True) -> ControlGroup:
         self.instance.share = self.cleaned_data["percent"] / 100
@@ -45,9 +57,7 @@ class ControlGroupForm(forms.ModelForm):  # type: ignore[type-arg]
 class ControlGroupAdmin(BrandScopedAdmin):
     """One row for a brand, for its admins."""
 
-    form = ControlGroupForm
-    fields = ("percent", "salt")
-    list_display = ("percent", "salt")
+    list_display = ("percent", "drawn_by")
     add_role = change_role = delete_role = Role.ADMIN
     empty_title = "Nobody is left out"
     empty_text = (
@@ -55,8 +65,51 @@ class ControlGroupAdmin(BrandScopedAdmin):
         "together. One person in twenty is a good size."
     )
 
+    @display(description="left out")
     def percent(self, row: ControlGroup) -> str:
         return f"{row.share:.1%} of people"
+
+    @display(description="drawn by the word")
+    def drawn_by(self, row: ControlGroup) -> str:
+        return row.salt
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        return {}
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        group: ControlGroup | None = None
+        if object_id is not None:
+            found = self.object_or_redirect(request, object_id)
+            if isinstance(found, HttpResponseRedirect):
+                return found
+            group = found
+        elif not self.has_add_permission(request):
+            raise PermissionDenied
+        brand, may_edit = self.to_edit(request, group, Role.ADMIN)
+        form = ControlGroupForm(request.POST or None, instance=group or ControlGroup(), brand=brand)
+        if request.method == "POST" and form.is_valid():
+            saved = form.save()
+            messages.success(request, f"{saved.share:.1%} of people are left out from now on.")
+            return redirect("admin:campaigns_controlgroup_changelist")
+        return TemplateResponse(
+            request,
+            "admin/campaigns/controlgroup/form.html",
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": group,
+                "title": "Control group",
+                "form": form,
+                "may_edit": may_edit,
+                "deletable": group is not None and self.has_delete_permission(request, group),
+            },
+        )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         if not super().has_add_permission(request):

@@ -190,6 +190,9 @@ def test_it_draws_a_sequence_on_the_map_by_the_numbers_of_its_steps(
             "✕then nobody comes in: The till",
         ]
     )
+    box = legend.first.locator(".nc-mark").bounding_box()
+    assert box is not None
+    assert box["height"] >= 20, "large enough to read"
     marks = page.locator("#steps-map .nc-marks")
     expect(marks).to_have_count(2, timeout=SLOW_MS)
     expect(page.locator("#steps-map [title='Bara shop']")).to_have_text("13")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -267,5 +268,17 @@ def test_the_control_group_is_the_admins_to_set(client: Client, brand: Brand) ->
     group = ControlGroup.objects.get()
     assert (group.share, group.brand) == (0.05, brand)
     assert admin.get(at).status_code == 403
+    page = reverse("admin:campaigns_controlgroup_change", args=[group.pk])
+    shown = admin.get(page).content.decode()
+    assert re.search(r'<input[^>]*name="percent"[^>]*value="5.0"[^>]*class="nc-input', shown)
+    assert 'name="_continue"' not in shown, "none of the theme's own form"
+    refused = admin.post(page, {"percent": "51", "salt": "1"}).content.decode()
+    assert "less than or equal to 50" in refused
+    assert client.post(page, {"percent": "1", "salt": "1"}).status_code == 403
+    admin.post(page, {"percent": "7.5", "salt": "1"})
+    group.refresh_from_db()
+    assert group.share == 0.075
+    group.share = 0.05
+    group.save()
     listed = admin.get(reverse("admin:campaigns_controlgroup_changelist")).content.decode()
     assert "5.0% of people" in listed

@@ -5,6 +5,7 @@ Times are those of the clock that the reader names, and say whose they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -218,6 +219,47 @@ _BY = {
 }
 
 
+# Words that take the place of a code, by the value's name.
+_CODES: dict[str, dict[str, tuple[str, str]]] = {
+    "op": _OPS,
+    "kind": _BY,
+    "whole": _WHOLES,
+    "policy": {
+        "suppress": (
+            "to greet nobody who was there already",
+            "de ne saluer personne qui y était déjà",
+        ),
+        "require_exit": (
+            "to wait until they have left once",
+            "d’attendre qu’ils soient partis une fois",
+        ),
+    },
+    "transition_reason": {
+        "geofence_ended": ("the place ended", "le lieu a pris fin"),
+        "geofence_moved": ("the place was drawn anew", "le lieu a été redessiné"),
+        "disarmed": ("no campaign watched it any more", "plus aucune campagne ne le surveillait"),
+        "consent_withdrawn": (
+            "the consent to location was withdrawn",
+            "l’accord sur la position a été retiré",
+        ),
+        "silence": ("the device fell silent", "l’appareil s’est tu"),
+    },
+    "group": {
+        "holdout": ("left out by the campaign", "laissé de côté par la campagne"),
+        "control": ("the brand’s control group", "le groupe témoin de la marque"),
+    },
+}
+# What a sequence lacked is kept in English.
+_LACKS_FR = (
+    (re.compile(r"^no (.+) before$"), r"pas de « \1 » avant"),
+    (re.compile(r"^(\d+) s too late$"), r"\1 s trop tard"),
+    (re.compile(r"^not away for (\d+) s$"), r"pas absent pendant \1 s"),
+    (re.compile(r"^not number (\d+)$"), r"pas la fois numéro \1"),
+    (re.compile(r"^used by an earlier one$"), "déjà employée par une précédente"),
+    (re.compile(r"^its last step$"), "sa dernière étape"),
+)
+
+
 def _span(seconds: Any, language: str) -> str:
     """Seconds in the largest unit that they fill twice, or evenly."""
     if not isinstance(seconds, int | float):
@@ -311,14 +353,21 @@ def _word(key: str, value: Any, language: str, tz: tzinfo) -> str:
             return instant(datetime.fromisoformat(str(value)), tz)
         except ValueError:
             return str(value)
-    if key == "op":
-        return _OPS.get(str(value), (str(value),) * 2)[LANGUAGES.index(language)]
-    if key == "kind" and str(value) in _BY:
-        return _BY[str(value)][LANGUAGES.index(language)]
-    if key == "whole" and value in _WHOLES:
-        return _WHOLES[value][LANGUAGES.index(language)]
-    if key == "scope" and language == "fr":
-        return _SCOPES_FR.get(str(value), str(value))
+    coded = _coded(key, value, language)
+    if coded is not None:
+        return coded
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {part}" for name, part in value.items())
     return str(value)
+
+
+def _coded(key: str, value: Any, language: str) -> str | None:
+    """What stands for a code of ours; None where the value speaks for itself."""
+    number, code = LANGUAGES.index(language), str(value)
+    if key == "lacks":
+        found = [pair for pair in _LACKS_FR if pair[0].match(code)] if language == "fr" else []
+        return found[0][0].sub(found[0][1], code) if found else None
+    if key == "scope":
+        return _SCOPES_FR.get(code) if language == "fr" else None
+    known = _CODES.get(key, {}).get(code)
+    return None if known is None else known[number]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -296,3 +297,39 @@ def test_a_trace_is_small() -> None:
 def test_moments_know_their_own_instant() -> None:
     moment: Moment = a_moment()
     assert datetime.fromtimestamp(moment.now_ms / 1000, UTC).hour == 9
+
+
+@pytest.mark.parametrize(
+    ("reason", "trace", "english", "french"),
+    [
+        ("sequence_incomplete", {"matched": 1, "of": 2, "lacks": "no balance_low before"},
+         "no balance_low before", "pas de « balance_low » avant"),
+        ("sequence_incomplete", {"matched": 2, "of": 2, "lacks": "40 s too late"},
+         "40 s too late", "40 s trop tard"),
+        ("sequence_incomplete", {"matched": 1, "of": 1, "lacks": "not away for 60 s"},
+         "not away for 60 s", "pas absent pendant 60 s"),
+        ("sequence_incomplete", {"matched": 1, "of": 1, "lacks": "not number 3"},
+         "not number 3", "pas la fois numéro 3"),
+        ("initial_state", {"policy": "require_exit"},
+         "to wait until they have left once", "attendre qu’ils soient partis"),
+        ("not_a_crossing", {"transition_reason": "silence"},
+         "the device fell silent", "l’appareil s’est tu"),
+        ("held_out", {"group": "control"}, "control group", "groupe témoin"),
+    ],
+)  # fmt: skip
+def test_no_code_and_no_english_is_left_in_the_words(
+    reason: str, trace: dict[str, Any], english: str, french: str
+) -> None:
+    assert english in words.message(reason, trace)
+    assert french in words.message(reason, trace, "fr")
+    for code in ("require_exit", "silence)", "(control"):
+        assert code not in words.message(reason, trace, "fr")
+
+
+def test_times_in_words_are_of_one_clock_and_name_it() -> None:
+    trace = {"local": "2026-06-10T22:00+03:00", "next_at": NOON_MS + 22 * 3_600_000}
+    assert words.message("quiet_hours", trace, tz=ZoneInfo("Europe/Helsinki")) == (
+        "During quiet hours: it was 2026-06-10 22:00 Europe/Helsinki; "
+        "next at 2026-06-11 10:00 Europe/Helsinki."
+    )
+    assert "2026-06-10 19:00 UTC" in words.message("quiet_hours", trace)

@@ -19,7 +19,7 @@ from django.utils.translation import get_language
 from brands.templatetags.nearcast import seconds as span
 from campaigns import hours, sentences, words
 from campaigns.lookup import EPOCH
-from campaigns.models import Campaign, Decision, Verdict
+from campaigns.models import Campaign, Completion, Decision, Verdict
 from campaigns.rules import Reason
 from devices.models import Device, Event, Transition
 from devices.presence import TransitionKind, TransitionReason
@@ -208,6 +208,31 @@ def of_event(row: Event) -> Entry:
         title=f"Event {row.name}",
         text=", ".join(f"{key}: {value}" for key, value in row.properties.items()),
         facts=_when_told(row.received_at - row.occurred_at),
+    )
+
+
+def of_round(row: Decision) -> Entry:
+    """The moment of a schedule: no row brought it about."""
+    return Entry(
+        at=row.decided_at,
+        id=row.pk,
+        kind="event",
+        icon="schedule",
+        tone="brand",
+        title="The campaign’s time came round",
+    )
+
+
+def of_wait(row: Completion) -> Entry:
+    """The moment of a sequence that waited to see whether anything calls it off."""
+    return Entry(
+        at=row.due_at,
+        id=row.pk,
+        kind="event",
+        icon="hourglass_bottom",
+        tone="brand",
+        title="The sequence was complete, and its wait was over",
+        facts=(("complete since", row.completed_at),),
     )
 
 

@@ -220,3 +220,93 @@ def test_everybody_who_is_inside_hears_of_it_at_its_time(office: Office) -> None
     assert datetime.fromisoformat(decision["decided_at"]) >= at
     assert [offer["body"] for offer in inside.offers()] == ["At Stadium"]
     assert office.decisions(outside) == []
+
+
+def last_reason(office: Office, phone: Phone) -> str:
+    """What was decided when the phone came in last."""
+    path = f"/v1/transitions?device_id={phone.device_id}"
+    came = max(
+        (row for row in office.send("GET", path)["results"] if row["kind"] == "entered"),
+        key=lambda row: row["occurred_at"],
+    )
+
+    def told() -> list[str]:
+        rows = office.decisions(phone)
+        return [row["reason"] for row in rows if row["moment"]["id"] == came["id"]]
+
+    [reason] = until(told, "the last visit is decided")
+    return reason
+
+
+def test_three_visits_within_a_week_are_rewarded_and_slower_ones_are_not(office: Office) -> None:
+    office.place("Gym", SHOP, "gym")
+    office.publish(
+        trigger={
+            "on": "sequence",
+            "steps": [{"on": "entered", "tags": ["gym"], "times": 3}],
+            "within_s": 7 * DAY_S,
+            "again_after_s": 7 * DAY_S,
+        }
+    )
+    ann, bob = Phone(office, "ann").knows(SHOP, 1), Phone(office, "bob")
+    today = datetime.now(UTC) - timedelta(seconds=5)
+    for phone, days in ((ann, (5, 2, 0)), (bob, (9, 2, 0))):
+        for day in days:
+            phone.goes_to(AT_THE_DOOR, today - timedelta(days=day))
+            if day:
+                phone.was_at(ACROSS_TOWN, today - timedelta(days=day, minutes=-10))
+    assert last_reason(office, ann) == "matched"
+    assert last_reason(office, bob) == "sequence_incomplete"
+    assert [len(phone.offers()) for phone in (ann, bob)] == [1, 0]
+
+
+def test_who_comes_back_after_a_long_time_is_welcomed(office: Office) -> None:
+    office.place("Shop", SHOP, "ours")
+    office.publish(
+        trigger={
+            "on": "sequence",
+            "steps": [{"on": "entered", "tags": ["ours"]}],
+            "absent_s": 5 * DAY_S,
+        }
+    )
+    ann, bob = Phone(office, "ann").knows(SHOP, 1), Phone(office, "bob")
+    cat, today = Phone(office, "cat"), datetime.now(UTC) - timedelta(seconds=5)
+    for phone, days in ((ann, 9), (bob, 2)):
+        phone.goes_to(AT_THE_DOOR, today - timedelta(days=days))
+        phone.was_at(ACROSS_TOWN, today - timedelta(days=days, minutes=-10))
+    for phone in (ann, bob, cat):
+        phone.goes_to(AT_THE_DOOR, today)
+    assert last_reason(office, ann) == "matched"
+    assert last_reason(office, bob) == "sequence_incomplete"
+    assert last_reason(office, cat) == "sequence_incomplete"  # who was never here cannot come back
+
+
+def test_only_the_order_that_was_left_behind_is_remembered(office: Office) -> None:
+    office.publish(
+        trigger={
+            "on": "sequence",
+            "steps": [{"on": "event", "event": "cart"}],
+            "unless": {"on": "event", "event": "purchase"},
+            "for_s": 4,
+            "key": "order",
+        },
+        content={"title": "Forgotten?", "body": "Order {{ event.properties.order }}"},
+    )
+    ann, at = Phone(office, "ann"), now() - timedelta(seconds=2)
+    events = [
+        {
+            "name": name,
+            "occurred_at": (at + timedelta(seconds=after)).isoformat(),
+            "external_id": "ann",
+            "properties": {"order": order},
+        }
+        for name, order, after in (("cart", 1, 0), ("cart", 2, 0), ("purchase", 1, 1))
+    ]
+    office.send("POST", "/v1/gateway/events", {"events": events})
+
+    def told() -> list[str]:
+        found = sorted(row["reason"] for row in office.decisions(ann))
+        return found if len(found) == 2 else []
+
+    assert until(told, "both orders are decided") == ["called_off", "matched"]
+    assert [offer["body"] for offer in ann.offers()] == ["Order 2"]

@@ -21,7 +21,7 @@ from brands.admin import BigListAdmin, Page
 from brands.desk import current_brand
 from brands.models import Brand
 from campaigns import lookup, story, whynot, words
-from campaigns.models import Campaign, Decision, Verdict
+from campaigns.models import Campaign, Completion, Decision, Verdict
 from campaigns.rules import SENDS, Reason
 from devices.admin import DeviceAdmin, map_of, place_of, trail_of
 from devices.models import Device, Event, Transition
@@ -320,6 +320,11 @@ def _moment_of(row: Decision, names: story.Names) -> story.Entry | None:
     if row.moment_kind == "transition":
         transition = Transition.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()
         return story.of_transition(transition, names) if transition else None
+    if row.moment_kind == "schedule":
+        return story.of_round(row)
+    if row.moment_kind == "timer":
+        waited = Completion.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()
+        return story.of_wait(waited) if waited else None
     if row.moment_kind != "event":
         return None
     event = Event.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()

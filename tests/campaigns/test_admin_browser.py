@@ -246,6 +246,32 @@ def test_it_edits_what_once_only_the_api_could_say(
     }
 
 
+def test_it_lets_a_marketer_say_a_variant_in_another_language(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    make_member(world.brand, Role.MARKETER, username="maria", password=PASSWORD)
+    page = log_in(chromium, live_web, "maria")
+    page.goto(f"{live_web.base_url}/admin/campaigns/campaign/{world.campaign.pk}/change/")
+    page.click("summary:text-is('Variants')")
+    variants = page.locator("[data-field=variants]")
+    for _ in range(2):
+        variants.get_by_text("+ Add a variant").click()
+    variants.get_by_label("Title of B", exact=True).fill("Warm up")
+    variants.get_by_label("Add a language to B").select_option("fr")
+    variants.get_by_label("Add a language to B").select_option("de")
+    variants.get_by_label("Title of B, French").fill("Au chaud")
+    variants.get_by_label("Remove German of B").click()
+    expect(variants.get_by_label("Title of B, German")).to_have_count(0)
+    page.click("[name=publish]")
+    expect(page.locator("text=is live, as version")).to_be_visible()
+    live = Campaign.objects.get(pk=world.campaign.pk).live_version
+    assert live is not None
+    assert live.definition["variants"][1]["content"] == {
+        "title": "Warm up",
+        "locales": {"fr": {"title": "Au chaud"}},
+    }
+
+
 def test_it_leads_from_what_is_missing_to_its_field(
     world: World, live_web: LiveWeb, chromium: Browser
 ) -> None:

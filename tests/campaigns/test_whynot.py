@@ -14,7 +14,7 @@ from django.utils.timezone import now
 from brands.models import Brand, Role
 from campaigns import scheduling, whynot
 from campaigns.evaluation import evaluate_once
-from campaigns.models import Campaign, Occurrence
+from campaigns.models import Campaign, Decision, Occurrence
 from campaigns.obstacles import _WORDS, Obstacle, in_words
 from devices.models import Device, DeviceState
 from geofences.models import Geofence
@@ -200,3 +200,28 @@ def test_the_page_speaks_french_to_those_who_do(brand: Brand, shop: Geofence, an
     desk = logged_in(make_member(brand, Role.SUPPORT))
     page = desk.get(address, {"why": campaign.pk}, headers={"accept-language": "fr"})
     assert "Son heure n’est pas venue" in page.content.decode()
+
+
+def test_a_decision_of_a_round_or_of_a_wait_shows_its_moment(
+    brand: Brand, shop: Geofence, ann: Device
+) -> None:
+    desk = logged_in(make_member(brand, Role.SUPPORT))
+
+    def page(decision: Decision) -> str:
+        address = reverse("admin:campaigns_decision_change", args=[decision.pk])
+        return desk.get(address).content.decode()
+
+    trigger = {
+        "on": "sequence",
+        "steps": [{"on": "event", "event": "cart"}],
+        "unless": {"on": "event", "event": "purchase"},
+        "for_s": 60,
+    }
+    make_campaign(brand, trigger=trigger)
+    make_event(ann, brand, "cart")
+    evaluate_once(now=now())
+    evaluate_once(now=now() + timedelta(minutes=2))
+    assert "its wait was over" in page(Decision.objects.get(moment_kind="timer"))
+    at = now() + timedelta(minutes=1)
+    Decision.objects.update(moment_kind="schedule", decided_at=at)
+    assert "time came round" in page(Decision.objects.get())

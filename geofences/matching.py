@@ -35,6 +35,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _CHUNK = 8192  # fixes whose intermediate arrays stay in the processor's cache
+_FEW = 16  # fixes that are quicker one by one than an array's fixed cost
 _FARTHEST_REFRESH_M = 50_000.0  # a phone asks again after this far, whatever lies around
 
 
@@ -142,7 +143,22 @@ class Index:
         lat in [-90, 90], any finite lng. A point on an edge or corner is inside; a circle holds
         what is at most its radius away. The antimeridian is one line: 180 and -180 are the same.
         """
-        lng = wrapped(lng)
+        if len(lat) <= _FEW and brand is not None:
+            return self._match_each(lat, lng, np.broadcast_to(brand, len(lat)))
+        return self._match_many(lat, wrapped(lng), brand)
+
+    def _match_each(self, lat: Floats, lng: Floats, brand: Ints) -> Sightings:
+        found = [
+            self.match_one(lat=y, lng=x, brand=one)
+            for y, x, one in zip(lat.tolist(), lng.tolist(), brand.tolist(), strict=True)
+        ]
+        counts = [len(ordinals) for ordinals in found]
+        return Sightings(
+            fix=np.repeat(np.arange(len(lat), dtype=np.int32), counts),
+            ordinal=np.array([one for ordinals in found for one in ordinals], np.int32),
+        )
+
+    def _match_many(self, lat: Floats, lng: Floats, brand: Ints | int | None) -> Sightings:
         fix, ordinal = _joined(
             _pairs_at(start, self._match(lat[part], lng[part], _brands_of(brand, part)))
             for start in range(0, len(lat), _CHUNK)
@@ -184,7 +200,7 @@ class Index:
 
     def _sorted(self, fix: Ints, ordinal: Ints) -> Pairs:
         """By fix, then geofence id. Within a layer ordinals ascend with ids."""
-        if len(self._added):
+        if (ordinal >= len(self._base.geofence_id)).any():
             order = np.lexsort((self.geofence_id[ordinal], fix))
             return fix[order], ordinal[order]
         both = np.sort(fix << 32 | ordinal)
@@ -193,7 +209,7 @@ class Index:
     def match_one(self, *, lat: float, lng: float, brand: int) -> list[int]:
         """`match` for one fix without the batch's fixed cost: ordinals by geofence id."""
         if abs(lng) >= 180:
-            seen = self.match(lat=np.array([lat]), lng=np.array([lng]), brand=brand)
+            seen = self._match_many(np.array([lat]), wrapped(np.array([lng])), brand)
             return [int(ordinal) for ordinal in seen.ordinal]
         cell = h3.latlng_to_cell(lat, lng, FINEST)
         found = self._base.match_one(cell, lat, lng, brand)

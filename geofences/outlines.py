@@ -13,6 +13,7 @@ a mapped file.
 from __future__ import annotations
 
 import itertools
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,9 @@ _ORIENTATION_ERROR = 3.3306690738754716e-16
 Arithmetic and Fast Robust Geometric Predicates (1997)."""
 
 _GRID_ERROR = 16 * _ORIENTATION_ERROR  # of sums of three differences of two products below 1
+
+# Of one record: HOT as far as `vertices`, a square and the next, an edge's two ends.
+_HEAD, _SQUARE, _EDGE = struct.Struct("<4d2H"), struct.Struct("<2H"), struct.Struct("<4d")
 
 _CHORD_ERROR = 1e-12  # 6 micrometres; nearer to a circle's edge haversine itself decides
 
@@ -100,11 +104,13 @@ class Outlines:
     u4: NDArray[np.uint32] = field(init=False)
     f8: Floats = field(init=False)
     corners: NDArray[np.complex128] = field(init=False)  # of `cold`: lng + i lat
+    raw: tuple[memoryview, memoryview] = field(init=False)  # hot and cold, for one record at a time
     _large: dict[int, Any] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("u1", "u2", "u4", "f8"):
             object.__setattr__(self, name, self.hot.view(f"<{name}"))
+        object.__setattr__(self, "raw", (self.hot.data, self.cold.data))
         object.__setattr__(self, "corners", self.cold[: len(self.cold) // 2 * 2].view("<c16"))
 
     @classmethod
@@ -204,34 +210,38 @@ class Outlines:
     def holds(self, position: int, lat: float, lng: float) -> bool:
         """`inside` for one pair without arrays, unless an edge is near."""
         base = self.hot_at.first.item(position)
-        side = self.u2.item(base * 4 + 16)
+        hot = self.raw[0]
+        west, south, columns, rows, side, width = _HEAD.unpack_from(hot, 8 * base)
         if side:
-            west, south, columns, rows = self.f8[base : base + 4].tolist()
             row, column = (lat - south) * rows, (lng - west) * columns
             if not (0 <= row < side and 0 <= column < side):
                 return False
-            at = base * 4 + 24 + int(row) * side + int(column)
-            begin, end = self.u2.item(at), self.u2.item(at + 1) & MOST_ENTRIES
-            inside, begin = begin > MOST_ENTRIES, begin & MOST_ENTRIES
+            square = 48 + 2 * (int(row) * side + int(column))
+            begin, end = _SQUARE.unpack_from(hot, 8 * base + square)
+            inside, begin, end = begin > MOST_ENTRIES, begin & MOST_ENTRIES, end & MOST_ENTRIES
             if begin == end:
-                return inside
+                return bool(inside)
             corner_x = corner(west, int(column), columns)
             corner_y = corner(south, int(row), rows)
             error = _GRID_ERROR * side * side / (columns * rows)
-            for x1, y1, x2, y2 in self._edges_of_one(position, base, side, begin, end):
+            for x1, y1, x2, y2 in self._edges_of_one(position, base, side, width, begin, end):
                 rise, run = y2 - y1, x2 - x1
                 at_point = (lat - y1) * run - (lng - x1) * rise
                 at_turn = (lat - y1) * run - (corner_x - x1) * rise
                 at_corner = (corner_y - y1) * run - (corner_x - x1) * rise
-                if min(abs(at_point), abs(at_turn), abs(at_corner)) <= error:
+                if (
+                    -error <= at_point <= error
+                    or -error <= at_turn <= error
+                    or -error <= at_corner <= error
+                ):
                     break
                 if (x1 > corner_x) != (x2 > corner_x) and (at_turn < 0) != (at_corner < 0):
                     inside = not inside
                 if (y1 > lat) != (y2 > lat) and (at_point < 0) != (at_turn < 0):
                     inside = not inside
             else:
-                if self.u2.item(base * 4 + 17):
-                    return inside
+                if width:
+                    return bool(inside)
         one = np.array([position]), np.array([lat]), np.array([lng])
         return bool(self.inside(*one)[0])
 
@@ -321,13 +331,14 @@ class Outlines:
         return owner, first[owner] + number
 
     def _edges_of_one(
-        self, position: int, base: int, side: int, begin: int, end: int
-    ) -> Iterator[list[float]]:
-        width, first = self.u2.item(base * 4 + 17), self.cold_at.first.item(position)
-        entries = base * 8 + 50 + 2 * side * side
-        for at in range(entries + begin * width, entries + end * width, width or end):
-            number = self.u1.item(at) if width < 2 else self.u1.item(at) | self.u1.item(at + 1) << 8
-            yield self.cold[first + 2 * number : first + 2 * number + 4].tolist()
+        self, position: int, base: int, side: int, width: int, begin: int, end: int
+    ) -> Iterator[tuple[float, float, float, float]]:
+        if width:
+            first = 8 * self.cold_at.first.item(position)
+            entries = 8 * base + 50 + 2 * side * side
+            numbers = self.u1[entries + begin * width : entries + end * width].tobytes()
+            for number in numbers if width == 1 else memoryview(numbers).cast("H"):
+                yield _EDGE.unpack_from(self.raw[1], first + 16 * number)
 
     def _prepared(self, position: int) -> Polygon | MultiPolygon:
         """The shape for GEOS; those with very many vertices are built once."""

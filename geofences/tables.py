@@ -182,8 +182,14 @@ class Table:
                 break
         else:
             return []
-        bit = 1 << (cell >> 39 - 3 * self.level & 63)
-        found = []
+        child = cell >> 39 - 3 * self.level & 63
+        number = self.crowds.number.item(block)
+        if number >= 0:
+            slot = 64 * number + child
+            begin, end = self.crowds.first.item(slot), self.crowds.first.item(slot + 1)
+            members = self.crowds.member[begin:end].tolist()
+            return [(member >> 1, bool(member & 1)) for member in members]
+        bit, found = 1 << child, []
         for entry in range(self.first.item(block), self.first.item(block + 1)):
             if self.touched.item(entry) & bit:
                 sure = bool(self.interior.item(entry) & bit)

@@ -142,7 +142,7 @@ def test_it_never_answers_another_brands_geofences() -> None:
     assert found(index, lat, lng, brand=4) == set()
 
 
-@pytest.mark.parametrize("size", [1, 7, 8192, 8193, 20_000])
+@pytest.mark.parametrize("size", [1, 7, 16, 17, 8192, 8193, 20_000])
 def test_it_answers_batches_of_any_size_alike(size: int) -> None:
     rng = np.random.default_rng(2)
     shapes = crowd(rng, 40)
@@ -349,6 +349,25 @@ def test_it_is_by_the_portion_what_it_is_at_once() -> None:
     assert found(index, lat, lng) == found(whole, lat, lng)
     assert (index.settings["exit_buffer_m"] == whole.settings["exit_buffer_m"]).all()
     assert index.geofence_id.tolist() == list(range(30))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), size=st.integers(0, 40))
+def test_it_answers_few_as_it_answers_many(seed: int, size: int) -> None:
+    """In a crowd, of two brands, with an update beside; one by one below some size."""
+    rng = np.random.default_rng(seed)
+    index = Index.build([columns_of(crowd(rng, 60), brands=[1, 2] * 30)])
+    index = index.updated(removed=[3], added=columns_of(crowd(rng, 2), ids=[9, 99]))
+    lat, lng = in_paris(rng, 200)
+    lng[:5] = [180, -180, 181, 360 + 2.3, -358]
+    brand = rng.choice([1, 2, 3], 200)
+
+    few = index.match(lat=lat[:size], lng=lng[:size], brand=brand[:size])
+    many = index.match(lat=lat, lng=lng, brand=brand)
+
+    asked = many.fix < size
+    assert few.fix.tolist() == many.fix[asked].tolist()
+    assert few.ordinal.tolist() == many.ordinal[asked].tolist()
 
 
 def test_it_takes_a_first_geofence_into_an_empty_index() -> None:

@@ -12,6 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -25,6 +26,7 @@ from campaigns.catalogue import Catalogue
 from campaigns.definition import HoursPolicy
 from campaigns.judging import Offers, Pair, Read, Refused, Send, Verdicts, in_steps
 from campaigns.moments import Batch, Happening
+from campaigns.turns import Turn, Turns
 from notifications.outbox import NewDelivery, enqueue
 
 logger = logging.getLogger(__name__)
@@ -56,32 +58,38 @@ _PARK = {
 }
 
 
-def evaluate_once(*, now: datetime, limit: int = BATCH) -> int:
-    """Judge up to `limit` transitions and as many events; answers how many were settled."""
+def evaluate_once(*, now: datetime, limit: int = BATCH, turns: Turns | None = None) -> int:
+    """Judge up to `limit` transitions and as many events; answers how many were settled.
+
+    With `turns`, in the order of those who share them.
+    """
+    turns = turns or Turns()
     try:
-        return _evaluate(now, limit)
+        return _evaluate(now, limit, turns)
     except (OperationalError, InterfaceError):
         raise  # the database, not a row
     except Exception:
         logger.exception("a batch failed; trying its rows one at a time")
-        return _one_at_a_time(now, limit)
+        return _one_at_a_time(now, limit, turns)
 
 
-def _evaluate(now: datetime, limit: int) -> int:
-    with transaction.atomic():
+def _evaluate(now: datetime, limit: int, turns: Turns) -> int:
+    with Turn(turns) as turn, transaction.atomic():
         batch = moments.claim(limit, now)
         if not batch:
             return 0
         current = catalogues.current()
-        happenings = gather(batch, current, _epoch_ms(now))
-        _judge_and_apply(batch, happenings, current, now)
+        happenings = gather(batch, current, _epoch_ms(now), turn)
+        _judge_and_apply(batch, happenings, current, now, turn)
     return len(batch)
 
 
-def gather(batch: Batch, current: Catalogue, now_ms: int) -> list[Happening]:
+def gather(batch: Batch, current: Catalogue, now_ms: int, turn: Turn) -> list[Happening]:
     """Everything that the rules need to know of a batch, in a bounded number of queries."""
     pairs, subjects = moments.arrivals(batch, current, now_ms)
     happenings = [happening for _, happening in pairs if happening.candidates]
+    if batch.due or any(arrival.sequences for arrival, _ in pairs):
+        turn.after_those_before()  # what they completed counts
     happenings += progress.advance(
         [pair for pair in pairs if pair[0].sequences], batch.due, subjects, current, now_ms
     )
@@ -89,19 +97,19 @@ def gather(batch: Batch, current: Catalogue, now_ms: int) -> list[Happening]:
     return happenings
 
 
-def _one_at_a_time(now: datetime, limit: int) -> int:
+def _one_at_a_time(now: datetime, limit: int, turns: Turns) -> int:
     """Settle rows singly; one that still fails is parked with what it said."""
     settled = 0
     for _ in range(limit):
         held: Batch | None = None
         try:
-            with transaction.atomic():
+            with Turn(turns) as turn, transaction.atomic():
                 held = moments.claim(1, now)
                 if not held:
                     break
                 current = catalogues.current()
-                happenings = gather(held, current, _epoch_ms(now))
-                _judge_and_apply(held, happenings, current, now)
+                happenings = gather(held, current, _epoch_ms(now), turn)
+                _judge_and_apply(held, happenings, current, now, turn)
             settled += len(held)
         except (OperationalError, InterfaceError):
             raise
@@ -143,10 +151,11 @@ def settle(verdicts: Verdicts, now: datetime) -> None:
 
 
 def _judge_and_apply(
-    batch: Batch, happenings: Sequence[Happening], current: Catalogue, now: datetime
+    batch: Batch, happenings: Sequence[Happening], current: Catalogue, now: datetime, turn: Turn
 ) -> None:
     steps = in_steps(happenings, current, reader(current, now))
     verdicts = next(steps)  # with all that is read: while rows are copied nothing can be
+    turn.let_next_read()
     _write_refusals(chain([verdicts], steps), now)
     _apply(batch, verdicts, now)
 
@@ -262,14 +271,43 @@ def run(stop: threading.Event) -> None:
     connection.close()
 
 
+def settle_all(stop: threading.Event, *, limit: int = BATCH) -> None:
+    """Evaluate until nothing waits; where more than a batch does, two batches at a time."""
+    while not stop.is_set() and (settled := evaluate_once(now=timezone.now(), limit=limit)):
+        if settled >= limit:
+            _settle_together(stop, limit)
+
+
+def _settle_together(stop: threading.Event, limit: int) -> None:
+    turns, over = Turns(), threading.Event()
+
+    def work() -> None:
+        try:
+            while not (stop.is_set() or over.is_set()):
+                if not evaluate_once(now=timezone.now(), limit=limit, turns=turns):
+                    over.set()
+        finally:
+            over.set()  # whoever fails does not leave the other to go on alone
+
+    def help_out() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="evaluate") as helper:
+        helped = helper.submit(help_out)
+        work()
+        helped.result()
+
+
 def _listen(stop: threading.Event) -> None:
     with connection.cursor() as cursor:
         for channel in CHANNELS:
             cursor.execute(f"LISTEN {channel}")
     raw = connection.connection
     while not stop.is_set():
-        while evaluate_once(now=timezone.now()) and not stop.is_set():
-            pass
+        settle_all(stop)
         until = time.monotonic() + LOOK_S
         # Half-second naps: `stop` is noticed soon, and a NOTIFY ends the nap at once.
         while not stop.is_set() and (left := until - time.monotonic()) > 0:

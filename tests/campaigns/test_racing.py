@@ -168,6 +168,69 @@ def test_evaluators_in_parallel_settle_everything_once() -> None:
     assert Decision.objects.count() == Delivery.objects.count() == 60
 
 
+def settle_all() -> None:
+    """As the loop does, but with a batch for each row."""
+    evaluation.settle_all(threading.Event(), limit=1)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_batches_that_overlap_are_settled_in_the_order_they_were_claimed(workers: int) -> None:
+    brand = make_brand()
+    device = make_device(brand)
+    caps = [{"limit": 2, "window_s": DAY_S, "scope": "person"}]
+    shops = [make_circle(brand) for _ in range(30)]
+    places = {"on": "entered", "geofences": [shop.pk for shop in shops]}
+    make_campaign(brand, trigger=places, caps=caps)
+    at = now() - timedelta(minutes=1)
+    ids = [
+        make_transition(device, shop, occurred_at=at + timedelta(seconds=number)).pk
+        for number, shop in enumerate(shops)
+    ]
+    together(workers, settle_all)
+    judged = Decision.objects.order_by("id").values_list("moment_id", "verdict")
+    assert len(judged) == 30
+    assert sum(verdict == "send" for _, verdict in judged) == Delivery.objects.count() == 2
+    if workers == 1:
+        assert list(judged) == [(key, ("refuse", "send")[key in ids[:2]]) for key in ids]
+
+
+def test_what_one_batch_completes_counts_in_the_next_that_overlaps() -> None:
+    brand = make_brand()
+    device = make_device(brand)
+    shops = [make_circle(brand) for _ in range(20)]
+    steps = [{"on": "entered", "geofences": [shop.pk for shop in shops]}]
+    trigger = {"on": "sequence", "steps": steps, "within_s": DAY_S, "once": True}
+    make_campaign(brand, trigger=trigger)
+    at = now() - timedelta(minutes=1)
+    for number, shop in enumerate(shops):
+        make_transition(device, shop, occurred_at=at + timedelta(seconds=number))
+    settle_all()
+    assert Decision.objects.filter(verdict="send").count() == Delivery.objects.count() == 1
+
+
+def test_whoever_fails_beside_another_leaves_nothing_half_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    brand = make_brand()
+    shop = make_circle(brand)
+    make_campaign(brand, shop)
+    for _ in range(20):
+        make_transition(make_device(brand), shop)
+    apply, calls = evaluation._apply, iter(range(50))
+
+    def die(*args: object) -> None:
+        if next(calls) == 5:
+            raise OperationalError("the connection is gone")
+        apply(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluation, "_apply", die)
+    with pytest.raises(OperationalError):
+        settle_all()
+    assert 5 <= Decision.objects.count() == Delivery.objects.count() < 20
+    settle_all()
+    assert Decision.objects.count() == Delivery.objects.count() == 20
+
+
 def test_a_crash_before_the_commit_loses_nothing_and_repeats_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

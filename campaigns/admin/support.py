@@ -15,7 +15,8 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.utils.timezone import now
+from django.utils.functional import lazy
+from django.utils.timezone import get_current_timezone_name, now
 
 from brands.admin import BigListAdmin, Page
 from brands.desk import current_brand
@@ -56,6 +57,10 @@ class SpanField(forms.ChoiceField):
         return now() - SPANS[chosen][1] if chosen else None
 
 
+def _before() -> str:
+    return f"Before, in {get_current_timezone_name()}"
+
+
 class UntilField(forms.DateTimeField):
     """Looks at what was before an instant, in the brand's zone."""
 
@@ -64,7 +69,7 @@ class UntilField(forms.DateTimeField):
     )
 
     def __init__(self) -> None:
-        super().__init__(required=False, label="Before")
+        super().__init__(required=False, label=lazy(_before, str)())
 
 
 class CampaignFilters(forms.Form):

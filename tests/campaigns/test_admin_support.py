@@ -125,6 +125,13 @@ def test_it_finds_deliveries_by_device_person_campaign_state_and_time(world: Wor
     assert found(q="nobody") == set()
 
 
+def test_it_says_in_which_zone_a_time_is_meant(world: World) -> None:
+    world.brand.timezone = "Asia/Tokyo"
+    world.brand.save()
+    page = logged_in(world.admin).get(reverse("admin:campaigns_decision_changelist"))
+    assert "Before, in Asia/Tokyo" in page.content.decode()
+
+
 def test_it_finds_decisions_by_verdict_and_reason(world: World) -> None:
     refused = make_decision(world)
     client = logged_in(world.admin)

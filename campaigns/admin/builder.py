@@ -6,14 +6,12 @@ Rules and words are those of `campaigns.definition`, `publishing` and `sentences
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList as DjangoChangeList
-from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
@@ -27,46 +25,20 @@ from brands.admin import BrandScopedAdmin
 from brands.desk import current_brand, rights, zone_of
 from brands.models import Brand, Role
 from brands.templatetags.nearcast import when
-from campaigns import definition, estimates, forms, previews, publishing, sentences, trials
+from campaigns import definition, estimates, forms, publishing, sentences, trials
 from campaigns.admin.backtests import BacktestPages
+from campaigns.admin.life import LifePages, actor_of, steps_of
+from campaigns.admin.naming import names_of, places_in
+from campaigns.admin.phones import shown_phones
 from campaigns.admin.worth import shown_results
-from campaigns.audience import Subject
-from campaigns.conditions import AudienceError, segments_in
+from campaigns.conditions import AudienceError
 from campaigns.definition import Definition, DefinitionError, readable
-from campaigns.differences import differences
-from campaigns.models import Campaign, CampaignState, CampaignVersion, Segment
-from devices.models import Device
+from campaigns.models import Campaign, CampaignState, CampaignVersion
 from geofences.models import Geofence
-from notifications.push import MAX_PAYLOAD_BYTES, PushOptions
 
 STATE_TONES = {"Live": "success", "Paused": "warning", "Ended": "", "Draft": "info"}
 MOST_PLACES = 30  # shown for one search
 MOST_SHAPES = 500  # drawn on the builder's map
-
-
-def _actor(request: HttpRequest) -> User:
-    user = request.user
-    assert isinstance(user, User), "the admin lets nobody else in"
-    return user
-
-
-def names_of(brand: Brand, definitions: Iterable[Definition]) -> dict[int | str, str]:
-    """Return the names of all places that some definitions speak of."""
-    keys = {key for one in definitions for key in _places_in(definition.encode(one))}
-    return {key: place.name for key, place in forms.places_named(brand, keys).items()}
-
-
-def _places_in(raw: Any) -> Iterator[int | str]:
-    """What a definition calls geofences by, wherever in it."""
-    if isinstance(raw, Mapping):
-        chosen = raw.get("geofences")
-        if isinstance(chosen, list | tuple):
-            yield from (key for key in chosen if isinstance(key, int | str))
-        for part in raw.values():
-            yield from _places_in(part)
-    elif isinstance(raw, list | tuple):
-        for part in raw:
-            yield from _places_in(part)
 
 
 class _List(ChangeList):
@@ -84,7 +56,7 @@ class _List(ChangeList):
 
 
 @admin.register(Campaign)
-class CampaignAdmin(BacktestPages, BrandScopedAdmin):
+class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
     """Campaigns: a list in words, and the builder."""
 
     list_display = ("name", "state_in_words", "in_words", "changed")
@@ -184,7 +156,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
             messages.success(request, self._saved(saved))
             return redirect("admin:campaigns_campaign_change", saved.pk)
         try:
-            version = publishing.publish(saved, actor=_actor(request), now=now())
+            version = publishing.publish(saved, actor=actor_of(request), now=now())
         except publishing.NotPublishableError as error:
             form.blame(_by_field(error.missing))
             messages.warning(request, "Saved as a draft. Before it goes live, look at the marks.")
@@ -228,8 +200,8 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
         name, raw = form.cleaned_data["name"], form.raw()
         try:
             if campaign is None:
-                return publishing.create(brand=brand, name=name, raw=raw, actor=_actor(request))
-            return publishing.edit(campaign, name=name, raw=raw, actor=_actor(request))
+                return publishing.create(brand=brand, name=name, raw=raw, actor=actor_of(request))
+            return publishing.edit(campaign, name=name, raw=raw, actor=actor_of(request))
         except DefinitionError as error:
             form.blame(error.fields)
             return None
@@ -269,11 +241,11 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
                 "audience_size": _size(brand, wanted),
                 "checklist": checklist,
                 "ready": not any(one["level"] == "error" for one in checklist),
-                "phones": _phones(brand, wanted, form["name"].value() or "", request.POST),
+                "phones": shown_phones(brand, wanted, form["name"].value() or "", request.POST),
                 "variants": [one.name for one in wanted.variants],
                 "live": live,
                 "changed": live is not None and campaign is not None and _differs(live, campaign),
-                "steps": _steps(campaign) if campaign and may_edit else [],
+                "steps": steps_of(campaign) if campaign and may_edit else [],
                 "deletable": campaign is not None and self.has_delete_permission(request, campaign),
                 "data": {
                     "preview": reverse("admin:campaigns_campaign_preview")
@@ -329,7 +301,7 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
                 for text in texts
             ]
         wanted = readable(raw)
-        phones = _phones(brand, wanted, form.data.get("name", ""), request.POST)
+        phones = shown_phones(brand, wanted, form.data.get("name", ""), request.POST)
         return JsonResponse(
             {
                 "sentence": sentences.sentence(wanted, names_of(brand, [wanted])) if raw else "",
@@ -378,87 +350,6 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
             }
         )
 
-    # -- the life of a campaign -------------------------------------------------------------
-
-    def _own(self, request: HttpRequest, object_id: str, role: Role) -> Campaign:
-        campaign = self.get_object(request, object_id)
-        if campaign is None:
-            raise Http404
-        if not self.allows(request, role, campaign):
-            raise PermissionDenied
-        return campaign  # type: ignore[no-any-return]
-
-    def _try(
-        self, request: HttpRequest, campaign: Campaign, step: Callable[[], Any], done: str
-    ) -> HttpResponse:
-        """Take one step in a campaign's life and say how it went."""
-        try:
-            step()
-            messages.success(request, done)
-        except (publishing.WrongStateError, publishing.NotPublishableError) as error:
-            messages.error(request, str(error))
-        return redirect("admin:campaigns_campaign_change", campaign.pk)
-
-    def _ask(
-        self, request: HttpRequest, campaign: Campaign, *, title: str, text: str, button: str
-    ) -> HttpResponse:
-        return TemplateResponse(
-            request,
-            "admin/nearcast/confirm.html",
-            {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "original": campaign,
-                "title": title,
-                "text": text,
-                "button": button,
-                "back_url": reverse("admin:campaigns_campaign_change", args=[campaign.pk]),
-            },
-        )
-
-    def pause_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Stop at once."""
-        campaign = self._own(request, object_id, Role.MARKETER)
-        if request.method != "POST":
-            return redirect("admin:campaigns_campaign_change", campaign.pk)
-        return self._try(
-            request,
-            campaign,
-            lambda: publishing.pause(campaign, actor=_actor(request)),
-            "Paused: it sends nothing until you resume it.",
-        )
-
-    def resume_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Go on with the live version."""
-        campaign = self._own(request, object_id, Role.MARKETER)
-        if request.method != "POST":
-            return redirect("admin:campaigns_campaign_change", campaign.pk)
-        return self._try(
-            request,
-            campaign,
-            lambda: publishing.resume(campaign, actor=_actor(request), now=now()),
-            "It runs again.",
-        )
-
-    def end_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask, then stop for good."""
-        campaign = self._own(request, object_id, Role.MARKETER)
-        if request.method != "POST":
-            return self._ask(
-                request,
-                campaign,
-                title=f"End “{campaign.name}”?",
-                text="It stops at once and for good. Its decisions and deliveries stay, and you "
-                "can duplicate it into a new campaign. To stop for a while, pause it instead.",
-                button="End the campaign",
-            )
-        return self._try(
-            request,
-            campaign,
-            lambda: publishing.end(campaign, actor=_actor(request)),
-            "Ended. Duplicate it to run it again.",
-        )
-
     def test_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Send the form, as it stands, to one device; answer where to watch it."""
         campaign = self._own(request, object_id, Role.MARKETER)
@@ -474,59 +365,12 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
                 device=request.POST.get("preview_device", ""),
                 place=request.POST.get("preview_place", ""),
                 variant=request.POST.get("preview_variant", ""),
-                actor=_actor(request),
+                actor=actor_of(request),
                 now=now(),
             )
         except trials.TrialError as error:
             return JsonResponse({"problem": str(error)}, status=422)
         return JsonResponse({"url": reverse("admin:notifications_delivery_change", args=[sent])})
-
-    def duplicate_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Make a new draft of the same content."""
-        campaign = self._own(request, object_id, Role.MARKETER)
-        if request.method != "POST":
-            return redirect("admin:campaigns_campaign_change", campaign.pk)
-        copy = publishing.create(
-            brand=campaign.brand,
-            name=f"{campaign.name[:190]} (copy)",
-            raw=campaign.draft,
-            actor=_actor(request),
-        )
-        messages.success(request, "This is the copy: a draft of its own.")
-        return redirect("admin:campaigns_campaign_change", copy.pk)
-
-    def versions_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Every version, what each changed, and who did what when."""
-        campaign = self._own(request, object_id, self.view_role)
-        versions = list(campaign.versions.select_related("published_by"))
-        stored = [readable(campaign.draft), *(readable(version.definition) for version in versions)]
-        names = names_of(campaign.brand, stored)
-        return TemplateResponse(
-            request,
-            "admin/campaigns/campaign/versions.html",
-            {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "original": campaign,
-                "title": f"Versions of {campaign.name}",
-                "campaign": campaign,
-                "may_edit": self.allows(request, Role.MARKETER, campaign),
-                "draft_changes": differences(stored[1], stored[0], names) if versions else [],
-                "versions": [
-                    {
-                        "version": version,
-                        "is_live": version.pk == campaign.live_version_id,
-                        "changes": differences(stored[number + 2], stored[number + 1], names)
-                        if number + 1 < len(versions)
-                        else [],
-                        "first": number + 1 == len(versions),
-                        "sentence": sentences.sentence(stored[number + 1], names),
-                    }
-                    for number, version in enumerate(versions)
-                ],
-                "log": list(campaign.log.select_related("actor")[:50]),
-            },
-        )
 
     def results_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """What the campaign was worth."""
@@ -541,28 +385,6 @@ class CampaignAdmin(BacktestPages, BrandScopedAdmin):
                 "title": f"Results of {campaign.name}",
                 **shown_results(campaign),
             },
-        )
-
-    def roll_back_view(self, request: HttpRequest, object_id: str, number: int) -> HttpResponse:
-        """Ask, then make a former version live again."""
-        campaign = self._own(request, object_id, Role.MARKETER)
-        version = campaign.versions.filter(number=number).first()
-        if version is None:
-            raise Http404
-        if request.method != "POST":
-            return self._ask(
-                request,
-                campaign,
-                title=f"Make version {number} live again?",
-                text=f"It goes live at once as a new version, and your draft becomes what it said: "
-                f"“{version.name}”. The version that is live now stays in the list.",
-                button=f"Make version {number} live",
-            )
-        return self._try(
-            request,
-            campaign,
-            lambda: publishing.roll_back(campaign, number=number, actor=_actor(request), now=now()),
-            f"Version {number} is live again.",
         )
 
 
@@ -602,7 +424,7 @@ def _json_of(bound: Any) -> Any:
 
 def _named(brand: Brand, shown: Any) -> list[dict[str, Any]]:
     """Names of the places chosen anywhere in the form, for the chips; the gone say so."""
-    keys = list(dict.fromkeys(_places_in(shown)))
+    keys = list(dict.fromkeys(places_in(shown)))
     known = forms.places_named(brand, keys)
     return [
         {
@@ -619,141 +441,5 @@ def _differs(live: CampaignVersion, campaign: Campaign) -> bool:
     return (readable(live.definition), live.name) != (readable(campaign.draft), campaign.name)
 
 
-def _steps(campaign: Campaign) -> list[dict[str, str]]:
-    """The buttons that a campaign's state has; `method` is how they are pressed."""
-    steps = {
-        CampaignState.LIVE: [("pause", "Pause", "post"), ("end", "End…", "get")],
-        CampaignState.PAUSED: [("resume", "Resume", "post"), ("end", "End…", "get")],
-    }.get(CampaignState(campaign.state), [])
-    return [
-        {
-            "name": name,
-            "title": title,
-            "method": method,
-            "url": reverse(f"admin:campaigns_campaign_{name}", args=[campaign.pk]),
-        }
-        for name, title, method in [*steps, ("duplicate", "Duplicate", "post")]
-    ]
-
-
 def _geojson(place: Geofence) -> Any:
     return json.loads(place.geometry.json)
-
-
-def _phones(
-    brand: Brand, wanted: Definition, name: str, given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The offer on every platform, to a sample or a real person, in every language."""
-    asked = {
-        key: str(given.get(f"preview_{key}", "")).strip()[:200]
-        for key in ("locale", "device", "place", "variant")
-    }
-    who = previews.person(brand, asked["device"])
-    where = previews.place(brand, wanted, asked["place"])
-    unknown = [
-        f"There is no such {kind}; this is a sample."
-        for kind, found in (("device", who), ("place", where))
-        if asked[kind] and found is None
-    ]
-    stage = previews.Stage(
-        brand_name=brand.name, name=name, wanted=wanted, who=who or _sample(brand), place=where
-    )
-    contents = definition.contents_of(wanted)
-    said = contents.get(asked["variant"]) or next(iter(contents.values()), None)
-    if said is None or not (said.title or said.body):
-        return {"content": {"title": "", "body": ""}, "app": brand.name, "problems": unknown}
-    shown = previews.preview(
-        said, stage, locale=asked["locale"] or (who.locale if who else ""), variant=asked["variant"]
-    )
-    wrong = f"{shown.field_at_fault.replace('_', ' ').capitalize()} {shown.problem}"
-    return {
-        "content": shown.made,
-        "app": brand.name,
-        "problems": unknown + ([wrong] if shown.problem else []),
-        "options": said.push or PushOptions(),
-        "size": shown.size,
-        "most": MAX_PAYLOAD_BYTES,
-        "messages": [] if shown.problem else list(previews.messages(shown.made, wanted)),
-        "every": previews.previews(stage) if len(said.locales) + len(contents) > 1 else [],
-    }
-
-
-def _sample(brand: Brand) -> Subject | None:
-    """A device that has told most, so that every name in a text means something."""
-    newest = Device.objects.filter(brand=brand).order_by("-pk").values_list("pk", flat=True)[:100]
-    people = previews.people(list(newest), brand.pk).values()
-    return max(people, key=lambda one: len(one.attributes), default=None)
-
-
-@admin.register(Segment)
-class SegmentAdmin(BrandScopedAdmin):
-    """Named audiences that several campaigns share."""
-
-    list_display = ("name", "in_words", "changed")
-    search_fields = ("name",)
-    empty_title = "No segment yet"
-    empty_text = "A segment is an audience with a name, which several campaigns can use."
-
-    @display(description="last change", ordering="updated_at")
-    def changed(self, row: Segment) -> str:
-        return when(row.updated_at)
-
-    @display(description="who belongs to it")
-    def in_words(self, row: Segment) -> str:
-        return sentences.condition(row.tree)
-
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        return {}
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_delete_permission(request, obj) and not (obj and self.users_of(obj))
-
-    def users_of(self, segment: Segment) -> list[str]:
-        """Return what would break without it: campaigns and segments by name."""
-        found = [
-            row.name
-            for row in Segment.objects.filter(brand=segment.brand).exclude(pk=segment.pk)
-            if segment.slug in segments_in(row.tree)
-        ]
-        for row in Campaign.objects.filter(brand=segment.brand).select_related("live_version"):
-            trees = [row.draft.get("audience")]
-            trees += [row.live_version.definition.get("audience")] if row.live_version else []
-            if any(segment.slug in segments_in(tree) for tree in trees):
-                found.append(row.name)
-        return found
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        segment: Segment | None = None
-        if object_id is not None:
-            found = self.object_or_redirect(request, object_id)
-            if isinstance(found, HttpResponseRedirect):
-                return found
-            segment = found
-        brand, may_edit = self.to_edit(request, segment, Role.MARKETER)
-        form: ModelForm[Any] = forms.SegmentForm(
-            request.POST or None, instance=segment or Segment(), brand=brand
-        )
-        if request.method == "POST" and form.is_valid():
-            saved = form.save()
-            messages.success(request, f"Segment “{saved.name}” saved; campaigns use it at once.")
-            return redirect("admin:campaigns_segment_changelist")
-        return TemplateResponse(
-            request,
-            "admin/campaigns/segment/form.html",
-            {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "original": segment,
-                "title": segment.name if segment else "New segment",
-                "form": form,
-                "may_edit": may_edit,
-                "users": self.users_of(segment) if segment else [],
-                "deletable": segment is not None and self.has_delete_permission(request, segment),
-            },
-        )

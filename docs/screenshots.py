@@ -3,7 +3,7 @@
     .venv/bin/python docs/screenshots.py              # all of them
     .venv/bin/python docs/screenshots.py guide-hours  # only these
 
-The marketer's guide needs campaigns with everything in them: two drafts and six people are added.
+The marketer's guide needs campaigns with everything in them: three drafts and six people are added.
 Logs in with the demo's own log-ins, waits until each page shows something, writes `docs/images`.
 Where no tile server can be reached the pictures show the demo city's own map, so block it:
 they then look the same everywhere.
@@ -123,6 +123,18 @@ SEQUENCE: dict[str, Any] = {
     "content": {"title": "Top up here", "body": "{{ place.name }} is a step away."},
 }
 
+SCHEDULE: dict[str, Any] = {
+    "trigger": {
+        "on": "schedule",
+        "tags": ["own"],
+        "times": ["17:30", "21:00"],
+        "days": ["fri", "sat"],
+        "zone": "brand",
+        "within_s": 7_200,
+    },
+    "content": {"title": "Home by tram", "body": "The next one leaves in ten minutes."},
+}
+
 
 def prepare(demo: dict[str, Any]) -> dict[str, int]:
     """Add what the guide shows, once; answers the ids of its campaigns by name."""
@@ -135,7 +147,11 @@ def prepare(demo: dict[str, Any]) -> dict[str, int]:
             one["name"]: one["id"]
             for one in client.get("/v1/campaigns", params={"limit": 200}).json()["results"]
         }
-        wanted = {"Coffee for regulars": GUIDE, "Top up on the way": SEQUENCE}
+        wanted = {
+            "Coffee for regulars": GUIDE,
+            "Top up on the way": SEQUENCE,
+            "Home by tram": SCHEDULE,
+        }
         for name, definition in wanted.items():
             if name not in known:
                 answer = client.post("/v1/campaigns", json={"name": name, **definition})
@@ -192,6 +208,12 @@ def guide(known: dict[str, int]) -> tuple[Shot, ...]:
             path=f"{campaigns}/{known['Top up on the way']}/change/",
             ready=settled,
             size=(1280, 900),
+            of="#part-where",
+        ),
+        Shot(
+            name="guide-schedule",
+            path=f"{campaigns}/{known['Home by tram']}/change/",
+            ready=settled,
             of="#part-where",
         ),
         Shot(name="guide-segment", path="/admin/campaigns/segment/", ready=settled),

@@ -46,7 +46,11 @@ def run(quick: bool) -> list[Row]:
     populate.geofences(count, HOME)
     phones = populate.devices(DEVICES, HOME)
     strangers = iter(phones)
-    with stage.web() as (one, _), stage.web() as (other, _), ThreadPoolExecutor(1) as threads:
+    with (
+        stage.web(workers=1) as (one, _),
+        stage.web(workers=1) as (other, _),
+        ThreadPoolExecutor(1) as threads,
+    ):
         seconds = 3.0 + 2 * times
         traffic = threads.submit(
             road.open_loop, one, phones[DEVICES // 2 :], rate=TRAFFIC_PER_S, seconds=seconds

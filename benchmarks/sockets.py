@@ -29,10 +29,10 @@ def run(quick: bool) -> list[Row]:
     stage.make_database()
     shapes = populate.geofences(GEOFENCES, HOME)
     phones = populate.devices(SOCKETS, HOME)
-    with stage.web() as (host, worker):
-        before_kb = stage.memory_kb(worker)
+    with stage.web() as (host, workers):
+        before_kb = stage.memory_kb(*workers)
         with crowd(host, "stream", phones, seconds) as client:
-            socket_kb = (stage.memory_kb(worker) - before_kb) / SOCKETS
+            socket_kb = (stage.memory_kb(*workers) - before_kb) / SOCKETS
             alone = client()
         with crowd(host, "stream", phones, seconds, fixes=BUNDLE) as client:
             bundled = client()

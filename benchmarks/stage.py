@@ -19,9 +19,12 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
+from config import processes, run
+
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE = "nearcast_bench"
 UP_WITHIN_S = 120.0
+READY_IN_A_ROW = 12
 # A benchmark is no phone: limits for phones are out of the way, everything else is as shipped.
 UNLIMITED = {"NEARCAST_RATE_PER_DEVICE": "1000000", "NEARCAST_RATE_BURST": "1000000"}
 
@@ -100,22 +103,23 @@ def free_port() -> int:
 
 
 @contextmanager
-def web(*, environment: Mapping[str, str] | None = None) -> Iterator[tuple[str, int]]:
-    """A web server on a free port: its host:port, and the id of its (first) worker process."""
-    port = free_port()
+def web(
+    *, workers: int | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, list[int]]]:
+    """A web server on a free port: its host:port, and the ids of its worker processes.
+
+    The command is that of `make run`, and so is the number of workers where none is given.
+    """
+    port, count = free_port(), workers or run.web_workers()
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "granian", "--interface", "asgi", "--loop", "uvloop"),
-            *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-            *("--backlog", "4096", "--no-log", "config.asgi:application"),
-        ],
+        [*processes.web(host="127.0.0.1", port=port, workers=count).command, "--no-log"],
         cwd=ROOT,
         env=os.environ | dict(environment or {}),
         start_new_session=True,
     )
     try:
         _wait_until_ready(process, port)
-        yield f"127.0.0.1:{port}", worker_of(process.pid)
+        yield f"127.0.0.1:{port}", _children(process.pid)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
@@ -138,25 +142,29 @@ def workers(*loops: str, environment: Mapping[str, str]) -> Iterator[subprocess.
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
-    until = time.monotonic() + UP_WITHIN_S
+    """Until it says so many times in a row: any of its workers may answer."""
+    until, in_a_row = time.monotonic() + UP_WITHIN_S, 0
     while time.monotonic() < until:
         if process.poll() is not None:
             raise RuntimeError("the server ended while starting")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                return
+                in_a_row += 1
         except OSError:
+            in_a_row = 0
             time.sleep(0.1)
+        if in_a_row == READY_IN_A_ROW:
+            return
     raise RuntimeError("the server did not get ready")
 
 
-def worker_of(parent: int) -> int:
-    """A child of granian's main process, or itself where it has none."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return int(children[0]) if children else parent
+def _children(parent: int) -> list[int]:
+    return [
+        int(each) for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    ]
 
 
-def memory_kb(process: int) -> int:
-    """Resident memory."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
+def memory_kb(*processes: int) -> int:
+    """Resident memory of all of them."""
+    statuses = [Path(f"/proc/{each}/status").read_text() for each in processes]
+    return sum(int(status.split("VmRSS:")[1].split()[0]) for status in statuses)

@@ -1,7 +1,8 @@
 """Group commit for the doors: while one batch is in the database, the next one gathers.
 
 There is no timer to wait for and no path for a single fix: an idle server takes a lone fix at
-once, a busy one takes whatever has come since. One thread of the process talks to the database.
+once, a busy one takes whatever has come since, as far as a transaction stays short: a request of
+thousands may be taken in parts. One thread of the process talks to the database.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from django.conf import settings
@@ -27,7 +29,8 @@ from geofences.armed import Armed
 
 logger = logging.getLogger(__name__)
 
-MAX_BATCH = 20_000  # fixes a transaction: bounds how long a lone fix waits behind bulk
+LONGEST_S = 0.25  # a transaction, if it goes like the one before: how long it may hold rows
+MIN_BATCH, MAX_BATCH = 500, 20_000  # rows a transaction, whatever the pace
 MAX_WAITING = 400_000  # fixes in memory before the door says "later"
 
 
@@ -39,6 +42,32 @@ class Overloaded(Exception):  # noqa: N818 - a state of the server, not a fault 
 class _Waiting:
     rows: Sequence[Any]
     answer: asyncio.Future[NDArray[np.int8]]
+    taken: int = 0  # rows that are in the database or on their way
+    verdicts: list[NDArray[np.int8]] = field(default_factory=list)
+
+    def decided(self, verdicts: NDArray[np.int8] | BaseException) -> None:
+        """Of one part; whoever asked hears of it with the last, or with the first that failed."""
+        if self.answer.done():
+            return  # the client is gone; its fixes are kept all the same
+        if isinstance(verdicts, BaseException):
+            self.answer.set_exception(verdicts)
+            return
+        self.verdicts.append(verdicts)
+        if self.taken == len(self.rows):
+            whole = verdicts if len(self.verdicts) == 1 else np.concatenate(self.verdicts)
+            self.answer.set_result(whole)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was told to send everything again."""
+        return self.answer.done() and not self.answer.cancelled()
+
+
+class _Part(NamedTuple):
+    """What one transaction takes of one request: mostly all of it."""
+
+    of: _Waiting
+    rows: Sequence[Any]
 
 
 def now_ms() -> int:
@@ -50,8 +79,9 @@ class GroupCommit(ABC):
     """Collects rows from many requests into batches, one transaction each."""
 
     def __init__(self, name: str) -> None:
-        self._waiting: list[_Waiting] = []
+        self._waiting: deque[_Waiting] = deque()
         self._count = 0
+        self._room = MIN_BATCH  # rows the next transaction may hold
         self._arrived = asyncio.Event()
         self._closing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
@@ -98,43 +128,49 @@ class GroupCommit(ABC):
                     return
                 self._arrived.clear()
                 continue
-            for waiting, verdicts in await loop.run_in_executor(self._thread, self._commit, batch):
-                if waiting.answer.done():
-                    continue  # the client is gone; its fixes are kept all the same
-                if isinstance(verdicts, BaseException):
-                    waiting.answer.set_exception(verdicts)
-                else:
-                    waiting.answer.set_result(verdicts)
+            began = time.monotonic()
+            done = await loop.run_in_executor(self._thread, self._commit, batch)
+            self._pace(sum(len(part.rows) for part in batch), time.monotonic() - began)
+            for part, verdicts in done:
+                part.of.decided(verdicts)
 
-    def _take(self) -> list[_Waiting]:
-        taken = total = 0
-        for waiting in self._waiting:
-            if taken and total + len(waiting.rows) > MAX_BATCH:
-                break
-            taken += 1
-            total += len(waiting.rows)
-        batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
-        self._count -= total
+    def _pace(self, rows: int, took_s: float) -> None:
+        self._room = min(max(int(rows * LONGEST_S / max(took_s, 1e-6)), MIN_BATCH), MAX_BATCH)
+
+    def _take(self) -> list[_Part]:
+        batch: list[_Part] = []
+        room = self._room
+        while self._waiting and room > 0:
+            first = self._waiting[0]
+            rows = first.rows[first.taken : first.taken + room]
+            first.taken += len(rows)
+            if first.failed:
+                self._count -= len(first.rows) - first.taken
+                first.taken = len(first.rows)
+            else:
+                batch.append(_Part(first, rows))
+            if first.taken == len(first.rows):
+                self._waiting.popleft()
+            self._count -= len(rows)
+            room -= len(rows)
         return batch
 
-    def _commit(
-        self, batch: list[_Waiting]
-    ) -> list[tuple[_Waiting, NDArray[np.int8] | BaseException]]:
+    def _commit(self, batch: list[_Part]) -> list[tuple[_Part, NDArray[np.int8] | BaseException]]:
         """On the thread: all together; halves where that fails, so that one cannot stop others."""
         try:
-            rows = [row for waiting in batch for row in waiting.rows]
+            rows = [row for part in batch for row in part.rows]
             verdicts = self._attempt_twice(rows)
         except (OperationalError, InterfaceError):
             logger.exception("the database is away: %d requests are told to try again", len(batch))
             connection.close()
-            return [(waiting, Overloaded()) for waiting in batch]
+            return [(part, Overloaded()) for part in batch]
         except Exception as error:
             if len(batch) == 1:
                 logger.exception("a request could not be taken")
                 return [(batch[0], error)]
             half = len(batch) // 2
             return self._commit(batch[:half]) + self._commit(batch[half:])
-        ends = np.cumsum([len(waiting.rows) for waiting in batch])[:-1]
+        ends = np.cumsum([len(part.rows) for part in batch])[:-1]
         return list(zip(batch, np.split(verdicts, ends), strict=True))
 
     def _attempt_twice(self, rows: list[Any]) -> NDArray[np.int8]:

@@ -67,11 +67,13 @@ def _attempt(
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
     """Without locks. Verdicts, and which fixes to take again: refused ones, outdated devices."""
     states, missing = memory.recall(np.unique(batch["device_id"]))
+    recalled = states["device_id"]
     with transaction.atomic(), open_cursor() as cursor:
         if len(missing):
             states = np.concatenate((states, states_of(cursor, missing, lock=False)))
             states = states[np.argsort(states["device_id"])]
         verdicts, written, lost = _take(cursor, batch, states, now_ms, armed)
+    memory.found_outdated(int(np.isin(lost, recalled).sum()), of=len(recalled))
     memory.remember(written)
     return verdicts, (verdicts != ACCEPTED) | np.isin(batch["device_id"], lost)
 

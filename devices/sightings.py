@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.presence import Belief, Rules, Sighting, classify
+from devices.presence import Belief, PresenceState, Rules, Sighting, classify
 from devices.walks import Footprint, Stop, walk
 from geofences.matching import Index, Sightings
 
@@ -25,21 +25,32 @@ class RulesBook:
     def __init__(
         self, index: Index, dwells: Mapping[int, tuple[int, ...]], *, silence_ms: int
     ) -> None:
-        self._index, self._dwells, self._silence_ms = index, dwells, silence_ms
+        self.silence_ms = silence_ms
+        self._index, self._dwells = index, dwells
         self._rules: dict[int, Rules] = {}
 
     def __call__(self, geofence_id: int) -> Rules:
-        rules = self._rules.get(geofence_id)
-        if rules is None:
-            ordinal = int(self._index.ordinals(np.array([geofence_id]))[0])
-            rules = self._rules[geofence_id] = Rules(
-                confirm_fixes=int(self._index.settings["confirm_fixes"][ordinal]),
-                confirm_ms=int(self._index.settings["confirm_s"][ordinal]) * 1000,
-                dwell_thresholds=self._dwells.get(geofence_id, ()),
-                silence_ms=self._silence_ms,
-                shape_version=int(self._index.version[ordinal]),
+        if geofence_id not in self._rules:
+            self.look_up(self._index.ordinals(np.array([geofence_id])))
+        return self._rules[geofence_id]
+
+    def look_up(self, ordinals: NDArray[np.int32]) -> None:
+        """Make the rules of many at once: each by itself costs a dozen array calls."""
+        index, dwells = self._index, self._dwells
+        for geofence_id, fixes, seconds, version in zip(
+            index.geofence_id[ordinals].tolist(),
+            index.settings["confirm_fixes"][ordinals].tolist(),
+            index.settings["confirm_s"][ordinals].tolist(),
+            index.version[ordinals].tolist(),
+            strict=True,
+        ):
+            self._rules[geofence_id] = Rules(
+                confirm_fixes=fixes,
+                confirm_ms=seconds * 1000,
+                dwell_thresholds=dwells.get(geofence_id, ()),
+                silence_ms=self.silence_ms,
+                shape_version=version,
             )
-        return rules
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -96,7 +107,9 @@ def follow(
     if not len(walkers):
         return outcome
     candidates = _candidates(walkers, device, states, stored, index, found)
-    judged = _judge(fixes, device, walkers, candidates, index, found)
+    book.look_up(np.unique(candidates.ordinal))
+    heard = fixes["recorded_ms"] - states["recorded_ms"][device] <= book.silence_ms
+    judged = _judge(fixes, device, walkers, candidates, heard, index, found)
     initial = _armed_around(device, states, stored, index, found)
     armed_ids = set(index.geofence_id[candidates.ordinal].tolist())
     for which, first, stops in judged.walks():
@@ -129,6 +142,8 @@ class _Candidates:
 
     which: NDArray[np.int64]
     ordinal: NDArray[np.int64]
+    outside: NDArray[np.bool_]  # not believed in at the start of the batch
+    inside: NDArray[np.bool_]  # believed in, in today's shape
 
 
 def _candidates(
@@ -140,26 +155,27 @@ def _candidates(
     found: Sightings,
 ) -> _Candidates:
     """All that a walker is believed in, and all that any of its fixes is inside of."""
-    believed = [
-        (which, geofence_id)
+    beliefs = [
+        (which, geofence_id, belief.state is not PresenceState.ENTERING, belief.shape_version)
         for which, device_id in zip(
             walkers.tolist(), states["device_id"][walkers].tolist(), strict=True
         )
-        for geofence_id in stored.get(device_id, ())
+        for geofence_id, belief in stored.get(device_id, {}).items()
     ]
-    pairs = np.array(believed, dtype=np.int64).reshape(-1, 2)
-    ordinal = index.ordinals(pairs[:, 1]).astype(np.int64)
+    which, ids, visiting, version = np.array(beliefs, dtype=np.int64).reshape(-1, 4).T
+    ordinal = index.ordinals(ids).astype(np.int64)
     armed = ordinal >= 0
     stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
-    keys = np.unique(
-        np.concatenate(
-            (
-                pairs[armed, 0] * stride + ordinal[armed],
-                device[found.fix] * stride + found.ordinal,
-            )
-        )
+    held = (which * stride + ordinal)[armed]
+    visited = visiting[armed] == 1
+    current = visited & (version[armed] == index.version[ordinal[armed]])
+    keys = np.unique(np.concatenate((held, device[found.fix] * stride + found.ordinal)))
+    return _Candidates(
+        which=keys // stride,
+        ordinal=keys % stride,
+        outside=~np.isin(keys, held[visited]),
+        inside=np.isin(keys, held[current]),
     )
-    return _Candidates(which=keys // stride, ordinal=keys % stride)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,25 +211,31 @@ def _judge(
     device: NDArray[np.int64],
     walkers: NDArray[np.int64],
     candidates: _Candidates,
+    heard: NDArray[np.bool_],
     index: Index,
     found: Sightings,
 ) -> _Judged:
+    """`heard` says per fix whether the silence before it was bearable: visits go on."""
     starts = np.searchsorted(device, walkers)
     pasts = np.searchsorted(device, walkers, side="right")
     place = np.searchsorted(walkers, candidates.which)
     lengths = (pasts - starts)[place]
     row = np.repeat(starts[place], lengths) + _counting(lengths)
-    ordinal = np.repeat(candidates.ordinal, lengths)
+    pair = np.repeat(np.arange(len(lengths)), lengths)
     order = np.argsort(row, kind="stable")
-    row, ordinal = row[order], ordinal[order].astype(np.int32)
+    row, pair = row[order], pair[order]
+    ordinal = candidates.ordinal[pair].astype(np.int32)
 
     stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
     inside = np.isin(row * stride + ordinal, found.fix.astype(np.int64) * stride + found.ordinal)
     accuracy = fixes["accuracy_m"][row]
-    # Distances only where they matter: to leave, and to enter with a known accuracy. The exact
-    # test keeps the last word on the side of the edge.
+    # Distances only where they matter: to leave, and to enter with a known accuracy. Of a lone fix
+    # it is known which of the two may happen. The exact test keeps the last word on the side.
     distance = np.where(inside, np.inf, -np.inf)
-    ask = ~inside | ~np.isnan(accuracy)
+    lone = (lengths == 1)[pair]
+    may_leave = ~inside & ~(lone & candidates.outside[pair])
+    may_enter = inside & ~np.isnan(accuracy) & ~(lone & candidates.inside[pair] & heard[row])
+    ask = may_leave | may_enter
     edge_m = np.abs(
         index.distance_m(
             ordinal=ordinal[ask], lat=fixes["lat"][row[ask]], lng=fixes["lng"][row[ask]]

@@ -12,7 +12,7 @@ import pytest
 from django.db import OperationalError
 from numpy.typing import NDArray
 
-from devices.gathering import MAX_WAITING, GroupCommit, Overloaded
+from devices.gathering import MAX_WAITING, MIN_BATCH, GroupCommit, Overloaded
 
 
 class Ledger(GroupCommit):
@@ -77,6 +77,31 @@ async def test_it_survives_a_connection_that_died_and_says_later_when_it_stays_a
     ledger.away = 2
     with pytest.raises(Overloaded):
         await ledger.submit([4])
+    await ledger.stop()
+
+
+async def test_a_large_request_is_taken_in_short_transactions_and_answered_once(
+    ledger: Ledger,
+) -> None:
+    ledger.start()
+    ledger.gate.clear()
+    numbers = [number for number in range(20 * MIN_BATCH) if number != 13]
+    large, small = ledger.submit(numbers), ledger.submit([7])
+    ledger.gate.set()
+    assert (await small).tolist() == [1]
+    assert (await large).tolist() == [number % 3 for number in numbers]
+    assert len(ledger.batches[0]) == MIN_BATCH
+    assert [number for batch in ledger.batches for number in batch] == [*numbers, 7]
+    await ledger.stop()
+
+
+async def test_a_request_of_which_a_part_failed_is_refused_whole(ledger: Ledger) -> None:
+    ledger.start()
+    with pytest.raises(ValueError, match="13"):
+        await ledger.submit(range(2 * MIN_BATCH))
+    with pytest.raises(ValueError, match="13"):
+        await ledger.submit([*range(20, 20 + 2 * MIN_BATCH), 13, 14])
+    assert (await ledger.submit([4])).tolist() == [1]
     await ledger.stop()
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.judgement import STATE_DTYPE
-from devices.memory import Memory
+from devices.memory import UNASKED_BATCHES, Memory
 
 
 @given(
@@ -30,3 +30,20 @@ def test_it_recalls_what_was_written_last(batches: list[set[int]], capacity: int
             oracle.clear()
         if len(ids) <= capacity:
             oracle |= dict.fromkeys(ids, version)
+
+
+def test_it_is_left_unasked_for_a_while_where_others_write_the_same_devices() -> None:
+    memory, asked = Memory(500), np.arange(1, 201)
+    rows = np.zeros(len(asked), dtype=STATE_DTYPE)
+    rows["device_id"] = asked
+    memory.remember(rows)
+
+    memory.found_outdated(2, of=200)
+    assert len(memory.recall(asked)[0]) == 200
+
+    memory.found_outdated(3, of=200)
+    for _ in range(UNASKED_BATCHES):
+        held, missing = memory.recall(asked)
+        assert len(held) == 0
+        assert missing.tolist() == asked.tolist()
+    assert len(memory.recall(asked)[0]) == 200

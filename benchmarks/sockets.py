@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import populate, stage, tile38
 from benchmarks.populate import Phone
 from benchmarks.report import Row, row
+from config import processes
 
 SOCKETS, PEER_CONNECTIONS = 2_000, 256
 GOAL_PER_S, GOAL_KB = 12_000, 40
@@ -29,23 +30,26 @@ def run(quick: bool) -> list[Row]:
     stage.make_database()
     shapes = populate.geofences(GEOFENCES, HOME)
     phones = populate.devices(SOCKETS, HOME)
-    with stage.web() as (host, workers):
-        before_kb = stage.memory_kb(*workers)
-        with crowd(host, "stream", phones, seconds) as client:
-            socket_kb = (stage.memory_kb(*workers) - before_kb) / SOCKETS
-            alone = client()
-        with crowd(host, "stream", phones, seconds, fixes=BUNDLE) as client:
-            bundled = client()
-    case = f"{SOCKETS:,} sockets"
-    rows = [
-        row("P4", f"{case}: one fix a frame", alone["rate"], "fixes/s", "goal", GOAL_PER_S),
-        row("P4", f"{case}: {BUNDLE} a frame", bundled["rate"], "fixes/s", "goal", GOAL_PER_S),
-        row("P4", f"{case}: memory a socket", socket_kb, "KB", "goal", GOAL_KB),
-        _beside_tile38(shapes, phones, seconds, alone["rate"]),
-    ]
-    if refused := alone["refused"] + bundled["refused"]:
-        rows.append(row("P4", f"{case}: frames not acknowledged in full", refused, "frames"))
-    return rows
+    rows: list[Row] = []
+    rates = []
+    for name, server in (("web", processes.web), ("stream", processes.stream)):
+        case = f"{SOCKETS:,} sockets on {name}"
+        with stage.web(server) as (host, workers):
+            before_kb = stage.memory_kb(*workers)
+            with crowd(host, "stream", phones, seconds) as client:
+                socket_kb = (stage.memory_kb(*workers) - before_kb) / SOCKETS
+                alone = client()
+            with crowd(host, "stream", phones, seconds, fixes=BUNDLE) as client:
+                bundled = client()
+        rows += [
+            row("P4", f"{case}: one fix a frame", alone["rate"], "fixes/s", "goal", GOAL_PER_S),
+            row("P4", f"{case}: {BUNDLE} a frame", bundled["rate"], "fixes/s", "goal", GOAL_PER_S),
+            row("P4", f"{case}: memory a socket", socket_kb, "KB", "goal", GOAL_KB),
+        ]
+        if refused := alone["refused"] + bundled["refused"]:
+            rows.append(row("P4", f"{case}: frames not acknowledged in full", refused, "frames"))
+        rates.append(alone["rate"])
+    return [*rows, _beside_tile38(shapes, phones, seconds, max(rates))]
 
 
 def _beside_tile38(

@@ -39,6 +39,24 @@ def web(*, host: str, port: int, workers: int) -> Process:
     )
 
 
+def stream(*, host: str, port: int, workers: int) -> Process:
+    """Return a server for the phones' sockets alone: fewer bytes a socket than `web`'s.
+
+    It serves the same application. The server's own pings only find peers that died: the stream
+    keeps quiet lines open by itself, and each ping wakes a phone.
+    """
+    return Process(
+        name="stream",
+        command=[
+            *(PYTHON, "-m", "uvicorn", "--loop", "uvloop", "--ws", "websockets-sansio"),
+            *("--host", host, "--port", str(port), "--workers", str(workers)),
+            *("--ws-per-message-deflate", "false", "--ws-ping-interval", "300"),
+            *("--backlog", "4096", "--no-access-log", "--log-level", "warning"),
+            *("--timeout-graceful-shutdown", "5", "config.asgi:application"),
+        ],
+    )
+
+
 # Which loops of config.work share a process: those that are busy at once have one each.
 LOOPS = {
     "evaluate": ["evaluate"],

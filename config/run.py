@@ -27,6 +27,7 @@ from config.processes import (
     Process,
     crowd,
     emulator,
+    stream,
     supervisor_configuration,
     web,
     workers,
@@ -241,7 +242,8 @@ def is_production() -> bool:
 
 def plan(host: str, port: int) -> tuple[list[Process], dict[str, str]]:
     """Return what to run, and the addresses it will have."""
-    base_url = f"http://{'127.0.0.1' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104
+    reached_at = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+    base_url = f"http://{reached_at}:{port}"
     processes = [web(host=host, port=port, workers=web_workers()), *workers(base_url=base_url)]
     addresses = {
         "base_url": base_url,
@@ -249,6 +251,9 @@ def plan(host: str, port: int) -> tuple[list[Process], dict[str, str]]:
         "admin_url": f"{base_url}/admin/",
         "live_url": f"{base_url}/admin/live/",
     }
+    if stream_port := os.environ.get("NEARCAST_STREAM_PORT"):
+        processes.append(stream(host=host, port=int(stream_port), workers=web_workers()))
+        addresses["ws_url"] = f"ws://{reached_at}:{stream_port}/v1/stream"
     if is_production():
         return processes, addresses
     emulator_url = os.environ.get("FCM_EMULATOR_URL", "")

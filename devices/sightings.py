@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from devices.presence import Belief, PresenceState, Rules, Sighting, classify
 from devices.walks import Footprint, Stop, walk
 from geofences.matching import Index, Sightings
+from geofences.ragged import spread
 
 Beliefs = Mapping[int, Mapping[int, Belief]]
 """By device id, then geofence id."""
 
 _SIGHTINGS = tuple(Sighting)
+_LOOKS = 4  # fixes of a run looked at one by one: most are across with the first
 
 
 class RulesBook:
@@ -108,7 +110,7 @@ def follow(
         return outcome
     candidates = _candidates(walkers, device, states, stored, index, found)
     book.look_up(np.unique(candidates.ordinal))
-    heard = fixes["recorded_ms"] - states["recorded_ms"][device] <= book.silence_ms
+    heard = _heard(fixes, device, states, book.silence_ms)
     judged = _judge(fixes, device, walkers, candidates, heard, index, found)
     initial = _armed_around(device, states, stored, index, found)
     armed_ids = set(index.geofence_id[candidates.ordinal].tolist())
@@ -142,8 +144,8 @@ class _Candidates:
 
     which: NDArray[np.int64]
     ordinal: NDArray[np.int64]
-    outside: NDArray[np.bool_]  # not believed in at the start of the batch
-    inside: NDArray[np.bool_]  # believed in, in today's shape
+    outside: NDArray[np.bool_]  # nothing is believed of it before the batch
+    inside: NDArray[np.bool_]  # believed inside of it, in today's shape
 
 
 def _candidates(
@@ -156,31 +158,30 @@ def _candidates(
 ) -> _Candidates:
     """All that a walker is believed in, and all that any of its fixes is inside of."""
     beliefs = [
-        (which, geofence_id, belief.state is not PresenceState.ENTERING, belief.shape_version)
+        (which, geofence_id, belief.state is PresenceState.INSIDE, belief.shape_version)
         for which, device_id in zip(
             walkers.tolist(), states["device_id"][walkers].tolist(), strict=True
         )
         for geofence_id, belief in stored.get(device_id, {}).items()
     ]
-    which, ids, visiting, version = np.array(beliefs, dtype=np.int64).reshape(-1, 4).T
+    which, ids, inside, version = np.array(beliefs, dtype=np.int64).reshape(-1, 4).T
     ordinal = index.ordinals(ids).astype(np.int64)
     armed = ordinal >= 0
     stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
     held = (which * stride + ordinal)[armed]
-    visited = visiting[armed] == 1
-    current = visited & (version[armed] == index.version[ordinal[armed]])
+    current = (inside[armed] == 1) & (version[armed] == index.version[ordinal[armed]])
     keys = np.unique(np.concatenate((held, device[found.fix] * stride + found.ordinal)))
     return _Candidates(
         which=keys // stride,
         ordinal=keys % stride,
-        outside=~np.isin(keys, held[visited]),
+        outside=~np.isin(keys, held),
         inside=np.isin(keys, held[current]),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
-    """Every (fix, candidate) judged for a device believed outside and for one believed inside."""
+    """The (fix, candidate) that may change a belief, for one that is outside and one inside."""
 
     row: list[int]
     geofence_id: list[int]
@@ -206,6 +207,17 @@ class _Judged:
             yield which, first, stops
 
 
+def _heard(
+    fixes: NDArray[np.void], device: NDArray[np.int64], states: NDArray[np.void], silence_ms: int
+) -> NDArray[np.bool_]:
+    """Per fix whether the silence before it was bearable: what was believed goes on."""
+    before = np.roll(fixes["recorded_ms"], 1)
+    first = np.append(True, device[1:] != device[:-1])[: len(device)]
+    before[first] = states["recorded_ms"][device[first]]
+    heard: NDArray[np.bool_] = fixes["recorded_ms"] - before <= silence_ms
+    return heard
+
+
 def _judge(
     fixes: NDArray[np.void],
     device: NDArray[np.int64],
@@ -215,49 +227,90 @@ def _judge(
     index: Index,
     found: Sightings,
 ) -> _Judged:
-    """`heard` says per fix whether the silence before it was bearable: visits go on."""
+    """Every fix of a walker against its candidates, where that may change a belief.
+
+    In a crowded city a walk has dozens of candidates and is in few of them at a time. A run of
+    fixes on one side of an edge changes something once: what comes after that, and a run on the
+    side that is believed already, is neither measured nor walked.
+    """
     starts = np.searchsorted(device, walkers)
     pasts = np.searchsorted(device, walkers, side="right")
     place = np.searchsorted(walkers, candidates.which)
-    lengths = (pasts - starts)[place]
-    row = np.repeat(starts[place], lengths) + _counting(lengths)
-    pair = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.argsort(row, kind="stable")
-    row, pair = row[order], pair[order]
-    ordinal = candidates.ordinal[pair].astype(np.int32)
-
+    pair, row = spread(starts[place], (pasts - starts)[place])
+    ordinal = candidates.ordinal[pair]
     stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
     inside = np.isin(row * stride + ordinal, found.fix.astype(np.int64) * stride + found.ordinal)
-    accuracy = fixes["accuracy_m"][row]
-    # Distances only where they matter: to leave, and to enter with a known accuracy. Of a lone fix
-    # it is known which of the two may happen. The exact test keeps the last word on the side.
-    distance = np.where(inside, np.inf, -np.inf)
-    lone = (lengths == 1)[pair]
-    may_leave = ~inside & ~(lone & candidates.outside[pair])
-    may_enter = inside & ~np.isnan(accuracy) & ~(lone & candidates.inside[pair] & heard[row])
-    ask = may_leave | may_enter
-    edge_m = np.abs(
-        index.distance_m(
-            ordinal=ordinal[ask], lat=fixes["lat"][row[ask]], lng=fixes["lng"][row[ask]]
-        )
+    first = np.append(True, pair[1:] != pair[:-1])[: len(pair)]
+    begins = first | ~heard[row]
+    begins[1:] |= inside[1:] != inside[:-1]
+    at = np.flatnonzero(begins)
+    past = np.append(at[1:], len(row))
+    idle = first[at] & np.where(
+        inside[at], candidates.inside[pair[at]] & heard[row[at]], candidates.outside[pair[at]]
     )
-    distance[ask] = np.where(inside[ask], edge_m, -np.maximum(edge_m, 1e-9))
-    buffer_m = index.settings["exit_buffer_m"][ordinal].astype(np.float64)
-    believed = np.ones(len(row), dtype=bool)
+    sides = _Sides(fixes, row, ordinal.astype(np.int32), inside, index)
+    matters = sides.until_crossed(at[~idle], past[~idle])
+
+    order = matters[np.argsort(row[matters], kind="stable")]
+    outside = np.zeros(len(order), dtype=bool)
     return _Judged(
-        row=row.tolist(),
-        geofence_id=index.geofence_id[ordinal].tolist(),
-        if_outside=classify(distance, accuracy, buffer_m, ~believed).tolist(),
-        if_inside=classify(distance, accuracy, buffer_m, believed).tolist(),
+        row=row[order].tolist(),
+        geofence_id=index.geofence_id[ordinal[order]].tolist(),
+        if_outside=sides.sightings(order, outside).tolist(),
+        if_inside=sides.sightings(order, ~outside).tolist(),
         at_ms=fixes["recorded_ms"].tolist(),
         spans=list(zip(walkers.tolist(), starts.tolist(), pasts.tolist(), strict=True)),
     )
 
 
-def _counting(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0 … n-1 for each n, one after the other."""
-    ends = np.cumsum(lengths)
-    return np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
+class _Sides:
+    """On which side of an edge each (fix, candidate) is, measured only where that is asked."""
+
+    def __init__(
+        self,
+        fixes: NDArray[np.void],
+        row: NDArray[np.int64],
+        ordinal: NDArray[np.int32],
+        inside: NDArray[np.bool_],
+        index: Index,
+    ) -> None:
+        self._lat, self._lng = fixes["lat"][row], fixes["lng"][row]
+        self._accuracy_m = fixes["accuracy_m"][row]
+        self._ordinal, self._inside, self._index = ordinal, inside, index
+        self._buffer_m = index.settings["exit_buffer_m"][ordinal].astype(np.float64)
+        self._at_once = (index.settings["confirm_fixes"][ordinal] <= 1) & (
+            index.settings["confirm_s"][ordinal] == 0
+        )
+        self._distance_m = np.where(inside, np.inf, -np.inf)
+
+    def until_crossed(self, at: NDArray[np.int64], past: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of runs at … past - 1, the places up to the one that is surely across; measured."""
+        looked: list[NDArray[np.int64]] = []
+        for _ in range(_LOOKS):
+            if not len(at):
+                break
+            looked.append(at)
+            self._measure(at)
+            inside = self._inside[at]
+            crossed = self._at_once[at] & (
+                self.sightings(at, ~inside) == np.where(inside, Sighting.INSIDE, Sighting.OUTSIDE)
+            )
+            at, past = at[~crossed] + 1, past[~crossed]
+            at, past = at[at < past], past[at < past]
+        rest = spread(at, past - at)[1]
+        self._measure(rest)
+        return np.concatenate((*looked, rest))
+
+    def _measure(self, at: NDArray[np.int64]) -> None:
+        """To leave, and to enter with a known accuracy. The exact test keeps the last word."""
+        at = at[~(self._inside[at] & np.isnan(self._accuracy_m[at]))]
+        edge_m = np.abs(
+            self._index.distance_m(ordinal=self._ordinal[at], lat=self._lat[at], lng=self._lng[at])
+        )
+        self._distance_m[at] = np.where(self._inside[at], edge_m, -np.maximum(edge_m, 1e-9))
+
+    def sightings(self, at: NDArray[np.int64], believed: NDArray[np.bool_]) -> NDArray[np.int8]:
+        return classify(self._distance_m[at], self._accuracy_m[at], self._buffer_m[at], believed)
 
 
 def _armed_around(

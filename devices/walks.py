@@ -31,7 +31,7 @@ class Stop(msgspec.Struct, frozen=True):
     """One fix of the walk: when, and what it shows of each geofence that may matter."""
 
     at_ms: int
-    seen: Mapping[int, Seen]  # by geofence id; all those believed in or seen inside in this walk
+    seen: Mapping[int, Seen]  # by geofence id; those not named stay as they are believed
 
 
 class Footprint(msgspec.Struct, frozen=True):
@@ -152,6 +152,8 @@ def _dwell_at_once(
 ) -> None:
     """A confirmed entry may come later than the dwell counted from the visit's first fix."""
     rules = rules_of(geofence_id)
+    if not rules.dwell_thresholds:
+        return
     after, changes = elapse(belief, until_ms=stop.at_ms, seen_ms=stop.at_ms, rules=rules)
     prints += [Footprint(geofence_id, change, number) for change in changes]
     if after is not None:

@@ -12,7 +12,7 @@ from django.conf import settings
 from numpy.typing import NDArray
 
 from devices.arrays import Column, copy_stream, query, read_column, timestamps
-from devices.presence import Rules, due_ms
+from devices.presence import PresenceState, Rules, TransitionKind, TransitionReason, due_ms
 from devices.sightings import Outcome, RulesBook, Told, count_presences
 from geofences.armed import Armed
 from geofences.matching import Index
@@ -48,7 +48,11 @@ _FORGET = """
 _BELIEVE = """
     INSERT INTO devices_presence (device_id, geofence_id, brand_id, state, visit_id, entered_at,
                                   since_at, agreeing, dwelled_s, shape_version, due_at)
-    SELECT * FROM unnest(%s, %s, %s, %s::text[], %s, %s, %s, %s, %s, %s, %s)
+    SELECT device_id, geofence_id, brand_id, (%s::text[])[state], visit_id, entered_at, since_at,
+           agreeing, dwelled_s, shape_version, due_at
+      FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        AS u(device_id, geofence_id, brand_id, state, visit_id, entered_at, since_at, agreeing,
+             dwelled_s, shape_version, due_at)
     ON CONFLICT (device_id, geofence_id) DO UPDATE SET
       state = excluded.state, visit_id = excluded.visit_id, entered_at = excluded.entered_at,
       since_at = excluded.since_at, agreeing = excluded.agreeing, dwelled_s = excluded.dwelled_s,
@@ -59,16 +63,30 @@ _TRANSITIONS = """
     INSERT INTO devices_transition (brand_id, device_id, geofence_id, kind, visit_id, dwell_s,
                                     entered_at, occurred_at, recorded_at, reason, lat, lng,
                                     accuracy_m, processed_at, parked_reason)
-    SELECT u.brand_id, u.device_id, u.geofence_id, u.kind, u.visit_id, u.dwell_s, u.entered_at,
-           u.occurred_at, %s, u.reason, nullif(u.lat, 'NaN'), nullif(u.lng, 'NaN'),
-           nullif(u.accuracy_m, 'NaN'), CASE WHEN u.wanted THEN NULL ELSE now() END, ''
-      FROM unnest(%s, %s, %s, %s::text[], %s, %s, %s, %s, %s::text[], %s, %s, %s, %s)
+    SELECT u.brand_id, u.device_id, u.geofence_id, (%s::text[])[u.kind], u.visit_id, u.dwell_s,
+           u.entered_at, u.occurred_at, %s, (%s::text[])[u.reason],
+           nullif(u.lat, 'NaN'), nullif(u.lng, 'NaN'), nullif(u.accuracy_m, 'NaN'),
+           CASE WHEN u.wanted THEN NULL ELSE now() END, ''
+      FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
            WITH ORDINALITY
         AS u(brand_id, device_id, geofence_id, kind, visit_id, dwell_s, entered_at, occurred_at,
              reason, lat, lng, accuracy_m, wanted, number)
      ORDER BY u.number
     ON CONFLICT DO NOTHING
 """
+
+# Words cross as their places in these lists: an array of text is quoted value by value.
+_PRESENCE_STATES, _KINDS, _REASONS = (
+    list(PresenceState),
+    list(TransitionKind),
+    list(TransitionReason),
+)
+
+
+def _numbers(words: Iterable[str], of: Sequence[str]) -> Column:
+    """Where in a list of words they stand, as PostgreSQL counts: from one."""
+    place = {word: number for number, word in enumerate(of, start=1)}
+    return _ints((place[word] for word in words), "i2")
 
 
 def _ints(values: Iterable[int], dtype: str = "i8") -> Column:
@@ -163,10 +181,11 @@ def write_beliefs(
     cursor.execute(
         _BELIEVE,
         (
+            [each.value for each in _PRESENCE_STATES],
             Column(devices),
             _ints(g for _, g, _ in kept),
             Column(states["brand_id"][np.searchsorted(states["device_id"], devices)]),
-            [b.state.value for _, _, b in kept],
+            _numbers((b.state for _, _, b in kept), _PRESENCE_STATES),
             _ints(b.visit_id for _, _, b in kept),
             _instants(b.entered_ms for _, _, b in kept),
             _instants(b.since_ms for _, _, b in kept),
@@ -210,16 +229,18 @@ def write_transitions(
     cursor.execute(
         _TRANSITIONS,
         (
+            [each.value for each in _KINDS],
             _datetime(now_ms),
+            [each.value for each in _REASONS],
             _ints(each.brand_id for each in told),
             _ints(each.device_id for each in told),
             Column(ids),
-            [change.kind.value for change in changes],
+            _numbers((change.kind for change in changes), _KINDS),
             _ints(change.visit_id for change in changes),
             _ints((change.dwell_s for change in changes), "i4"),
             _instants(change.entered_ms for change in changes),
             _instants(change.occurred_ms for change in changes),
-            [change.reason.value for change in changes],
+            _numbers((change.reason for change in changes), _REASONS),
             Column(place[0]),
             Column(place[1]),
             Column(place[2]),

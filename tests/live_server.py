@@ -1,4 +1,4 @@
-"""A web server of its own for tests that must cross real sockets: granian on a free port.
+"""A web server of its own for tests that must cross real sockets, on a free port.
 
 `live_web` serves the test database, so a test that uses it asks for `transactional_db` as well:
 rows must be committed to be seen from another process.
@@ -10,9 +10,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -20,6 +19,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 from django.conf import settings
+
+from config import processes
+from config.processes import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 90.0  # where other work keeps the machine busy
@@ -49,16 +51,17 @@ def free_port() -> int:
         return port
 
 
-def start_web(*, workers: int = 1, environment: dict[str, str] | None = None) -> LiveWeb:
-    """Start a server and wait until it is ready; `stop_web` ends it."""
+def start_web(
+    *,
+    workers: int = 1,
+    environment: dict[str, str] | None = None,
+    server: Callable[..., Process] = processes.web,
+) -> LiveWeb:
+    """Start a server as `make run` does and wait until it is ready; `stop_web` ends it."""
     port = free_port()
     url = database_url()
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "granian", "--interface", "asgi", "--loop", "uvloop"),
-            *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)),
-            *("--no-log", "config.asgi:application"),
-        ],
+        server(host="127.0.0.1", port=port, workers=workers).command,
         cwd=ROOT,
         env=os.environ | {"DATABASE_URL": url} | (environment or {}),
     )

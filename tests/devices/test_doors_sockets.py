@@ -19,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from brands.models import Brand
+from config import processes
 from devices import auth, registration
 from devices.models import DeviceState, Event, Fix
 from notifications import outbox
@@ -27,7 +28,7 @@ from notifications.outbox import NewDelivery
 from tests.devices.conftest import Phone, a_fix, make_phone
 from tests.devices.test_doors_http import an_event
 from tests.factories import make_brand, make_key
-from tests.live_server import ROOT, LiveWeb
+from tests.live_server import ROOT, LiveWeb, start_web, stop_web
 
 SOON_S = 5.0
 
@@ -81,6 +82,23 @@ def streaming(web: LiveWeb, token: str, query: str = "") -> Iterator[Stream]:
     headers = {"Authorization": f"Bearer {token}"}
     with connect(f"{web.ws_url}/v1/stream{query}", additional_headers=headers) as raw:
         yield Stream(raw)
+
+
+@pytest.fixture(scope="session")
+def stream_web(django_db_setup: None) -> Iterator[LiveWeb]:
+    """The server for sockets alone, which is another one."""
+    web = start_web(server=processes.stream)
+    yield web
+    stop_web(web)
+
+
+@pytest.fixture(params=["web", "stream"])
+def live_web(live_web: LiveWeb, request: pytest.FixtureRequest) -> LiveWeb:
+    """Each of the two servers that a phone may be connected to."""
+    if request.param == "web":
+        return live_web
+    web: LiveWeb = request.getfixturevalue("stream_web")
+    return web
 
 
 @pytest.fixture

@@ -1,0 +1,142 @@
+"""A batch in a crowded place against every fix measured to every geofence, one walk at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from devices.arrays import NEVER
+from devices.fixes import FIX_DTYPE
+from devices.judgement import STATE_DTYPE
+from devices.presence import Belief, Sighting, classify
+from devices.sightings import RulesBook, follow
+from devices.walks import Footprint, Stop, walk
+from geofences.geometry import Circle
+from geofences.matching import Index
+from tests.geofences.shapes import columns_of
+
+LAT, LNG = 60.17, 24.94
+STEP = 0.0002  # degrees: 22 m north, 11 m east
+SILENCE_MS = 600_000
+DWELLS = {2: (30, 120)}
+NOW_MS = 1_800_000_000_000
+
+
+def crowded() -> Index:
+    """Four that overlap: plain, with dwells, after two fixes, after a minute and a half."""
+    shapes = [
+        shapely.box(LNG, LAT, LNG + 0.002, LAT + 0.001),
+        shapely.box(LNG + 0.001, LAT - 0.0005, LNG + 0.003, LAT + 0.0008),
+        Circle(lat=LAT, lng=LNG, radius_m=60.0),
+        Circle(lat=LAT + 0.0005, lng=LNG + 0.001, radius_m=50.0),
+    ]
+    columns = columns_of(shapes)
+    settings = {
+        "exit_buffer_m": np.full(4, 20, np.float32),
+        "confirm_fixes": np.array([1, 1, 2, 1], np.int16),
+        "confirm_s": np.array([0, 0, 0, 90], np.int32),
+        "armed_ms": np.zeros(4, np.int64),
+        "campaign": np.ones(4, np.bool_),
+    }
+    return Index.build(dataclasses.replace(columns, settings=settings))
+
+
+INDEX = crowded()
+BOOK = RulesBook(INDEX, DWELLS, silence_ms=SILENCE_MS)
+
+Move = tuple[int, int, int, float]
+moves = st.lists(
+    st.tuples(
+        st.integers(-4, 18),
+        st.integers(-4, 18),
+        st.sampled_from([1, 20, 45, 100, SILENCE_MS // 1000, SILENCE_MS // 1000 + 1]),
+        st.sampled_from([float("nan"), 5.0, 40.0, 90.0]),
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+def batch_of(device_id: int, walked: Sequence[Move], *, since_ms: int) -> NDArray[np.void]:
+    batch = np.zeros(len(walked), dtype=FIX_DTYPE)
+    batch["device_id"], batch["brand_id"] = device_id, 1
+    for row, (north, east, after_s, accuracy_m) in zip(batch, walked, strict=True):
+        since_ms += after_s * 1000
+        row["lat"], row["lng"] = LAT + north * STEP / 2, LNG + east * STEP
+        row["recorded_ms"], row["accuracy_m"] = since_ms, accuracy_m
+    return batch
+
+
+def measured_to_all(
+    fixes: NDArray[np.void], beliefs: Mapping[int, Belief], *, seen_ms: int
+) -> tuple[dict[int, Belief], list[Footprint]]:
+    """The slow, obvious way."""
+    ordinals, stops = np.arange(4, dtype=np.int32), []
+    for fix in fixes:
+        lat, lng = np.full(4, fix["lat"]), np.full(4, fix["lng"])
+        distance_m = INDEX.distance_m(ordinal=ordinals, lat=lat, lng=lng)
+        inside = np.isin(ordinals, INDEX.match(lat=lat[:1], lng=lng[:1], brand=1).ordinal)
+        distance_m = np.where(inside, np.abs(distance_m), -np.maximum(np.abs(distance_m), 1e-9))
+        accuracy_m = np.full(4, fix["accuracy_m"])
+        buffer_m = INDEX.settings["exit_buffer_m"][ordinals].astype(float)
+        either = [
+            classify(distance_m, accuracy_m, buffer_m, np.full(4, believed))
+            for believed in (False, True)
+        ]
+        seen = {
+            int(INDEX.geofence_id[at]): (Sighting(int(either[0][at])), Sighting(int(either[1][at])))
+            for at in ordinals
+        }
+        stops.append(Stop(int(fix["recorded_ms"]), seen))
+    device_id = int(fixes["device_id"][0])
+    return walk(device_id, stops, beliefs, rules_of=BOOK, seen_ms=seen_ms)
+
+
+@given(walks=st.lists(st.lists(moves, min_size=1, max_size=3), min_size=1, max_size=3))
+@settings(max_examples=300, deadline=None)
+def test_it_tells_what_measuring_every_fix_to_every_geofence_tells(
+    walks: list[list[list[Move]]],
+) -> None:
+    """Each device in up to three batches, so that later ones start from beliefs."""
+    states = np.zeros(len(walks), dtype=STATE_DTYPE)
+    states["device_id"], states["brand_id"] = np.arange(1, len(walks) + 1), 1
+    states["recorded_ms"] = states["received_ms"] = NEVER
+    states["lat"] = states["lng"] = np.nan
+    stored: dict[int, dict[int, Belief]] = {}
+    for turn in range(3):
+        walking = [number for number, batches in enumerate(walks) if turn < len(batches)]
+        if not walking:
+            break
+        fixes = np.concatenate(
+            [
+                batch_of(
+                    number + 1,
+                    walks[number][turn],
+                    since_ms=max(int(states["recorded_ms"][number]), NOW_MS),
+                )
+                for number in walking
+            ]
+        )
+        device = fixes["device_id"] - 1
+        outcome = follow(fixes, device, states, stored, INDEX, BOOK, now_ms=NOW_MS)
+        for number in walking:
+            own = fixes[device == number]
+            before = stored.get(number + 1, {})
+            after, prints = measured_to_all(own, before, seen_ms=int(states["recorded_ms"][number]))
+            told = [each.footprint for each in outcome.told if each.device_id == number + 1]
+            assert outcome.after.get(number + 1, {}) == after
+            assert _as_told(told) == _as_told(prints)
+            stored[number + 1] = dict(after)
+            states["presences"][number] = len(after)
+            states["recorded_ms"][number] = own["recorded_ms"][-1]
+
+
+def _as_told(prints: Sequence[Footprint]) -> list[tuple[Any, ...]]:
+    return [(each.geofence_id, each.change, each.stop) for each in prints]

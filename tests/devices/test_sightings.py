@@ -38,14 +38,14 @@ def crowded() -> Index:
         Circle(lat=LAT + 0.0005, lng=LNG + 0.001, radius_m=50.0),
     ]
     columns = columns_of(shapes)
-    settings = {
+    chosen: dict[str, NDArray[Any]] = {
         "exit_buffer_m": np.full(4, 20, np.float32),
         "confirm_fixes": np.array([1, 1, 2, 1], np.int16),
         "confirm_s": np.array([0, 0, 0, 90], np.int32),
         "armed_ms": np.zeros(4, np.int64),
         "campaign": np.ones(4, np.bool_),
     }
-    return Index.build(dataclasses.replace(columns, settings=settings))
+    return Index.build([dataclasses.replace(columns, settings=chosen)])
 
 
 INDEX = crowded()
@@ -132,11 +132,7 @@ def test_it_tells_what_measuring_every_fix_to_every_geofence_tells(
             after, prints = measured_to_all(own, before, seen_ms=int(states["recorded_ms"][number]))
             told = [each.footprint for each in outcome.told if each.device_id == number + 1]
             assert outcome.after.get(number + 1, {}) == after
-            assert _as_told(told) == _as_told(prints)
+            assert told == prints
             stored[number + 1] = dict(after)
             states["presences"][number] = len(after)
             states["recorded_ms"][number] = own["recorded_ms"][-1]
-
-
-def _as_told(prints: Sequence[Footprint]) -> list[tuple[Any, ...]]:
-    return [(each.geofence_id, each.change, each.stop) for each in prints]

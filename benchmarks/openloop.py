@@ -16,6 +16,8 @@ import time
 from collections import deque
 from typing import Any
 
+import uvloop
+
 REQUEST = (
     b"POST /v1/locations HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %b\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
@@ -105,4 +107,4 @@ async def drive(
 
 if __name__ == "__main__":
     gc.disable()
-    print(json.dumps(asyncio.run(drive(**json.load(sys.stdin)))))
+    print(json.dumps(uvloop.run(drive(**json.load(sys.stdin)))))

@@ -87,7 +87,7 @@ def geofences(count: int, home: str, *, tracked: bool = True) -> list[dict[str, 
         connection.execute(
             "SELECT setval(pg_get_serial_sequence('geofences_geofence', 'id'), %s)", (count,)
         )
-    _settle("geofences_geofence", "geofences_geofencecover")
+    settle("geofences_geofence", "geofences_geofencecover")
     return [shape.__geo_interface__ for shape in shapes]
 
 
@@ -117,10 +117,10 @@ def more_devices(first: int, last: int) -> None:
     with stage.connect() as connection:
         connection.execute(_DEVICES, (brand_id, first, last))
         connection.execute(_STATES, (brand_id, first, last))
-    _settle("devices_device", "devices_devicestate")
+    settle("devices_device", "devices_devicestate")
 
 
-def _settle(*tables: str) -> None:
+def settle(*tables: str) -> None:
     """Statistics and visibility as they are some time after an import."""
     with stage.connect() as connection:
         for table in tables:

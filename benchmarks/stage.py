@@ -168,6 +168,17 @@ def _children(parent: int) -> list[int]:
     ]
 
 
+def wait_until_idle() -> None:
+    """Until nothing is under way: what a load left half done is not the next one's to wait for."""
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND state <> 'idle'"
+    until, in_a_row = time.monotonic() + UP_WITHIN_S, 0
+    with connect() as connection:
+        while in_a_row < READY_IN_A_ROW and time.monotonic() < until:
+            found = connection.execute(busy, (DATABASE,)).fetchone()
+            in_a_row = in_a_row + 1 if found == (1,) else 0  # this one asks
+            time.sleep(0.05)
+
+
 def memory_kb(*processes: int) -> int:
     """Resident memory of all of them."""
     statuses = [Path(f"/proc/{each}/status").read_text() for each in processes]

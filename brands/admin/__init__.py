@@ -2,7 +2,15 @@
 
 from brands.admin import pages
 from brands.admin.lists import BigListAdmin, Page
-from brands.admin.scoped import BrandScopedAdmin
+from brands.admin.scoped import BrandScopedAdmin, OwnPageAdmin
 from brands.admin.uploads import FileJobAdmin, UploadForm
 
-__all__ = ["BigListAdmin", "BrandScopedAdmin", "FileJobAdmin", "Page", "UploadForm", "pages"]
+__all__ = [
+    "BigListAdmin",
+    "BrandScopedAdmin",
+    "FileJobAdmin",
+    "OwnPageAdmin",
+    "Page",
+    "UploadForm",
+    "pages",
+]

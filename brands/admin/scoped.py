@@ -10,7 +10,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.db.models import ForeignKey, Model, QuerySet
 from django.forms import ModelChoiceField, ModelForm
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from unfold.admin import ModelAdmin
 
 from brands.desk import current_brand, rights, work_in
@@ -121,22 +121,47 @@ class BrandScopedAdmin(ModelAdmin):
         )
         return field
 
-    def to_edit(self, request: HttpRequest, row: Any, role: Role) -> tuple[Brand, bool]:
-        """Return the brand of a row, or of a new one, and whether the person may change it.
-
-        Raises PermissionDenied for who may not see it, or asks to change what they may not.
-        """
-        brand = row.brand if row is not None else current_brand(request)
-        may_edit = self.allows(request, role, row)
-        if brand is None or not self.has_view_permission(request, row):
-            raise PermissionDenied
-        if not may_edit and (row is None or request.method == "POST"):
-            raise PermissionDenied
-        return brand, may_edit
-
     def object_or_redirect(self, request: HttpRequest, object_id: str) -> Any:
         """Return the row, or Django's own answer for a row that does not exist."""
         row = self.get_object(request, object_id)
         if row is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
         return row
+
+
+class OwnPageAdmin(BrandScopedAdmin):
+    """A model whose rows are made and changed on a page of its own instead of Django's form."""
+
+    def own_page(
+        self, request: HttpRequest, row: Any, brand: Brand, *, may_edit: bool
+    ) -> HttpResponse:
+        """Answer for a row of the brand, or a new one (None); who may not see it never comes."""
+        raise NotImplementedError
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        row: Any = None
+        if object_id is not None:
+            row = self.object_or_redirect(request, object_id)
+            if isinstance(row, HttpResponseRedirect):
+                return row
+        brand, may_edit = self._to_edit(request, row)
+        return self.own_page(request, row, brand, may_edit=may_edit)
+
+    def _to_edit(self, request: HttpRequest, row: Any) -> tuple[Brand, bool]:
+        """Return the brand of a row, or of a new one, and whether the person may change it.
+
+        Raises PermissionDenied for who may not see it, or asks to change what they may not.
+        """
+        brand = row.brand if row is not None else current_brand(request)
+        may_edit = self.allows(request, self.change_role, row)
+        if brand is None or not self.has_view_permission(request, row):
+            raise PermissionDenied
+        if not may_edit and (row is None or request.method == "POST"):
+            raise PermissionDenied
+        return brand, may_edit

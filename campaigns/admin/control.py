@@ -7,12 +7,12 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from unfold.decorators import display
 
-from brands.admin import BrandScopedAdmin
+from brands.admin import OwnPageAdmin
 from brands.desk import current_brand
 from brands.models import Brand, Role
 from campaigns.models import ControlGroup
@@ -54,7 +54,7 @@ class ControlGroupForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(ControlGroup)
-class ControlGroupAdmin(BrandScopedAdmin):
+class ControlGroupAdmin(OwnPageAdmin):
     """One row for a brand, for its admins."""
 
     list_display = ("percent", "drawn_by")
@@ -76,22 +76,11 @@ class ControlGroupAdmin(BrandScopedAdmin):
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         return {}
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def own_page(
+        self, request: HttpRequest, group: ControlGroup | None, brand: Brand, *, may_edit: bool
     ) -> HttpResponse:
-        group: ControlGroup | None = None
-        if object_id is not None:
-            found = self.object_or_redirect(request, object_id)
-            if isinstance(found, HttpResponseRedirect):
-                return found
-            group = found
-        elif not self.has_add_permission(request):
+        if group is None and not self.has_add_permission(request):
             raise PermissionDenied
-        brand, may_edit = self.to_edit(request, group, Role.ADMIN)
         form = ControlGroupForm(request.POST or None, instance=group or ControlGroup(), brand=brand)
         if request.method == "POST" and form.is_valid():
             saved = form.save()

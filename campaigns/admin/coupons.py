@@ -7,14 +7,14 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.utils.text import slugify
 from unfold.decorators import display
 from unfold.views import ChangeList
 
-from brands.admin import BrandScopedAdmin
+from brands.admin import OwnPageAdmin
 from brands.models import Brand, Role
 from campaigns import codes, coupons
 from campaigns.coupons import Stock
@@ -111,7 +111,7 @@ class _List(ChangeList):
 
 
 @admin.register(CouponPool)
-class CouponPoolAdmin(BrandScopedAdmin):
+class CouponPoolAdmin(OwnPageAdmin):
     """Pools of codes: a list that warns, and a page for each."""
 
     delete_role = None
@@ -143,20 +143,9 @@ class CouponPoolAdmin(BrandScopedAdmin):
     def redeemed(self, row: CouponPool) -> str:
         return f"{_stock(row).redeemed:,}"
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def own_page(
+        self, request: HttpRequest, pool: CouponPool | None, brand: Brand, *, may_edit: bool
     ) -> HttpResponse:
-        pool: CouponPool | None = None
-        if object_id is not None:
-            found = self.object_or_redirect(request, object_id)
-            if isinstance(found, HttpResponseRedirect):
-                return found
-            pool = found
-        brand, may_edit = self.to_edit(request, pool, Role.MARKETER)
         uploads = request.method == "POST" and "upload" in request.POST
         posted = request.POST if request.method == "POST" and not uploads else None
         form = PoolForm(posted, instance=pool or CouponPool(brand=brand), brand=brand)

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from unfold.decorators import display
 
-from brands.admin import BrandScopedAdmin
-from brands.models import Role
+from brands.admin import OwnPageAdmin
+from brands.models import Brand
 from brands.templatetags.nearcast import when
 from campaigns import sentences
 from campaigns.forms import BrandGuardForm
@@ -21,7 +21,7 @@ from campaigns.models import BrandGuard
 
 
 @admin.register(BrandGuard)
-class BrandGuardAdmin(BrandScopedAdmin):
+class BrandGuardAdmin(OwnPageAdmin):
     """What no campaign of a brand may say to whom."""
 
     list_display = ("name", "in_words", "changed")
@@ -47,20 +47,9 @@ class BrandGuardAdmin(BrandScopedAdmin):
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         return {}
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def own_page(
+        self, request: HttpRequest, guard: BrandGuard | None, brand: Brand, *, may_edit: bool
     ) -> HttpResponse:
-        guard: BrandGuard | None = None
-        if object_id is not None:
-            found = self.object_or_redirect(request, object_id)
-            if isinstance(found, HttpResponseRedirect):
-                return found
-            guard = found
-        brand, may_edit = self.to_edit(request, guard, Role.MARKETER)
         form = BrandGuardForm(request.POST or None, instance=guard or BrandGuard(), brand=brand)
         if request.method == "POST" and form.is_valid():
             saved = form.save()

@@ -6,13 +6,13 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from unfold.decorators import display
 
-from brands.admin import BrandScopedAdmin
-from brands.models import Role
+from brands.admin import OwnPageAdmin
+from brands.models import Brand
 from brands.templatetags.nearcast import when
 from campaigns import forms, sentences
 from campaigns.conditions import segments_in
@@ -20,7 +20,7 @@ from campaigns.models import Campaign, Segment
 
 
 @admin.register(Segment)
-class SegmentAdmin(BrandScopedAdmin):
+class SegmentAdmin(OwnPageAdmin):
     """Named audiences that several campaigns share."""
 
     list_display = ("name", "in_words", "changed")
@@ -56,20 +56,9 @@ class SegmentAdmin(BrandScopedAdmin):
                 found.append(row.name)
         return found
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def own_page(
+        self, request: HttpRequest, segment: Segment | None, brand: Brand, *, may_edit: bool
     ) -> HttpResponse:
-        segment: Segment | None = None
-        if object_id is not None:
-            found = self.object_or_redirect(request, object_id)
-            if isinstance(found, HttpResponseRedirect):
-                return found
-            segment = found
-        brand, may_edit = self.to_edit(request, segment, Role.MARKETER)
         form: ModelForm[Any] = forms.SegmentForm(
             request.POST or None, instance=segment or Segment(), brand=brand
         )

@@ -19,9 +19,6 @@ COLUMNS = (
     "device_id, moment_kind, moment_id, geofence_id, brand_id, campaign_id, campaign_version,"
     " verdict, reason, decided_at, trace"
 )
-HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-TRAILER = b"\xff\xff"
-
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's
 _FIELDS = Struct(">h").pack(len(COLUMNS.split(",")))
 _FIELDS_WITH_ID = Struct(">h").pack(1 + len(COLUMNS.split(",")))

@@ -27,6 +27,7 @@ from campaigns.definition import HoursPolicy
 from campaigns.judging import Offers, Pair, Read, Refused, Send, Verdicts, in_steps
 from campaigns.moments import Batch, Happening
 from campaigns.turns import Turn, Turns
+from devices.arrays import COPY_HEADER, COPY_TRAILER
 from notifications.outbox import NewDelivery, enqueue
 
 logger = logging.getLogger(__name__)
@@ -164,12 +165,12 @@ def _write_refusals(steps: Iterable[Verdicts], now: datetime) -> None:
     """Copy what is refused piece by piece: PostgreSQL takes one in while the next is decided."""
     copied, written = copying.Copied(now), 0
     with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.write(copying.HEADER)
+        copy.write(COPY_HEADER)
         for verdicts in steps:
             if len(verdicts.refusals) - written >= COPIED_ROWS:
                 copy.write(copied.rows(_rows(verdicts.refusals[written:])))
                 written = len(verdicts.refusals)
-        copy.write(copied.rows(_rows(verdicts.refusals[written:])) + copying.TRAILER)
+        copy.write(copied.rows(_rows(verdicts.refusals[written:])) + COPY_TRAILER)
 
 
 def _rows(refusals: Iterable[Refused]) -> list[copying.Row]:
@@ -188,7 +189,7 @@ def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
                 for key, send in numbered
             )
             with cursor.copy(_COPY_WITH_ID) as copy:
-                copy.write(copying.HEADER + rows + copying.TRAILER)
+                copy.write(COPY_HEADER + rows + COPY_TRAILER)
             made = enqueue([_delivery(send, key) for key, send in numbered])
             charged = list(zip(made, verdicts.sends, strict=True))
             spending.charge(charged)

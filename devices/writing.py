@@ -77,9 +77,7 @@ _TRANSITIONS = """
 
 # Words cross as their places in these lists: an array of text is quoted value by value.
 _PRESENCE_STATES, _KINDS, _REASONS = (
-    list(PresenceState),
-    list(TransitionKind),
-    list(TransitionReason),
+    [each.value for each in words] for words in (PresenceState, TransitionKind, TransitionReason)
 )
 
 
@@ -181,7 +179,7 @@ def write_beliefs(
     cursor.execute(
         _BELIEVE,
         (
-            [each.value for each in _PRESENCE_STATES],
+            _PRESENCE_STATES,
             Column(devices),
             _ints(g for _, g, _ in kept),
             Column(states["brand_id"][np.searchsorted(states["device_id"], devices)]),
@@ -229,9 +227,9 @@ def write_transitions(
     cursor.execute(
         _TRANSITIONS,
         (
-            [each.value for each in _KINDS],
+            _KINDS,
             _datetime(now_ms),
-            [each.value for each in _REASONS],
+            _REASONS,
             _ints(each.brand_id for each in told),
             _ints(each.device_id for each in told),
             Column(ids),

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".nearcast" / "bench"
 SEED = 1
 _AT_ONCE = 2_000
-_MADE_BY = ("cells", "reach", "lattice", "icosahedron", "packing", "geometry")
+_MADE_BY = ("cells", "reach", "icosahedron", "packing", "geometry")
 _PIECES = ("interior", "boundary", "shape")
 
 Arrays = dict[str, NDArray[Any]]

@@ -105,7 +105,7 @@ def _ours(rows: list[Row], index: Index, case: str, home: str, *, quick: bool) -
 
     def one_by_one() -> None:
         for y, x in few:
-            index.match_one(lat=y, lng=x, brand=1)
+            index.match(lat=np.array([y]), lng=np.array([x]), brand=1)
 
     single_us = _seconds(one_by_one, at_least_s=least_s) / len(few) * 1e6
     rows.append(_row("P1", f"{case}: a single fix", single_us, "µs", "goal", GOAL_SINGLE_US))
@@ -219,7 +219,7 @@ def _kuzzle(count: int) -> Row:
 
     def one_by_one() -> None:
         for y, x in places:
-            index.match_one(lat=y, lng=x, brand=1)
+            index.match(lat=np.array([y]), lng=np.array([x]), brand=1)
 
     rate = len(places) / _seconds(one_by_one, at_least_s=1.0)
     case = f"{count:,} polygons of six corners, one fix at a time, no network"

@@ -19,6 +19,7 @@ import psycopg
 from django.db import connection
 
 from geofences.matching import Columns, Index, Pieces
+from geofences.warming import warm
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ def _horizon(cursor: Any) -> tuple[int, Any]:
 
 def load() -> Armed:
     """Everything that is armed now: a cold start."""
+    warm()
     with connection.cursor() as cursor:
         horizon, since = _horizon(cursor)
     dwells: Dwells = {}

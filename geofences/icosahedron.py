@@ -14,6 +14,8 @@ import h3.api.basic_int as h3
 import numpy as np
 from numpy.typing import NDArray
 
+from geofences.compiled import compiled
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -38,33 +40,55 @@ class Icosahedron:
     border_normals: Floats  # (3, 30) pointing to the second face of a border
     border_faces: Ints  # (60) first and second face of each
 
-    def faces(self, lat: Floats, lng: Floats, points: Floats) -> Ints:
-        """The face nearest to each point, given in degrees and as unit vectors."""
-        row = np.minimum((lat + 90).astype(np.int64), 179)
-        degree = row * 360 + np.minimum((lng + 180).astype(np.int64), 359)
-        face: Ints = self.face[degree]
-        border = self.border[degree]
-        near = np.flatnonzero(border >= 0)
-        if len(near):
-            crossed = border[near]
-            north_x, north_y, north_z = (normal[crossed] for normal in self.border_normals)
-            x, y, z = points[:, near]
-            second = north_x * x + north_y * y + north_z * z > 0
-            side = self.border_faces[crossed * 2 + second]
-            many = near[face[near] < 0]
-            face[near] = side
-            face[many] = np.einsum("fi,in->fn", self.centers, points[:, many]).argmax(axis=0)
-        return face
+    def places(self, lat: Floats, lng: Floats) -> tuple[Ints, Floats, Floats]:
+        """The face nearest to each point, and where on it. lng in [-180, 180].
 
-    def project(self, points: Floats, face: Ints) -> tuple[Floats, Floats]:
-        """Gnomonic coordinates on the face, one unit between neighbouring base cells."""
-        # Products by hand: a matrix product this small would wake a second thread.
-        one_face = len(face) > 0 and (face == face[0]).all()
-        axes = self.axes[face[0]] if one_face else np.moveaxis(self.axes[face], 0, 2)
-        (i_0, i_1, i_2), (j_0, j_1, j_2), (c_0, c_1, c_2) = axes
-        x, y, z = points
-        depth = 1 / (c_0 * x + c_1 * y + c_2 * z)
-        return (i_0 * x + i_1 * y + i_2 * z) * depth, (j_0 * x + j_1 * y + j_2 * z) * depth
+        On a face neighbouring base cells are one unit apart.
+        """
+        lat, lng = np.ascontiguousarray(lat), np.ascontiguousarray(lng)
+        face, x, y = np.empty(len(lat), np.int64), np.empty(len(lat)), np.empty(len(lat))
+        _place(
+            *(lat, lng, self.centers, self.axes, self.face, self.border),
+            *(self.border_normals, self.border_faces, face, x, y),
+        )
+        return face, x, y
+
+
+@compiled
+def _place(
+    lat: Floats,
+    lng: Floats,
+    centers: Floats,
+    axes: Floats,
+    face_of: Ints,
+    border_of: Ints,
+    normals: Floats,
+    sides: Ints,
+    face: Ints,
+    along_i: Floats,
+    along_j: Floats,
+) -> None:
+    """`Icosahedron.places`; the last three are filled."""
+    for at in range(len(lat)):
+        phi, theta = np.radians(lat[at]), np.radians(lng[at])
+        x, y, z = np.cos(phi) * np.cos(theta), np.cos(phi) * np.sin(theta), np.sin(phi)
+        degree = min(int(lat[at] + 90), 179) * 360 + min(int(lng[at] + 180), 359)
+        near, border = face_of[degree], border_of[degree]
+        if near < 0:
+            best = -2.0
+            for number in range(20):
+                center = centers[number]
+                nearness = center[0] * x + center[1] * y + center[2] * z
+                if nearness > best:
+                    near, best = number, nearness
+        elif border >= 0:
+            beyond = normals[0, border] * x + normals[1, border] * y + normals[2, border] * z > 0
+            near = sides[2 * border + beyond]
+        i_axis, j_axis, center = axes[near, 0], axes[near, 1], axes[near, 2]
+        depth = 1 / (center[0] * x + center[1] * y + center[2] * z)
+        along_i[at] = (i_axis[0] * x + i_axis[1] * y + i_axis[2] * z) * depth
+        along_j[at] = (j_axis[0] * x + j_axis[1] * y + j_axis[2] * z) * depth
+        face[at] = near
 
 
 @cache

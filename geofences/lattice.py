@@ -1,9 +1,9 @@
 """From points to H3 cells, in arrays. It knows no geofence.
 
 h3-py asks for one point at a time, 0.7 µs each: more than matching may cost as a whole. Here the
-same cells come out of numpy for a batch in 0.1 µs. On a face of the icosahedron the cells of every
-second resolution form one hexagonal lattice, each seven times finer. What is a convention of H3
-(base cells, rotations) is read out of h3 itself at first use.
+same cells come out of a compiled loop in a fraction of that. On a face of the icosahedron the cells
+of every second resolution form one hexagonal lattice, each seven times finer. What is a convention
+of H3 (base cells, rotations) is read out of h3 itself at first use.
 """
 
 from __future__ import annotations
@@ -15,27 +15,16 @@ import h3.api.basic_int as h3
 import numpy as np
 from numpy.typing import NDArray
 
-from geofences.icosahedron import NEXT, Bools, Floats, Ints, corners, icosahedron, unit_vectors
+from geofences.compiled import compiled
+from geofences.icosahedron import NEXT, Bools, Floats, Ints, corners, icosahedron
 
 MAX_RESOLUTION = 15
-_CHUNK = 8192  # keeps the temporaries of one step inside the second-level cache
 _TOP = 2  # base cells lie at -2..2 on both axes of a face
 _UNKNOWN = 6  # a rotation that was not learnt: h3 itself is asked
 _CLASS_III_TURN = np.arcsin(np.sqrt(3 / 28))  # odd resolutions are turned by this angle
 _SQRT3_2 = np.sqrt(3) / 2
 
 Cells = NDArray[np.uint64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    """Some digits at once: a cell's ancestor that many resolutions up, on the same lattice."""
-
-    digits: int
-    scale: float  # how much wider the ancestors' lattice is
-    code: Ints  # digits by (a mod scale) * scale + (b mod scale)
-    add_a: Floats  # what to add to (a // scale, b // scale) for the ancestor's place
-    add_b: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +54,17 @@ def _up(a: int, b: int, *, odd: bool) -> tuple[int, int, int]:
     return up_a, up_b, _DIGIT_STEPS.index(step)
 
 
-def _two_digits() -> _Steps:
-    code, add_a, add_b = np.zeros(49, np.int64), np.zeros(49), np.zeros(49)
+def _steps() -> Ints:
+    """From a place (a, b) two resolutions up: (49, 3) by (a mod 7) * 7 + (b mod 7).
+
+    What to add to (a // 7, b // 7) for the ancestor's place, and the two digits that lead down.
+    """
+    steps = np.zeros((49, 3), np.int64)
     for slot in range(49):
         up_a, up_b, last = _up(*divmod(slot, 7), odd=False)
-        add_a[slot], add_b[slot], first = _up(up_a, up_b, odd=True)
-        code[slot] = first * 8 + last
-    return _Steps(2, 7.0, code, add_a, add_b)
-
-
-def _four_digits(two: _Steps) -> _Steps:
-    a, b = (each.astype(np.float64) for each in np.divmod(np.arange(49 * 49), 49))
-    up_a, up_b, last = _climb(a, b, two)
-    add_a, add_b, first = _climb(up_a, up_b, two)
-    return _Steps(4, 49.0, first << 6 | last, add_a, add_b)
-
-
-def _climb(a: Floats, b: Floats, steps: _Steps) -> tuple[Floats, Floats, Ints]:
-    """The ancestors' places and the digits that lead from them to the cells."""
-    # a + 0.5: a whole number divided then never falls on the wrong side of a floor.
-    up_a, up_b = np.floor((a + 0.5) / steps.scale), np.floor((b + 0.5) / steps.scale)
-    slot = ((a - steps.scale * up_a) * steps.scale + (b - steps.scale * up_b)).astype(np.int64)
-    return up_a + steps.add_a[slot], up_b + steps.add_b[slot], steps.code[slot]
+        top_a, top_b, first = _up(up_a, up_b, odd=True)
+        steps[slot] = top_a, top_b, first * 8 + last
+    return steps
 
 
 def _turns() -> Ints:
@@ -99,61 +77,101 @@ def _turns() -> Ints:
     return np.concatenate([*turned, turned[0]])  # and unknown ones
 
 
-_TWO = _two_digits()
-_FOUR = _four_digits(_TWO)
+_STEPS = _steps()
 _TURNED = _turns()
 """(7 * 4096) four digits by rotation and four digits."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Trace:
-    """Where points fall on the lattice of their face, before H3's naming."""
-
-    place: Ints  # face * 25 + place of the base cell
-    digits: Ints  # three bits each, the finest last; turned as the face lies
-
-
-def _nearest(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """The lattice point whose hexagon holds (x, y), in steps along the i and j axes."""
-    # Along axes 60° apart, each rounded; then one step along the axis that is farther off
-    # (J. Rus, https://observablehq.com/@jrus/hexround).
-    r = y / _SQRT3_2
-    q = x - r / 2
-    near_q, near_r = np.rint(q), np.rint(r)
-    q, r = q - near_q, r - near_r
-    along_q = q * q >= r * r
-    near_q += np.rint(q + r / 2) * along_q
-    near_r += np.rint(r + q / 2) * ~along_q
-    return near_q + near_r, near_r
-
-
-def _trace(lat: Floats, lng: Floats, points: Floats, resolution: int) -> _Trace:
-    solid = icosahedron()
-    face = solid.faces(lat, lng, points)
-    x, y = solid.project(points, face)
-    digits, done = np.zeros(len(lat), np.int64), 0
-    if resolution % 2:
-        cos, sin = np.cos(_CLASS_III_TURN), np.sin(_CLASS_III_TURN)
-        scale = np.sqrt(7) ** resolution
-        a, b = _nearest((x * cos + y * sin) * scale, (y * cos - x * sin) * scale)
-        up_a, up_b = np.rint((3 * a - b) / 7), np.rint((a + 2 * b) / 7)
-        step_a, step_b = a - 2 * up_a - up_b, b + up_a - 3 * up_b
-        digits = _DIGIT_OF_STEP[(step_a * 3 + step_b + 4).astype(np.int64)]
-        a, b, done = up_a, up_b, 1
-    else:
-        scale = 7.0 ** (resolution // 2)
-        a, b = _nearest(x * scale, y * scale)
-    while done < resolution:
-        steps = _FOUR if resolution - done >= 4 else _TWO
-        a, b, code = _climb(a, b, steps)
-        digits |= code << 3 * done
-        done += steps.digits
-    return _Trace(face * 25 + ((a + _TOP) * 5 + b + _TOP).astype(np.int64), digits)
-
 
 _DIGIT_OF_STEP = np.zeros(9, np.int64)
 for _digit, (_a, _b) in enumerate(_DIGIT_STEPS):
     _DIGIT_OF_STEP[_a * 3 + _b + 4] = _digit
+
+
+@compiled
+def _trace(
+    face: Ints,
+    x: Floats,
+    y: Floats,
+    resolution: int,
+    steps: Ints,
+    digit_of_step: Ints,
+    place: Ints,
+    digits: Ints,
+) -> None:
+    """Where points fall on the lattice of their face, before H3's naming.
+
+    Fills in `place`, face * 25 + place of the base cell, and `digits`, three bits each, the finest
+    last; turned as the face lies.
+    """
+    odd = resolution % 2
+    scale = np.sqrt(7.0) ** resolution if odd else 7.0 ** (resolution // 2)
+    cos, sin = (np.cos(_CLASS_III_TURN), np.sin(_CLASS_III_TURN)) if odd else (1.0, 0.0)
+    for at in range(len(x)):
+        # The lattice point whose hexagon holds the point, along axes 60° apart, each rounded; then
+        # one step along the axis that is farther off (J. Rus, https://observablehq.com/@jrus/hexround).
+        r = (y[at] * cos - x[at] * sin) * scale / _SQRT3_2
+        q = (x[at] * cos + y[at] * sin) * scale - r / 2
+        near_q, near_r = np.rint(q), np.rint(r)
+        q, r = q - near_q, r - near_r
+        if q * q >= r * r:
+            near_q += np.rint(q + r / 2)
+        else:
+            near_r += np.rint(r + q / 2)
+        a, b = int(near_q + near_r), int(near_r)
+        found = 0
+        if odd:
+            up_a, up_b = int(np.rint((3 * a - b) / 7)), int(np.rint((a + 2 * b) / 7))
+            step_a, step_b = a - 2 * up_a - up_b, b + up_a - 3 * up_b
+            found = digit_of_step[step_a * 3 + step_b + 4]
+            a, b = up_a, up_b
+        for done in range(odd, resolution, 2):
+            up_a, up_b = a // 7, b // 7
+            slot = (a - 7 * up_a) * 7 + b - 7 * up_b
+            a, b = up_a + steps[slot, 0], up_b + steps[slot, 1]
+            found |= steps[slot, 2] << 3 * done
+        place[at] = face[at] * 25 + (a + _TOP) * 5 + b + _TOP
+        digits[at] = found
+
+
+@compiled
+def _name(
+    place: Ints,
+    digits: Ints,
+    resolution: int,
+    base: Ints,
+    pentagon: Bools,
+    rotation: Ints,
+    turned: Ints,
+    cells: NDArray[np.int64],
+) -> int:
+    """Fills in the H3 indexes; 0 for those h3 has to name itself, and how many these are."""
+    left = 0
+    for at in range(len(place)):
+        slot, rest = place[at] * 8, digits[at]
+        if pentagon[place[at]]:
+            lead = 0
+            while rest >> 3 * lead:
+                lead += 1
+            if lead:
+                slot += rest >> 3 * (lead - 1)
+        turn = rotation[slot]
+        if turn == _UNKNOWN:
+            cells[at] = 0
+            left += 1
+            continue
+        # Mode 1, resolution, base cell, three bits a digit, 7 where there is none.
+        cell = 1 << 59 | resolution << 52 | base[place[at]] << 45 | (1 << 45 - 3 * resolution) - 1
+        shift = 45 - 3 * resolution
+        while rest:
+            cell |= turned[turn * 4096 + (rest & 4095)] << shift
+            rest, shift = rest >> 12, shift + 12
+        cells[at] = cell
+    return left
+
+
+def _traced(lat: Floats, lng: Floats, resolution: int) -> tuple[Ints, Ints]:
+    place, digits = np.empty(len(lat), np.int64), np.empty(len(lat), np.int64)
+    _trace(*icosahedron().places(lat, lng), resolution, _STEPS, _DIGIT_OF_STEP, place, digits)
+    return place, digits
 
 
 def _leading(digits: Ints) -> Ints:
@@ -191,14 +209,14 @@ def _names(resolution: int = 6) -> _Names:
         rotation=np.full(4000, _UNKNOWN),
     )
     lat, lng = _samples()
-    trace = _trace(lat, lng, unit_vectors(lat, lng), resolution)
-    turned = np.stack([_turned(trace.digits, np.array(turn)) for turn in range(6)])
-    slots = trace.place * 8 + _leading(trace.digits)
+    place, traced = _traced(lat, lng, resolution)
+    turned = np.stack([_turned(traced, turn) for turn in range(6)])
+    slots = place * 8 + _leading(traced)
     for row in np.unique(slots, return_index=True)[1].tolist():
         cell = h3.latlng_to_cell(lat[row], lng[row], resolution)
         pentagon = h3.is_pentagon(h3.cell_to_parent(cell, 0))
-        names.base[trace.place[row]] = cell >> 45 & 127
-        names.pentagon[trace.place[row]] = pentagon
+        names.base[place[row]] = cell >> 45 & 127
+        names.pentagon[place[row]] = pentagon
         digits = cell >> 45 - 3 * resolution & (1 << 3 * resolution) - 1
         turn = np.flatnonzero(turned[:, row] == digits)
         # All digits 0 look the same however they are turned: they tell nothing of the others.
@@ -208,34 +226,30 @@ def _names(resolution: int = 6) -> _Names:
     return names
 
 
-def _turned(digits: Ints, turn: Ints) -> Ints:
-    turned: Ints = _TURNED[turn * 4096 + (digits & 4095)]
-    for shift in range(12, 3 * MAX_RESOLUTION, 12):
-        if shift == 12 or (digits >> shift).any():
-            turned |= _TURNED[turn * 4096 + (digits >> shift & 4095)] << shift
+def _turned(digits: Ints, turn: int) -> Ints:
+    turned = np.zeros_like(digits)
+    for shift in range(0, 3 * MAX_RESOLUTION, 12):
+        turned |= _TURNED[turn * 4096 + (digits >> shift & 4095)] << shift
     return turned
 
 
-def cells_of(lat: Floats, lng: Floats, points: Floats, resolution: int) -> Cells:
-    """`cells_at` for those who have the unit vectors already; lng in [-180, 180]."""
-    names = _names()
-    cells = np.empty(len(lat), np.uint64)
-    for start in range(0, len(lat), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        trace = _trace(lat[part], lng[part], points[:, part], resolution)
-        slot = trace.place * 8
-        pentagons = np.flatnonzero(names.pentagon[trace.place])
-        if len(pentagons):
-            slot[pentagons] += _leading(trace.digits[pentagons])
-        rotation = names.rotation[slot]
-        digits = _turned(trace.digits, rotation)
-        # The H3 index: mode 1, resolution, base cell, three bits a digit, 7 where there is none.
-        unused = (1 << 45 - 3 * resolution) - 1
-        cell = names.base[trace.place] << 45 | digits << 45 - 3 * resolution
-        cells[part] = cell | (1 << 59 | resolution << 52 | unused)
-        for row in start + np.flatnonzero(rotation == _UNKNOWN):
-            cells[row] = h3.latlng_to_cell(lat[row], lng[row], resolution)
-    return cells
+def wrapped(lng: Floats) -> tuple[Floats, bool]:
+    """Any longitudes as ones in [-180, 180], and whether one of them is ±180 now.
+
+    Those already there keep every bit.
+    """
+    within = np.empty(len(lng))
+    return within, _wrap(lng, within)
+
+
+@compiled
+def _wrap(lng: Floats, within: Floats) -> bool:
+    at_seam = False
+    for at in range(len(lng)):
+        one = lng[at]
+        within[at] = one if abs(one) <= 180 else (one + 180) % 360 - 180
+        at_seam |= abs(within[at]) == 180
+    return at_seam
 
 
 def cells_at(lat: Floats, lng: Floats, resolution: int) -> Cells:
@@ -243,4 +257,12 @@ def cells_at(lat: Floats, lng: Floats, resolution: int) -> Cells:
 
     Points within some nanometres of a cell's edge may fall to its other side.
     """
-    return cells_of(lat, lng, unit_vectors(lat, lng), resolution)
+    if len(lat) == 1:  # h3 is quicker than three calls of compiled code
+        return np.array([h3.latlng_to_cell(lat.item(), lng.item(), resolution)], np.uint64)
+    names, cells = _names(), np.empty(len(lat), np.int64)
+    place, digits = _traced(lat, lng, resolution)
+    turns = names.base, names.pentagon, names.rotation, _TURNED
+    if _name(place, digits, resolution, *turns, cells):
+        for row in np.flatnonzero(cells == 0).tolist():
+            cells[row] = h3.latlng_to_cell(lat[row], lng[row], resolution)
+    return cells.view(np.uint64)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geofences import blocks
+from geofences.candidates import Candidates
 from geofences.outlines import Outlines
 from geofences.ragged import NOTHING, Pieces
 from geofences.surroundings import Surroundings
@@ -17,11 +18,6 @@ from geofences.tables import Table
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-Pairs = tuple[Ints, Ints]
-"""Fixes and the positions of geofences that hold them."""
-
-NO_PAIRS: Pairs = (np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +100,7 @@ class Layer:
     version: Ints
     settings: Mapping[str, NDArray[Any]]
     brands: Ints  # ascending; an entry's brand is a position here
-    tables: tuple[Table, ...]
+    table: Table
     outlines: Outlines
     surroundings: Surroundings
 
@@ -164,9 +160,12 @@ class Layer:
             version=version[order],
             settings={name: column[order] for name, column in settings.items()},
             brands=brands,
-            tables=tuple(
-                Table.of(level, blocks.Entries.joined(entries).renumbered(position), rank)
-                for level, entries in sorted(levels.items())
+            table=Table.of(
+                {
+                    level: blocks.Entries.joined(entries).renumbered(position)
+                    for level, entries in levels.items()
+                },
+                rank,
             ),
             outlines=outlines,
             surroundings=Surroundings.of(rank, *outlines.bounds()),
@@ -185,9 +184,8 @@ class Layer:
             number = np.full(len(layer.geofence_id), -1)
             number[rows] = np.arange(start, start + len(rows))
             start += len(rows)
-            for table in layer.tables:
-                entries = table.entries().renumbered(number)
-                levels.setdefault(table.level, []).append(entries)
+            for level, entries in layer.table.entries().items():
+                levels.setdefault(level, []).append(entries.renumbered(number))
         settings = {
             name: np.concatenate([layer.settings[name][rows] for layer, rows in chosen])
             for name in chosen[0][0].settings
@@ -209,32 +207,25 @@ class Layer:
         known = self.geofence_id[at] == ids if len(self.geofence_id) else np.zeros(len(ids), bool)
         return np.where(known, at, -1)
 
-    def match(self, cells: NDArray[np.uint64], lat: Floats, lng: Floats, brand: Ints) -> Pairs:
-        """`brand` as ranks in this layer, or -1 where it has none; one for all, or one each."""
-        if len(brand) == 1 and brand[0] < 0:
-            return NO_PAIRS
-        ranks = brand.astype(np.uint64)  # -1 becomes a rank that no block has
-        found = [table.candidates(cells, ranks) for table in self.tables]
-        if not found:
-            return NO_PAIRS
-        fix = np.concatenate([each.fix for each in found])
-        geofence = np.concatenate([each.geofence for each in found])
-        inside = np.concatenate([each.sure for each in found])
-        open_ = np.flatnonzero(~inside)
-        at = fix[open_]
-        inside[open_] = self.outlines.inside(geofence[open_], lat[at], lng[at])
-        return fix[inside], geofence[inside]
+    def match(
+        self, cells: NDArray[np.uint64], lat: Floats, lng: Floats, brands: Ints | None
+    ) -> Candidates:
+        """Settled pairs, by fix where `brands` is one for all or one each; None asks for all."""
+        asked = (
+            [brands]
+            if brands is not None
+            else [self.brands[at : at + 1] for at in range(len(self.brands))]
+        )
+        found = Candidates.joined(
+            [self.table.candidates(cells, some, self.brands) for some in asked]
+        )
+        self.outlines.judge(found, lat, lng)
+        return found
 
-    def match_one(self, cell: int, lat: float, lng: float, brand: int) -> list[int]:
-        rank = self.rank(brand)
-        if rank is None:
-            return []
-        return [
-            position
-            for table in self.tables
-            for position, sure in table.candidates_of_one(cell, rank)
-            if sure or self.outlines.holds(position, lat, lng)
-        ]
+    @property
+    def finest(self) -> int:
+        """The resolution of the cells to ask for."""
+        return self.table.finest + 2
 
     def nearest(
         self, lat: float, lng: float, brand: int, count: int, alive: NDArray[np.bool_]
@@ -273,7 +264,7 @@ class Layer:
     def bytes_in_memory(self) -> int:
         """Without the columns, which an index may share."""
         return (
-            sum(table.bytes_in_memory for table in self.tables)
+            self.table.bytes_in_memory
             + self.outlines.bytes_in_memory
             + self.surroundings.bytes_in_memory
         )

@@ -18,15 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import h3.api.basic_int as h3
 import numpy as np
 from numpy.typing import NDArray
 
 from geofences import lattice
-from geofences.cells import FINEST
+from geofences.candidates import OUTSIDE, Candidates, Shorts
 from geofences.geometry import wrapped
-from geofences.icosahedron import unit_vectors
-from geofences.layers import NO_PAIRS, Columns, Layer, Pairs
+from geofences.layers import Columns, Layer
 from geofences.ragged import Pieces
 
 __all__ = ["Columns", "Index", "Nearby", "Pieces", "Sightings"]
@@ -34,8 +32,7 @@ __all__ = ["Columns", "Index", "Nearby", "Pieces", "Sightings"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_CHUNK = 8192  # fixes whose intermediate arrays stay in the processor's cache
-_FEW = 16  # fixes that are quicker one by one than an array's fixed cost
+_MANY = 512  # fixes from which sorting them by place pays: what one needs, the next finds cached
 _FARTHEST_REFRESH_M = 50_000.0  # a phone asks again after this far, whatever lies around
 
 
@@ -112,11 +109,13 @@ class Index:
         """Of the arrays; exact coordinates beyond 64 MB lie in a mapped file and do not count."""
         columns = [
             column
-            for each in (self, *self._layers)
+            for each in (self, self._base, self._overlay)
             for column in (each.geofence_id, each.brand_id, each.version, *each.settings.values())
         ]
         distinct = {id(column): column.nbytes for column in (*columns, self._alive)}
-        return sum(distinct.values()) + sum(layer.bytes_in_memory for layer in self._layers)
+        return sum(distinct.values()) + sum(
+            layer.bytes_in_memory for layer in (self._base, self._overlay)
+        )
 
     def updated(self, *, removed: Iterable[int], added: Columns) -> Self:
         """Without `removed` ids, with `added`; an id that is there already is replaced."""
@@ -143,89 +142,45 @@ class Index:
         lat in [-90, 90], any finite lng. A point on an edge or corner is inside; a circle holds
         what is at most its radius away. The antimeridian is one line: 180 and -180 are the same.
         """
-        if len(lat) <= _FEW and brand is not None:
-            return self._match_each(lat, lng, np.broadcast_to(brand, len(lat)))
-        return self._match_many(lat, wrapped(lng), brand)
-
-    def _match_each(self, lat: Floats, lng: Floats, brand: Ints) -> Sightings:
-        found = [
-            self.match_one(lat=y, lng=x, brand=one)
-            for y, x, one in zip(lat.tolist(), lng.tolist(), brand.tolist(), strict=True)
-        ]
-        counts = [len(ordinals) for ordinals in found]
-        return Sightings(
-            fix=np.repeat(np.arange(len(lat), dtype=np.int32), counts),
-            ordinal=np.array([one for ordinals in found for one in ordinals], np.int32),
-        )
-
-    def _match_many(self, lat: Floats, lng: Floats, brand: Ints | int | None) -> Sightings:
-        fix, ordinal = _joined(
-            _pairs_at(start, self._match(lat[part], lng[part], _brands_of(brand, part)))
-            for start in range(0, len(lat), _CHUNK)
-            for part in (slice(start, start + _CHUNK),)
-        )
-        seam = np.flatnonzero(np.abs(lng) == 180)
-        if len(seam):
-            other = self._match(lat[seam], -lng[seam], _brands_of(brand, seam))
-            both = np.unique(
-                np.stack(_joined([(fix, ordinal), (seam[other[0]], other[1])])), axis=1
+        lat, lng = np.ascontiguousarray(lat, np.float64), np.ascontiguousarray(lng, np.float64)
+        brands = None if brand is None else np.ascontiguousarray(brand, np.int64)
+        lng, at_seam = lattice.wrapped(lng)
+        fix, ordinal = self._held(lat, lng, brands)
+        if at_seam:
+            seam = np.flatnonzero(np.abs(lng) == 180)
+            own = brands if brands is None or len(brands) == 1 else brands[seam]
+            other, there = self._held(lat[seam], -lng[seam], own)
+            fix, ordinal = _either(
+                (fix, ordinal), (seam[other].astype(np.int32), there), self.geofence_id
             )
-            fix, ordinal = both
-            fix, ordinal = self._sorted(fix, ordinal)
-        return Sightings(fix=fix.astype(np.int32), ordinal=ordinal.astype(np.int32))
+        return Sightings(fix=fix, ordinal=ordinal)
 
-    def _match(self, lat: Floats, lng: Floats, brand: Ints | None) -> Pairs:
-        """One chunk, sorted; `brand` None, one for all, or one each."""
-        points = unit_vectors(lat, lng)
-        levels = [table.level for layer in self._layers for table in layer.tables]
-        if not levels:
-            return NO_PAIRS
-        cells = lattice.cells_of(lat, lng, points, max(levels) + 2)
-        shift = len(self._base.geofence_id)
-        base = self._base_pairs(_all_brands(self._base, cells, lat, lng, brand))
-        if not len(self._added):
-            return self._sorted(*base)
-        fix, ordinal = _all_brands(self._overlay, cells, lat, lng, brand)
-        return self._sorted(*_joined([base, (fix, ordinal + shift)]))
+    def _held(self, lat: Floats, lng: Floats, brands: Ints | None) -> tuple[Shorts, Shorts]:
+        """By fix, then geofence id; `brands` None, one for all, or one each."""
+        cells = lattice.cells_at(lat, lng, max(self._base.finest, self._overlay.finest))
+        if len(lat) < _MANY:
+            return self._found(cells, lat, lng, brands).held(len(lat), self.geofence_id)
+        order = np.argsort(cells)
+        own = brands if brands is None or len(brands) == 1 else brands[order]
+        found = self._found(cells[order], lat[order], lng[order], own)
+        return found.of(order).held(len(lat), self.geofence_id)
 
-    @property
-    def _layers(self) -> tuple[Layer, Layer]:
-        return self._base, self._overlay
-
-    def _base_pairs(self, pairs: Pairs) -> Pairs:
-        if not self._gone:
-            return pairs
-        alive = self._alive[pairs[1]]
-        return pairs[0][alive], pairs[1][alive]
-
-    def _sorted(self, fix: Ints, ordinal: Ints) -> Pairs:
-        """By fix, then geofence id. Within a layer ordinals ascend with ids."""
-        if (ordinal >= len(self._base.geofence_id)).any():
-            order = np.lexsort((self.geofence_id[ordinal], fix))
-            return fix[order], ordinal[order]
-        both = np.sort(fix << 32 | ordinal)
-        return both >> 32, both & 0xFFFFFFFF
-
-    def match_one(self, *, lat: float, lng: float, brand: int) -> list[int]:
-        """`match` for one fix without the batch's fixed cost: ordinals by geofence id."""
-        if abs(lng) >= 180:
-            seen = self._match_many(np.array([lat]), wrapped(np.array([lng])), brand)
-            return [int(ordinal) for ordinal in seen.ordinal]
-        cell = h3.latlng_to_cell(lat, lng, FINEST)
-        found = self._base.match_one(cell, lat, lng, brand)
+    def _found(
+        self, cells: NDArray[np.uint64], lat: Floats, lng: Floats, brands: Ints | None
+    ) -> Candidates:
+        found = self._base.match(cells, lat, lng, brands)
         if self._gone:
-            found = [position for position in found if self._alive.item(position)]
-        if len(self._added):
-            shift = len(self._base.geofence_id)
-            found += [shift + at for at in self._overlay.match_one(cell, lat, lng, brand)]
-        if len(found) > 1:
-            found.sort(key=self.geofence_id.item)
-        return found
+            found.verdict[~self._alive[found.geofence]] = OUTSIDE
+        if not len(self._added):
+            return found
+        added = self._overlay.match(cells, lat, lng, brands)
+        added.geofence[:] += len(self._base.geofence_id)
+        return Candidates.joined([found, added])
 
     def ordinals(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
         """Where these geofences stand in the columns; -1 where they are not armed."""
         ids = np.asarray(ids, np.int64)
-        base, overlay = (layer.positions(ids) for layer in self._layers)
+        base, overlay = (layer.positions(ids) for layer in (self._base, self._overlay))
         held = base >= 0
         held[held] = self._alive[base[held]]
         base = np.where(held, base, -1)
@@ -267,33 +222,14 @@ class Index:
         )
 
 
-def _brands_of(brand: Ints | int | None, part: slice | Ints) -> Ints | None:
-    if brand is None:
-        return None
-    return brand[part] if isinstance(brand, np.ndarray) else np.array([brand])
-
-
-def _all_brands(
-    layer: Layer, cells: NDArray[np.uint64], lat: Floats, lng: Floats, brand: Ints | None
-) -> Pairs:
-    if brand is None:
-        return _joined(
-            layer.match(cells, lat, lng, np.array([rank])) for rank in range(len(layer.brands))
-        )
-    if not len(layer.brands):
-        return NO_PAIRS
-    rank = np.minimum(np.searchsorted(layer.brands, brand), len(layer.brands) - 1)
-    return layer.match(cells, lat, lng, np.where(layer.brands[rank] == brand, rank, -1))
+def _either(
+    some: tuple[Shorts, Shorts], others: tuple[Shorts, Shorts], geofence_id: Ints
+) -> tuple[Shorts, Shorts]:
+    """Both, each pair once, in the order of sightings."""
+    fix, ordinal = np.unique(np.concatenate((some, others), axis=1), axis=1)
+    order = np.lexsort((geofence_id[ordinal], fix))
+    return fix[order], ordinal[order]
 
 
 def _column(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _pairs_at(start: int, pairs: Pairs) -> Pairs:
-    return pairs[0] + start, pairs[1]
-
-
-def _joined(many: Iterable[Pairs]) -> Pairs:
-    pairs = [NO_PAIRS, *many]
-    return np.concatenate([fix for fix, _ in pairs]), np.concatenate([at for _, at in pairs])

@@ -13,7 +13,6 @@ a mapped file.
 from __future__ import annotations
 
 import itertools
-import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,9 +23,10 @@ import shapely
 from numpy.typing import NDArray
 from shapely import MultiPolygon, Polygon
 
+from geofences.candidates import INSIDE, OPEN, OUTSIDE, Candidates
+from geofences.compiled import compiled
 from geofences.geometry import EARTH_RADIUS_M, Circle, Shape, great_circle_m
-from geofences.icosahedron import unit_vectors
-from geofences.packing import HOT, MOST_ENTRIES, corner, pack
+from geofences.packing import HOT, MOST_ENTRIES, pack
 from geofences.ragged import NOTHING, Pieces, Spans, Words, spread
 
 __all__ = ["Outlines", "pack", "unpack"]
@@ -37,9 +37,7 @@ Bools = NDArray[np.bool_]
 
 _SPOOL_BYTES = 64 << 20  # exact coordinates beyond this size are mapped from a file
 
-_AT_ONCE = 3072
-"""Pairs whose intermediate arrays stay in the cache, and below the 128 KiB from which the C library
-gets fresh pages, page fault by page fault, for each."""
+_AT_ONCE = 4096  # shapes whose coordinates are copied at once
 
 _ORIENTATION_ERROR = 3.3306690738754716e-16
 """(3 + 16 eps) eps, `ccwerrboundA` in J. R. Shewchuk, Adaptive Precision Floating-Point
@@ -47,8 +45,8 @@ Arithmetic and Fast Robust Geometric Predicates (1997)."""
 
 _GRID_ERROR = 16 * _ORIENTATION_ERROR  # of sums of three differences of two products below 1
 
-# Of one record: HOT as far as `vertices`, a square and the next, an edge's two ends.
-_HEAD, _SQUARE, _EDGE = struct.Struct("<4d2H"), struct.Struct("<2H"), struct.Struct("<4d")
+_TILE = 256  # pairs that are settled side by side
+_NO_SQUARE, _ROUND = -1, -2  # a point beyond a polygon's grid; a circle
 
 _CHORD_ERROR = 1e-12  # 6 micrometres; nearer to a circle's edge haversine itself decides
 
@@ -72,21 +70,9 @@ def _spooled(pieces: Iterable[Words]) -> tuple[Floats, bool]:
         for piece in itertools.chain(kept, coming):
             file.write(piece.data)
         file.flush()
-        # A plain view: subclasses of ndarray slow every access down.
-        return np.asarray(np.memmap(file, "<f8", mode="r")), True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Squares:
-    """Pairs of a point and a shape whose point lies in a square with edges."""
-
-    position: Ints  # of the shape
-    base: Ints  # of its hot record, in words of 8 bytes
-    side: Ints
-    row: Ints
-    column: Ints
-    first: Ints  # of the square's entries
-    count: Ints
+        # A plain view: subclasses of ndarray slow every access down. Copied where it is written,
+        # which is nowhere: compiled code takes what is read only for another kind of array.
+        return np.asarray(np.memmap(file, "<f8", mode="c")), True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +84,7 @@ class Outlines:
     cold: Floats
     cold_at: Spans
     mapped: bool  # is `cold` in a file
-    # The same memory as `hot` in other sizes.
-    u1: NDArray[np.uint8] = field(init=False)
-    u2: NDArray[np.uint16] = field(init=False)
-    u4: NDArray[np.uint32] = field(init=False)
-    f8: Floats = field(init=False)
-    corners: NDArray[np.complex128] = field(init=False)  # of `cold`: lng + i lat
-    raw: tuple[memoryview, memoryview] = field(init=False)  # hot and cold, for one record at a time
     _large: dict[int, Any] = field(init=False, default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        for name in ("u1", "u2", "u4", "f8"):
-            object.__setattr__(self, name, self.hot.view(f"<{name}"))
-        object.__setattr__(self, "raw", (self.hot.data, self.cold.data))
-        object.__setattr__(self, "corners", self.cold[: len(self.cold) // 2 * 2].view("<c16"))
 
     @classmethod
     def of(cls, portions: Iterable[Pieces]) -> Outlines:
@@ -187,165 +160,38 @@ class Outlines:
         whole: Polygon | MultiPolygon = polygons[0] if parts == 1 else MultiPolygon(polygons)
         return whole
 
-    def inside(self, position: Ints, lat: Floats, lng: Floats) -> Bools:
-        """For each pair: whether the point is inside the shape or on its edge."""
-        if len(position) > _AT_ONCE:
-            parts = (slice(at, at + _AT_ONCE) for at in range(0, len(position), _AT_ONCE))
-            return np.concatenate(
-                [self.inside(position[part], lat[part], lng[part]) for part in parts]
-            )
-        base = self.hot_at.first[position]
-        side = self.u2[base * 4 + 16].astype(np.int64)
-        round_ = np.flatnonzero(side == 0)
-        if not len(round_):
-            return self._in_polygon(position, base, side, lat, lng)
-        answer = np.zeros(len(base), np.bool_)
-        answer[round_] = self._in_circle(position[round_], lat[round_], lng[round_])
-        flat = np.flatnonzero(side)
-        answer[flat] = self._in_polygon(
-            position[flat], base[flat], side[flat], lat[flat], lng[flat]
-        )
-        return answer
+    def judge(self, candidates: Candidates, lat: Floats, lng: Floats) -> None:
+        """Settle every OPEN pair: INSIDE is a point in the shape or on its edge."""
+        fix, position, verdict = candidates.fix, candidates.geofence, candidates.verdict
+        hot = self.hot.view(np.float64), self.hot_at.first
+        cold = self.cold, self.cold_at.first
+        if not _judge(fix, position, verdict, lat, lng, *hot, *cold):
+            return
+        for pair in np.flatnonzero(verdict == OPEN).tolist():
+            here = lat.item(fix.item(pair)), lng.item(fix.item(pair))
+            verdict[pair] = INSIDE if self._holds(position.item(pair), *here) else OUTSIDE
 
-    def holds(self, position: int, lat: float, lng: float) -> bool:
-        """`inside` for one pair without arrays, unless an edge is near."""
-        base = self.hot_at.first.item(position)
-        hot = self.raw[0]
-        west, south, columns, rows, side, width = _HEAD.unpack_from(hot, 8 * base)
-        if side:
-            row, column = (lat - south) * rows, (lng - west) * columns
-            if not (0 <= row < side and 0 <= column < side):
-                return False
-            square = 48 + 2 * (int(row) * side + int(column))
-            begin, end = _SQUARE.unpack_from(hot, 8 * base + square)
-            inside, begin, end = begin > MOST_ENTRIES, begin & MOST_ENTRIES, end & MOST_ENTRIES
-            if begin == end:
-                return bool(inside)
-            corner_x = corner(west, int(column), columns)
-            corner_y = corner(south, int(row), rows)
-            error = _GRID_ERROR * side * side / (columns * rows)
-            for x1, y1, x2, y2 in self._edges_of_one(position, base, side, width, begin, end):
-                rise, run = y2 - y1, x2 - x1
-                at_point = (lat - y1) * run - (lng - x1) * rise
-                at_turn = (lat - y1) * run - (corner_x - x1) * rise
-                at_corner = (corner_y - y1) * run - (corner_x - x1) * rise
-                if (
-                    -error <= at_point <= error
-                    or -error <= at_turn <= error
-                    or -error <= at_corner <= error
-                ):
-                    break
-                if (x1 > corner_x) != (x2 > corner_x) and (at_turn < 0) != (at_corner < 0):
-                    inside = not inside
-                if (y1 > lat) != (y2 > lat) and (at_point < 0) != (at_turn < 0):
-                    inside = not inside
-            else:
-                if width:
-                    return bool(inside)
-        one = np.array([position]), np.array([lat]), np.array([lng])
-        return bool(self.inside(*one)[0])
+    def _holds(self, position: int, lat: float, lng: float) -> bool:
+        """The last word, where doubles cannot tell."""
+        if self._sides(position) == 0:
+            one = np.array([position]), np.array([lat]), np.array([lng])
+            return bool(self._distance_to_circle(*one)[0] >= 0)
+        return bool(shapely.intersects_xy(self._prepared(position), lng, lat))
 
-    def _in_circle(self, position: Ints, lat: Floats, lng: Floats) -> Bools:
-        base = self.hot_at.first[position]
-        x, y, z = unit_vectors(lat, lng)
-        x, y, z = x - self.f8[base], y - self.f8[base + 1], z - self.f8[base + 2]
-        chord2, limit2 = x * x + y * y + z * z, self.f8[base + 3]
-        inside: Bools = chord2 <= limit2
-        near = np.abs(chord2 - limit2) <= _CHORD_ERROR * (np.sqrt(limit2) * 2 + _CHORD_ERROR)
-        rows = np.flatnonzero(near)
-        inside[rows] = self._distance_to_circle(position[rows], lat[rows], lng[rows]) >= 0
-        return inside
+    def _sides(self, position: Any) -> Any:
+        """Squares along a side, of one shape or many; 0 for circles."""
+        return self.hot[self.hot_at.first[position] + 4] & np.uint64(0xFFFF)
 
-    def _in_polygon(
-        self, position: Ints, base: Ints, side: Ints, lat: Floats, lng: Floats
-    ) -> Bools:
-        west, south, columns, rows = (self.f8.take(base + offset) for offset in range(4))
-        # int64 of a negative number between -1 and 0 is 0: hence floor.
-        row = np.floor((lat - south) * rows).astype(np.int64)
-        column = np.floor((lng - west) * columns).astype(np.int64)
-        on_grid = (row >= 0) & (row < side) & (column >= 0) & (column < side)
-        square = (base * 4 + 24 + row * side + column) * on_grid
-        first, end = self.u2.take(square), self.u2.take(square + 1)
-        inside: Bools = on_grid & (first > MOST_ENTRIES)
-        first &= MOST_ENTRIES
-        count = (end & MOST_ENTRIES) - first
-        open_ = np.flatnonzero(on_grid & (count > 0))
-        if len(open_):
-            squares = _Squares(
-                position=position.take(open_),
-                base=base.take(open_),
-                side=side.take(open_),
-                row=row.take(open_),
-                column=column.take(open_),
-                first=first.take(open_).astype(np.int64),
-                count=count.take(open_).astype(np.int64),
-            )
-            here = lat.take(open_), lng.take(open_)
-            inside[open_] = self._past_edges(inside.take(open_), squares, *here)
-        return inside
-
-    def _past_edges(
-        self, corner_inside: Bools, squares: _Squares, lat: Floats, lng: Floats
-    ) -> Bools:
-        """Walk straight from the square's corner to the point; each edge crossed changes sides.
-
-        An edge is crossed when its ends lie on both sides of the walk and the walk's ends on both
-        sides of the edge: four signs of cross products, of which one follows from the others.
-        """
-        base, width = squares.base, self.u2.take(squares.base * 4 + 17)
-        west, south, columns, rows = (self.f8.take(base + offset) for offset in range(4))
-        start = corner(west, squares.column, columns) + 1j * corner(south, squares.row, rows)
-        walk = (lng + 1j * lat - start).conj()
-        owner, edge = self._edges(squares, width)
-        start, walk = start.take(owner), walk.take(owner)
-        tail, head = self.corners.take(edge) - start, self.corners.take(edge + 1) - start
-        tail_side, head_side = (walk * tail).imag, (walk * head).imag
-        start_side = (tail.conj() * head).imag
-        point_side = start_side + tail_side - head_side
-        crosses = ((tail_side < 0) != (head_side < 0)) & ((start_side < 0) != (point_side < 0))
-        crossed = np.bincount(owner.compress(crosses), minlength=len(lat))
-        inside: Bools = corner_inside ^ (crossed & 1 == 1)
-        # No product above is larger than the whole grid.
-        error = _GRID_ERROR * squares.side**2 / (columns * rows)
-        least = np.minimum(np.abs(tail_side), np.abs(head_side))
-        least = np.minimum(least, np.minimum(np.abs(start_side), np.abs(point_side)))
-        close = np.flatnonzero(least <= error.max(initial=0.0))
-        unsure = owner[close[least[close] <= error[owner[close]]]]
-        for pair in {*unsure.tolist(), *np.flatnonzero(width == 0).tolist()}:
-            shape = self._prepared(int(squares.position[pair]))
-            inside[pair] = shapely.intersects_xy(shape, lng[pair], lat[pair])
-        return inside
-
-    def _edges(self, squares: _Squares, width: NDArray[np.uint16]) -> tuple[Ints, Ints]:
-        """For each edge of each square: the square's position and where the edge begins."""
-        size = width.astype(np.int64)
-        entries = squares.base * 8 + 50 + 2 * squares.side**2 + squares.first * size
-        first = self.cold_at.first.take(squares.position) // 2
-        if (width == 1).all():
-            owner, at = spread(entries, squares.count)
-            return owner, first.take(owner) + self.u1.take(at)
-        owner, step = spread(np.zeros_like(size), np.where(width, squares.count, 0))
-        at = entries[owner] + step * size[owner]
-        number = self.u1[at].astype(np.int64)
-        number |= np.where(size[owner] > 1, self.u1[at + 1].astype(np.int64) << 8, 0)
-        return owner, first[owner] + number
-
-    def _edges_of_one(
-        self, position: int, base: int, side: int, width: int, begin: int, end: int
-    ) -> Iterator[tuple[float, float, float, float]]:
-        if width:
-            first = 8 * self.cold_at.first.item(position)
-            entries = 8 * base + 50 + 2 * side * side
-            numbers = self.u1[entries + begin * width : entries + end * width].tobytes()
-            for number in numbers if width == 1 else memoryview(numbers).cast("H"):
-                yield _EDGE.unpack_from(self.raw[1], first + 16 * number)
+    def _widths(self, position: Any) -> Any:
+        """Bytes of an edge's number, as in HOT."""
+        return self.hot[self.hot_at.first[position] + 4] >> np.uint64(16) & np.uint64(0xFFFF)
 
     def _prepared(self, position: int) -> Polygon | MultiPolygon:
         """The shape for GEOS; those with very many vertices are built once."""
         if position in self._large:
             return self._large[position]
         shape = self.shape(position)
-        if self.u2.item(self.hot_at.first.item(position) * 4 + 17) == 0:
+        if self._widths(position) == 0:
             shapely.prepare(shape)
             self._large[position] = shape
         return shape
@@ -358,14 +204,17 @@ class Outlines:
         Edges along the antimeridian or a pole are cuts of `normalise`, not edges.
         """
         answer = np.empty(len(position))
-        side = self.u2[self.hot_at.first[position] * 4 + 16]
+        side = self._sides(position)
         round_ = np.flatnonzero(side == 0)
         answer[round_] = self._distance_to_circle(position[round_], lat[round_], lng[round_])
         flat = np.flatnonzero(side)
         if len(flat):
-            away = self._distance_to_edges(position[flat], lat[flat], lng[flat])
-            inside = self.inside(position[flat], lat[flat], lng[flat])
-            answer[flat] = np.where(inside, away, -away)
+            every, some = np.arange(len(flat), dtype=np.int32), position[flat].astype(np.int32)
+            pairs = Candidates(every, some, np.full(len(flat), OPEN, np.int8))
+            here, away = (lat[flat], lng[flat]), np.empty(len(flat))
+            self.judge(pairs, *here)
+            _measure(some, *here, self.hot, self.hot_at.first, self.cold, self.cold_at.first, away)
+            answer[flat] = np.where(pairs.verdict == INSIDE, away, -away)
         return answer
 
     def _distance_to_circle(self, position: Ints, lat: Floats, lng: Floats) -> Floats:
@@ -374,52 +223,180 @@ class Outlines:
         distance: Floats = self.cold[first + 2] - away
         return distance
 
-    def _distance_to_edges(self, position: Ints, lat: Floats, lng: Floats) -> Floats:
-        base = self.hot_at.first[position]
-        count = self.u4[base * 2 + 11].astype(np.int64) - 1
-        owner, step = spread(np.zeros_like(count), count)
-        corner = self.cold_at.first[position][owner] + 2 * step
-        x1, y1, x2, y2 = (self.cold[corner + offset] for offset in range(4))
-        cut = ((x1 == x2) & (np.abs(x1) == 180)) | ((y1 == y2) & (np.abs(y1) == 90))
-        cut |= self._between_rings(position, owner, step)
-        turn = np.rint(((x1 + x2) / 2 - lng[owner]) / 360) * 360
-        metres = np.radians(1) * EARTH_RADIUS_M
-        narrow = (np.cos(np.radians(lat)) * metres)[owner]
-        x1, x2 = (x1 - turn - lng[owner]) * narrow, (x2 - turn - lng[owner]) * narrow
-        y1, y2 = (y1 - lat[owner]) * metres, (y2 - lat[owner]) * metres
-        dx, dy = x2 - x1, y2 - y1
-        length2 = np.maximum(dx * dx + dy * dy, 1e-30)
-        along = np.clip(-(x1 * dx + y1 * dy) / length2, 0, 1)
-        away = np.hypot(x1 + along * dx, y1 + along * dy)
-        away[cut] = np.inf
-        nearest: Floats = np.minimum.reduceat(away, np.cumsum(count) - count)
-        return nearest
-
-    def _between_rings(self, position: Ints, owner: Ints, step: Ints) -> Bools:
-        """Which steps along the vertices lead from one ring's end to the next one's start."""
-        words = self.u4
-        base = self.hot_at.first[position] * 2
-        between = np.zeros(len(step), np.bool_)
-        for row in np.flatnonzero(words[base + 10] > 1):
-            vertices, rings = int(words[base[row] + 11]), int(words[base[row] + 10])
-            sizes = self.cold[self.cold_at.first[position[row]] + 2 * vertices :].view("<u4")[
-                :rings
-            ]
-            own = np.flatnonzero(owner == row)
-            between[own[np.cumsum(sizes.astype(np.int64))[:-1] - 1]] = True
-        return between
-
     def bounds(self) -> tuple[Floats, Floats, Floats]:
         """For every shape a lat, a lng and how far at most, in metres, it reaches from there."""
         base = self.hot_at.first
-        side = self.u2[base * 4 + 16]
+        side = self._sides(np.arange(len(base)))
         lat, lng, reach_m = np.empty((3, len(base)))
         round_, flat = np.flatnonzero(side == 0), np.flatnonzero(side)
         lat[round_], lng[round_], reach_m[round_] = (
             self.cold[self.cold_at.first[round_] + offset] for offset in range(3)
         )
-        west, south, columns, rows = (self.f8[base[flat] + offset] for offset in range(4))
+        hot = self.hot.view(np.float64)
+        west, south, columns, rows = (hot[base[flat] + offset] for offset in range(4))
         width, height = side[flat] / columns, side[flat] / rows
         lat[flat], lng[flat] = south + height / 2, west + width / 2
         reach_m[flat] = np.radians(np.hypot(width, height)) / 2 * EARTH_RADIUS_M
         return lat, lng, reach_m
+
+
+@compiled
+def _judge(
+    fix: NDArray[np.int32],
+    position: NDArray[np.int32],
+    verdict: NDArray[np.int8],
+    lat: Floats,
+    lng: Floats,
+    hot: Floats,
+    hot_first: Ints,
+    cold: Floats,
+    cold_first: Ints,
+) -> int:
+    """Settles OPEN verdicts; answers how many it has to leave open."""
+    left, words = 0, hot.view(np.uint64)
+    some, bases = np.empty(_TILE, np.int64), np.empty(_TILE, np.int64)
+    corners, squares = np.empty(_TILE, np.int64), np.empty(_TILE, np.int64)
+    # In steps, each a plain loop: the processor then waits for many places in memory at once.
+    for start in range(0, len(fix), _TILE):
+        count = 0
+        for pair in range(start, min(start + _TILE, len(fix))):
+            if verdict[pair] == OPEN:
+                some[count], bases[count] = pair, hot_first[position[pair]]
+                corners[count] = cold_first[position[pair]]
+                count += 1
+        for each in range(count):
+            y, x = lat[fix[some[each]]], lng[fix[some[each]]]
+            squares[each] = _square(y, x, hot, bases[each])
+        for each in range(count):
+            pair, base, square = some[each], bases[each], squares[each]
+            if square >= 0:
+                verdict[pair] = _in_square(words.view(np.uint16), square)
+            elif square == _NO_SQUARE:
+                verdict[pair] = OUTSIDE
+            else:
+                verdict[pair] = _in_circle(lat[fix[pair]], lng[fix[pair]], hot, base)
+                squares[each] = _NO_SQUARE
+                left += verdict[pair] == OPEN
+        for each in range(count):
+            pair, base, square = some[each], bases[each], squares[each]
+            if square >= 0 and verdict[pair] == OPEN:
+                y, x = lat[fix[pair]], lng[fix[pair]]
+                verdict[pair] = _past_edges(y, x, words, base, square, cold, corners[each])
+                left += verdict[pair] == OPEN
+    return left
+
+
+@compiled
+def _in_circle(lat: float, lng: float, hot: Floats, base: int) -> int:
+    phi, theta = np.radians(lat), np.radians(lng)
+    x = np.cos(phi) * np.cos(theta) - hot[base]
+    y = np.cos(phi) * np.sin(theta) - hot[base + 1]
+    z = np.sin(phi) - hot[base + 2]
+    chord2, limit2 = x * x + y * y + z * z, hot[base + 3]
+    if abs(chord2 - limit2) <= _CHORD_ERROR * (np.sqrt(limit2) * 2 + _CHORD_ERROR):
+        return OPEN
+    return INSIDE if chord2 <= limit2 else OUTSIDE
+
+
+@compiled
+def _square(lat: float, lng: float, hot: Floats, base: int) -> int:
+    """Where the point's square stands in a polygon's record, counted in u2."""
+    side = hot[base + 4 : base + 5].view(np.uint16)[0]
+    if side == 0:
+        return _ROUND
+    row = np.floor((lat - hot[base + 1]) * hot[base + 3])
+    column = np.floor((lng - hot[base]) * hot[base + 2])
+    if not (0 <= row < side and 0 <= column < side):
+        return _NO_SQUARE
+    return int(4 * base + 24 + int(row) * np.int64(side) + int(column))
+
+
+@compiled
+def _in_square(halves: NDArray[np.uint16], square: int) -> int:
+    """The verdict on all of a square that no edge runs through."""
+    if (halves[square] ^ halves[square + 1]) & MOST_ENTRIES:
+        return OPEN
+    return INSIDE if halves[square] > MOST_ENTRIES else OUTSIDE
+
+
+@compiled
+def _past_edges(
+    lat: float,
+    lng: float,
+    words: NDArray[np.uint64],
+    base: int,
+    square: int,
+    cold: Floats,
+    corners: int,
+) -> int:
+    """Walk from the square's corner to the point; each edge crossed changes sides.
+
+    First along the meridian, then along the parallel. An edge is crossed when its ends lie on both
+    sides of the walk and the walk's ends on both sides of the edge.
+    """
+    hot, halves, bytes_ = words.view(np.float64), words.view(np.uint16), words.view(np.uint8)
+    side, width = np.int64(halves[4 * base + 16]), np.int64(halves[4 * base + 17])
+    if width == 0:
+        return OPEN
+    row, column = (square - 4 * base - 24) // side, (square - 4 * base - 24) % side
+    columns, rows = hot[base + 2], hot[base + 3]
+    corner_x, corner_y = (
+        hot[base] + column / columns,
+        hot[base + 1] + row / rows,
+    )  # `packing.corner`
+    # No product below is larger than the whole grid.
+    error = _GRID_ERROR * side * side / (columns * rows)
+    entries = 8 * base + 50 + 2 * side * side
+    inside = halves[square] > MOST_ENTRIES
+    for entry in range(halves[square] & MOST_ENTRIES, halves[square + 1] & MOST_ENTRIES):
+        edge = np.int64(bytes_[entries + entry * width])
+        if width == 2:
+            edge |= np.int64(bytes_[entries + entry * width + 1]) << 8
+        tail = corners + 2 * edge
+        x1, y1, x2, y2 = cold[tail], cold[tail + 1], cold[tail + 2], cold[tail + 3]
+        rise, run = y2 - y1, x2 - x1
+        at_point = (lat - y1) * run - (lng - x1) * rise
+        at_turn = (lat - y1) * run - (corner_x - x1) * rise
+        at_corner = (corner_y - y1) * run - (corner_x - x1) * rise
+        if min(abs(at_point), abs(at_turn), abs(at_corner)) <= error:
+            return OPEN
+        inside ^= (x1 > corner_x) != (x2 > corner_x) and (at_turn < 0) != (at_corner < 0)
+        inside ^= (y1 > lat) != (y2 > lat) and (at_point < 0) != (at_turn < 0)
+    return INSIDE if inside else OUTSIDE
+
+
+@compiled
+def _measure(
+    position: NDArray[np.int32],
+    lat: Floats,
+    lng: Floats,
+    hot: NDArray[np.uint64],
+    hot_first: Ints,
+    cold: Floats,
+    cold_first: Ints,
+    away_m: Floats,
+) -> None:
+    """Fills in metres to the nearest edge of polygons, on a plane that touches the point."""
+    counts, sizes = hot.view(np.uint32), cold.view(np.uint32)
+    metres = np.radians(1.0) * EARTH_RADIUS_M
+    for pair in range(len(position)):
+        base, start = hot_first[position[pair]], cold_first[position[pair]]
+        y, x, narrow = lat[pair], lng[pair], np.cos(np.radians(lat[pair])) * metres
+        size_at = 2 * (start + 2 * np.int64(counts[2 * base + 11]))
+        nearest = np.inf
+        for ring in range(np.int64(counts[2 * base + 10])):
+            end = start + 2 * np.int64(sizes[size_at + ring])
+            for at in range(start, end - 2, 2):
+                x1, y1, x2, y2 = cold[at], cold[at + 1], cold[at + 2], cold[at + 3]
+                if (x1 == x2 and abs(x1) == 180) or (y1 == y2 and abs(y1) == 90):
+                    continue
+                turn = np.rint(((x1 + x2) / 2 - x) / 360) * 360
+                east, west = (x2 - turn - x) * narrow, (x1 - turn - x) * narrow
+                north, south = (y2 - y) * metres, (y1 - y) * metres
+                run, rise = east - west, north - south
+                along = -(west * run + south * rise) / max(run * run + rise * rise, 1e-30)
+                along = min(max(along, 0.0), 1.0)
+                off_x, off_y = west + along * run, south + along * rise
+                nearest = min(nearest, off_x * off_x + off_y * off_y)
+            start = end
+        away_m[pair] = np.sqrt(nearest)

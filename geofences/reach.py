@@ -50,7 +50,7 @@ class Reach:
         resolution = h3.get_resolution(ids[0]) if ids else 0
         lat, lng = np.array([h3.cell_to_latlng(cell) for cell in ids]).reshape(-1, 2).T
         points = unit_vectors(lat, lng)
-        axes = solid.axes[solid.faces(lat, lng, points)]
+        axes = solid.axes[solid.places(lat, lng)[0]]
         circumradius = 7 ** (-resolution / 2) / np.sqrt(3)
         nearness = np.partition(solid.centers @ points, -2, axis=0)[-2:]
         at_kink = nearness[1] - nearness[0] < 0.72 * 2 * circumradius * solid.unit

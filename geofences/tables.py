@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geofences.blocks import BRAND_BITS, Entries, places, starts_of
+from geofences.blocks import BRAND_BITS, Entries, starts_of
+from geofences.candidates import INSIDE, OPEN, Candidates
+from geofences.compiled import compiled
 from geofences.ragged import Ints, Words, spread
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -17,16 +19,8 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 The Art of Computer Programming 3, 6.4)."""
 
 _CROWD = 8  # entries of a block from which each of its children gets a list of its own
-_AT_ONCE = 12_288  # entries whose intermediate arrays stay in the cache (see `outlines`)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """Pairs of a fix and a geofence that may hold it."""
-
-    fix: Ints
-    geofence: Ints
-    sure: NDArray[np.bool_]  # the fix's cell is interior
+_TILE = 256  # fixes that are looked up side by side; their names stay in the first-level cache
+_ONE, _BRAND_BITS = np.uint64(1), np.uint64(BRAND_BITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +56,11 @@ class _Crowds:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The blocks of one level: a hash table in arrays, ordered by hash, with a directory."""
+    """The blocks of all levels: a hash table in arrays, ordered by hash, with a directory."""
 
-    level: int
-    shift: np.uint64  # of a hash to its place in the directory
+    levels: Ints  # that have blocks, ascending
+    finest: int  # of them; 0 for none
+    shift: int  # of a hash to its place in the directory
     directory: NDArray[np.int32]  # the first block at or after each place
     key: Words
     first: NDArray[np.int32]  # of the block's entries
@@ -75,25 +70,33 @@ class Table:
     crowds: _Crowds
 
     @classmethod
-    def of(cls, level: int, entries: Entries, brand: Ints) -> Table:
-        """`brand` is the rank of each geofence's, by position."""
-        rank = brand.take(entries.geofence).astype(np.uint64)
-        key = (entries.place << np.uint64(BRAND_BITS)) | rank
+    def of(cls, entries: Mapping[int, Entries], brand: Ints) -> Table:
+        """Of entries by level; `brand` is the rank of each geofence's, by position."""
+        levels = sorted(level for level, some in entries.items() if len(some.place))
+        ordered = [entries[level] for level in levels]
+        key = _joined(
+            [
+                _keys(level, some.place, brand.take(some.geofence))
+                for level, some in zip(levels, ordered, strict=True)
+            ],
+            np.uint64,
+        )
         order = np.argsort(key * _SPREAD)
         key = key[order]
         starts = starts_of(key, key)
         # Twice as many places as blocks: most fixes away from all geofences find an empty one.
         width = max(1, int(len(starts) * 2 - 1).bit_length())
-        shift = np.uint64(64 - width)
-        place = ((key[starts] * _SPREAD) >> shift).astype(np.int64)
+        place = ((key[starts] * _SPREAD) >> np.uint64(64 - width)).astype(np.int64)
         directory = np.zeros((1 << width) + 1, np.int32)
         np.cumsum(np.bincount(place, minlength=1 << width), out=directory[1:])
         first = np.append(starts, len(key))
-        geofence = entries.geofence[order].astype(np.int32)
-        touched, interior = entries.touched[order], entries.interior[order]
+        geofence = _joined([some.geofence for some in ordered], np.int64)[order].astype(np.int32)
+        touched = _joined([some.touched for some in ordered], np.uint64)[order]
+        interior = _joined([some.interior for some in ordered], np.uint64)[order]
         return cls(
-            level=level,
-            shift=shift,
+            levels=np.array(levels, np.int64),
+            finest=max(levels, default=0),
+            shift=64 - width,
             directory=directory,
             key=key[starts],
             first=first.astype(np.int32),
@@ -109,105 +112,148 @@ class Table:
         columns = self.directory, self.key, self.first, self.geofence, self.touched, self.interior
         return sum(column.nbytes for column in (*columns, *crowds))
 
-    def entries(self) -> Entries:
-        """What the table was made of."""
-        place = np.repeat(self.key >> np.uint64(BRAND_BITS), np.diff(self.first))
-        return Entries(
-            place,
-            self.geofence.astype(np.int64),
-            self.touched,
-            self.interior,
-        )
-
-    def candidates(self, cells: Words, brand: Words | np.uint64) -> Candidates:
-        """For fixes by their cell at `level + 2` or finer and the rank of their brand."""
-        key = (places(cells, self.level) << np.uint64(BRAND_BITS)) | brand
-        place = ((key * _SPREAD) >> self.shift).astype(np.int64)
-        at, end = self.directory.take(place), self.directory.take(place + 1)
-        fix = np.flatnonzero(at < end)
-        fix, block = self._find(fix, at[fix].astype(np.int64), end[fix], key[fix])
-        child = (cells[fix] >> np.uint64(45 - 3 * (self.level + 2))) & np.uint64(63)
-        number = self.crowds.number.take(block)
-        few, many = np.flatnonzero(number < 0), np.flatnonzero(number >= 0)
-        found = self._of_few(fix[few], block[few], np.uint64(1) << child[few])
-        if len(many):
-            slot = number[many].astype(np.int64) * 64 + child[many].astype(np.int64)
-            found += self._of_many(fix[many], slot)
-        return Candidates(*(np.concatenate(column) for column in zip(*found, strict=True)))
-
-    def _of_few(self, fix: Ints, block: Ints, bit: Words) -> list[Found]:
-        """Of fixes in ordinary blocks, the entries whose bit is set."""
-        first = self.first.take(block)
-        found: list[Found] = []
-        for part, row, entry in _parts(first, self.first.take(block + 1) - first):
-            bits = bit[part].take(row)
-            hit = np.flatnonzero(self.touched.take(entry) & bits)
-            held = entry.take(hit)
-            sure = (self.interior.take(held) & bits.take(hit)) != 0
-            geofence = self.geofence.take(held).astype(np.int64)
-            found.append((fix[part].take(row.take(hit)), geofence, sure))
-        return found
-
-    def _of_many(self, fix: Ints, slot: Ints) -> list[Found]:
-        """Of fixes in crowds, the members of their child."""
-        first = self.crowds.first.take(slot)
-        found: list[Found] = []
-        for part, row, place in _parts(first, self.crowds.first.take(slot + 1) - first):
-            member = self.crowds.member.take(place)
-            found.append(
-                (fix[part].take(row), (member >> 1).astype(np.int64), (member & 1).astype(np.bool_))
+    def entries(self) -> dict[int, Entries]:
+        """What the table was made of, by level."""
+        count = np.diff(self.first)
+        found = {}
+        for level in self.levels.tolist():
+            here = self.key >> np.uint64(BRAND_BITS + 7 + 3 * level) == 1
+            rows = np.flatnonzero(np.repeat(here, count))
+            name = self.key[here] >> np.uint64(BRAND_BITS)
+            found[level] = Entries(
+                np.repeat(name ^ np.uint64(1 << 7 + 3 * level), count[here]),
+                self.geofence[rows].astype(np.int64),
+                self.touched[rows],
+                self.interior[rows],
             )
         return found
 
-    def _find(self, fix: Ints, at: Ints, end: NDArray[np.int32], key: Words) -> tuple[Ints, Ints]:
-        """Those whose key is among the blocks of its place, and that block."""
-        found_fix, found_at = [], []
-        while len(fix):
-            same = self.key.take(at) == key
-            found_fix.append(fix.compress(same))
-            found_at.append(at.compress(same))
-            more = np.flatnonzero(~same & (at + 1 < end))
-            fix, at, end, key = fix[more], at[more] + 1, end[more], key[more]
-        if not found_fix:
-            return fix, at
-        return np.concatenate(found_fix), np.concatenate(found_at)
+    def candidates(self, cells: Words, brand: Ints, brands: Ints) -> Candidates:
+        """For fixes by their cell, at the finest level + 2 or finer, and their brand.
 
-    def candidates_of_one(self, cell: int, brand: int) -> list[tuple[int, bool]]:
-        """`candidates` of one fix, without arrays: positions and whether they are sure."""
-        place = cell >> 45 - 3 * self.level & (1 << 7 + 3 * self.level) - 1
-        key = place << BRAND_BITS | brand
-        slot = (key * int(_SPREAD) & (1 << 64) - 1) >> int(self.shift)
-        for block in range(self.directory.item(slot), self.directory.item(slot + 1)):
-            if self.key.item(block) == key:
-                break
-        else:
-            return []
-        child = cell >> 39 - 3 * self.level & 63
-        number = self.crowds.number.item(block)
-        if number >= 0:
-            slot = 64 * number + child
-            begin, end = self.crowds.first.item(slot), self.crowds.first.item(slot + 1)
-            members = self.crowds.member[begin:end].tolist()
-            return [(member >> 1, bool(member & 1)) for member in members]
-        bit, found = 1 << child, []
-        for entry in range(self.first.item(block), self.first.item(block + 1)):
-            if self.touched.item(entry) & bit:
-                sure = bool(self.interior.item(entry) & bit)
-                found.append((self.geofence.item(entry), sure))
-        return found
+        `brand` has one for all or one each; `brands` are those that ranks stand for.
+        """
+        block, crowds = np.empty(len(cells) * len(self.levels), np.int32), self.crowds
+        most = _find(
+            *(cells, brand, brands, self.levels, self.shift, self.directory, self.key, self.first),
+            block,
+        )
+        found = Candidates.room(most)
+        if not most:
+            return found
+        count = _list(
+            *(cells, self.levels, block, self.first, self.geofence, self.touched, self.interior),
+            *(crowds.number, crowds.first, crowds.member),
+            *(found.fix, found.geofence, found.verdict),
+        )
+        return found.first(count)
 
 
-Found = tuple[Ints, Ints, NDArray[np.bool_]]
-"""Candidates' columns."""
+def _joined(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *parts])
 
 
-def _parts(
-    first: NDArray[np.int32], count: NDArray[np.int32]
-) -> Iterator[tuple[slice, Ints, Ints]]:
-    """`spread` in parts that fit the cache: which rows, and the two arrays for them."""
-    ends = np.cumsum(count, dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    cuts = np.searchsorted(ends, np.arange(_AT_ONCE, total, _AT_ONCE)).tolist()
-    for start, stop in itertools.pairwise([0, *cuts, len(count)]):
-        part = slice(start, stop)
-        yield part, *spread(first[part], count[part])
+def _keys(level: int, place: Words, rank: Ints) -> Words:
+    """Of blocks, no two the same: a 1, the block's digits, its brand."""
+    name = place | np.uint64(1 << 7 + 3 * level)
+    return name << np.uint64(BRAND_BITS) | rank.astype(np.uint64)
+
+
+@compiled
+def _name(cell: np.uint64, level: int, rank: int) -> np.uint64:
+    """The key of the block that holds a cell, as `_keys`."""
+    digits = np.uint64(7 + 3 * level)
+    place = cell >> (np.uint64(52) - digits) & ((_ONE << digits) - _ONE)
+    return (place | _ONE << digits) << _BRAND_BITS | np.uint64(rank)
+
+
+@compiled
+def _child(cell: np.uint64, level: int) -> int:
+    """Which of its block's children holds a cell: 0 to 63."""
+    return int(cell >> np.uint64(39 - 3 * level) & np.uint64(63))
+
+
+@compiled
+def _find(
+    cells: Words,
+    brand: Ints,
+    brands: Ints,
+    levels: Ints,
+    shift: int,
+    directory: NDArray[np.int32],
+    key: Words,
+    first: NDArray[np.int32],
+    block: NDArray[np.int32],
+) -> int:
+    """Fills in each fix's block of each level, or -1; how many candidates they list at most."""
+    most, ones = 0, len(levels)
+    names = np.empty(_TILE * ones, np.uint64)
+    rank = 0
+    # In steps, each a plain loop: the processor then waits for many places in memory at once.
+    for start in range(0, len(cells), _TILE):
+        stop = min(start + _TILE, len(cells))
+        for fix in range(start, stop):
+            own = brand[fix if len(brand) > 1 else 0]
+            if fix == 0 or len(brand) > 1:
+                rank = np.searchsorted(brands, own)
+            known = rank < len(brands) and brands[rank] == own
+            for number in range(ones):
+                name = _name(cells[fix], levels[number], rank)
+                names[(fix - start) * ones + number] = name if known else np.uint64(0)
+        for place in range(start * ones, stop * ones):
+            slot = names[place - start * ones] * _SPREAD >> np.uint64(shift)
+            block[place] = directory[slot] if directory[slot] < directory[slot + _ONE] else -1
+        for place in range(start * ones, stop * ones):
+            at, name = block[place], names[place - start * ones]
+            if at >= 0:
+                end = directory[(name * _SPREAD >> np.uint64(shift)) + _ONE]
+                while at < end and key[at] != name:
+                    at += 1
+                block[place] = at if at < end else -1
+        for fix in range(start, stop):
+            for number in range(ones):
+                at = block[fix * ones + number]
+                if at >= 0:
+                    most += first[at + 1] - first[at]
+    return most
+
+
+@compiled
+def _list(
+    cells: Words,
+    levels: Ints,
+    block: NDArray[np.int32],
+    first: NDArray[np.int32],
+    geofence: NDArray[np.int32],
+    touched: Words,
+    interior: Words,
+    crowd: NDArray[np.int32],
+    child_first: NDArray[np.int32],
+    member: NDArray[np.int32],
+    fixes: NDArray[np.int32],
+    geofences: NDArray[np.int32],
+    verdicts: NDArray[np.int8],
+) -> int:
+    """Fills in the candidates of the blocks found, by fix; how many there are."""
+    count, ones = 0, len(levels)
+    for fix in range(len(cells)):
+        for number in range(ones):
+            at = block[fix * ones + number]
+            if at < 0:
+                continue
+            child = _child(cells[fix], levels[number])
+            if first[at + 1] - first[at] >= _CROWD:
+                slot = 64 * crowd[at] + child
+                for each in range(child_first[slot], child_first[slot + 1]):
+                    fixes[count] = fix
+                    geofences[count] = member[each] >> 1
+                    verdicts[count] = INSIDE if member[each] & 1 else OPEN
+                    count += 1
+                continue
+            for each in range(first[at], first[at + 1]):
+                if touched[each] >> np.uint64(child) & _ONE:
+                    fixes[count] = fix
+                    geofences[count] = geofence[each]
+                    verdicts[count] = INSIDE if interior[each] >> np.uint64(child) & _ONE else OPEN
+                    count += 1
+    return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from django.db import connection
 
@@ -36,7 +37,8 @@ def test_it_loads_geofences_of_several_portions() -> None:
     snapshot = armed.load()
 
     index = snapshot.index
-    here = index.match_one(lat=SHOP.lat, lng=SHOP.lng, brand=brand.pk)
+    at_the_shop = np.array([SHOP.lat]), np.array([SHOP.lng])
+    here = index.match(lat=at_the_shop[0], lng=at_the_shop[1], brand=brand.pk).ordinal
     assert index.geofence_id[here].tolist() == [near.pk, far.pk]
     assert index.settings["exit_buffer_m"][here].tolist() == [31, 32]
     assert snapshot.dwells == {far.pk: (60,)}

@@ -39,7 +39,7 @@ def agrees(shapes: list[Shape], lat: Floats, lng: Floats) -> None:
     one_by_one = {
         (fix, int(index.geofence_id[ordinal]))
         for fix, (y, x) in enumerate(zip(lat.tolist(), lng.tolist(), strict=True))
-        for ordinal in index.match_one(lat=y, lng=x, brand=1)
+        for ordinal in index.match(lat=np.array([y]), lng=np.array([x]), brand=1).ordinal
     }
     assert one_by_one == wanted
 
@@ -100,7 +100,6 @@ def test_it_answers_nothing_when_nothing_is_armed() -> None:
 
     assert len(index) == 0
     assert found(index, [60.0], [24.0]) == set()
-    assert index.match_one(lat=60.0, lng=24.0, brand=1) == []
     assert index.ordinals(np.array([1])).tolist() == [-1]
     assert len(index.nearby(lat=60.0, lng=24.0, brand=1, limit=5).ordinal) == 0
 
@@ -118,8 +117,6 @@ def test_it_orders_by_fix_then_geofence_id() -> None:
 
     assert seen.fix.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     assert index.geofence_id[seen.ordinal].tolist() == [10, 15, 20, 30] * 2
-    one = index.match_one(lat=60.5, lng=24.5, brand=1)
-    assert index.geofence_id[one].tolist() == [10, 15, 20, 30]
 
 
 def test_it_never_answers_another_brands_geofences() -> None:
@@ -230,8 +227,6 @@ def test_it_sees_the_antimeridian_from_both_sides(lng: float) -> None:
     west = shapely.box(179.9, 1, 180, 2)
 
     assert found(index_of(east, west), 1.5, lng) == {(0, 1), (0, 2)}
-    one = index_of(east, west).match_one(lat=1.5, lng=lng, brand=1)
-    assert one == [0, 1]
 
 
 def test_it_wraps_fixes_beyond_180() -> None:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import random
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -30,15 +34,21 @@ class Line(asyncio.Protocol):
 
     def __init__(self, book: Book) -> None:
         self._book = book
-        self.sent: deque[float] = deque()
+        self._due: deque[float] = deque()
         self._rest = b""
 
     def connection_made(self, transport: Any) -> None:
-        self.transport = transport
+        self._transport = transport
+
+    def send(self, request: bytes, *, at: float) -> None:
+        """Send what was due `at` this instant of `time.perf_counter`."""
+        self._book.late_s.append(time.perf_counter() - at)
+        self._due.append(at)
+        self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        data = self._rest + data
-        while True:
+        data = self._rest + data if self._rest else data
+        while data:
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 break
@@ -47,15 +57,16 @@ class Line(asyncio.Protocol):
             length = int(head[at + 15 :].split(b"\r\n", 1)[0])
             if len(data) < end + 4 + length:
                 break
-            self._book.note(head[9:12], time.perf_counter() - self.sent.popleft())
+            self._book.note(head[9:12], time.perf_counter() - self._due.popleft())
             data = data[end + 4 + length :]
         self._rest = data
 
 
 class Book:
-    """What came back."""
+    """What was sent and what came back."""
 
     def __init__(self) -> None:
+        self.late_s: list[float] = []  # behind the appointed time when it left: our own doing
         self.latencies: list[float] = []
         self.statuses: dict[str, int] = {}
 
@@ -64,17 +75,48 @@ class Book:
         key = status.decode()
         self.statuses[key] = self.statuses.get(key, 0) + 1
 
+    async def wait_for(self, answers: int) -> None:
+        """Until all have come, or nothing more is to be hoped for."""
+        settled = time.perf_counter() + SETTLE_S
+        while len(self.latencies) < answers and time.perf_counter() < settled:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def connect(host: str, book: Book) -> Line:
+    """A connection to `name:port`."""
+    name, port = host.split(":")
+    loop = asyncio.get_running_loop()
+    _, line = await loop.create_connection(lambda: Line(book), name, int(port))
+    return line
+
+
+@contextmanager
+def first_in_line(*processes: int) -> Iterator[None]:
+    """Let what stands for other machines run when it wants to, where the system allows that.
+
+    On one machine with the server, a client that waits for a processor reports its own wait as the
+    server's.
+    """
+    _give_way(processes, -10)
+    try:
+        yield
+    finally:
+        _give_way(processes, 0)
+
+
+def _give_way(processes: Iterable[int], nice: int) -> None:
+    for process in processes:
+        with suppress(OSError):
+            for thread in Path(f"/proc/{process}/task").iterdir():
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+
 
 async def drive(
-    *, host: str, port: int, rate: int, seconds: float, connections: int, phones: list[Any]
+    *, host: str, rate: int, seconds: float, connections: int, phones: list[Any]
 ) -> dict[str, Any]:
     """Send `rate` single fixes a second; each phone walks on a little at each turn."""
-    loop = asyncio.get_running_loop()
     book = Book()
-    lines: list[Line] = []
-    for _ in range(connections):
-        _, line = await loop.create_connection(lambda: Line(book), host, port)
-        lines.append(line)
+    lines = [await connect(host, book) for _ in range(connections)]
     total, begun, dice = int(rate * seconds), time.perf_counter() + 0.1, random.Random(1)
     sent = 0
     while sent < total:
@@ -86,15 +128,12 @@ async def drive(
                 lng + dice.uniform(-0.003, 0.003),
                 time.time_ns() // 1_000_000,
             )
-            line = lines[sent % connections]
-            line.sent.append(begun + sent / rate)
-            line.transport.write(REQUEST % (token.encode(), len(fix), fix))
+            request = REQUEST % (token.encode(), len(fix), fix)
+            lines[sent % connections].send(request, at=begun + sent / rate)
             sent += 1
         await asyncio.sleep(0.001)
-    settled = time.perf_counter() + SETTLE_S
-    while len(book.latencies) < total and time.perf_counter() < settled:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    ranked = sorted(book.latencies)
+    await book.wait_for(total)
+    ranked, late = sorted(book.latencies), sorted(book.late_s)
     return {
         "sent": total,
         "answered": len(ranked),
@@ -102,9 +141,11 @@ async def drive(
         "p50_ms": 1000 * ranked[len(ranked) // 2],
         "p99_ms": 1000 * ranked[int(len(ranked) * 0.99)],
         "max_ms": 1000 * ranked[-1],
+        "sent_late_p99_ms": 1000 * late[int(len(late) * 0.99)],
     }
 
 
 if __name__ == "__main__":
     gc.disable()
-    print(json.dumps(uvloop.run(drive(**json.load(sys.stdin)))))
+    with first_in_line(os.getpid()):
+        print(json.dumps(uvloop.run(drive(**json.load(sys.stdin)))))

@@ -117,10 +117,8 @@ def _hear_of_all(host: str, crowd: Path, secret: str) -> None:
 
 def open_loop(host: str, phones: Sequence[Phone], *, rate: int, seconds: float) -> dict[str, Any]:
     """What the open-loop client saw at this rate of single fixes."""
-    name, port = host.split(":")
     orders = {
-        "host": name,
-        "port": int(port),
+        "host": host,
         "rate": rate,
         "seconds": seconds,
         "connections": 256,

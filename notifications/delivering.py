@@ -1,7 +1,8 @@
 """Sends what is due: claim, look again, send, record. It writes only through `outbox`.
 
-Rows and sockets wait on different threads: this one talks to the database, the courier's to the
-provider. So several batches are in the air at once, and a slow answer holds up its own batch only.
+Rows and sockets wait on different threads: one talks to the database about what leaves, one about
+what came of it, and the courier's to the provider. So several batches are in the air at once, and a
+slow answer holds up its own batch only.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import msgspec
@@ -287,7 +289,7 @@ def result_of(one: Claimed, outcome: Outcome, *, now: datetime) -> Result:
 # -- apply ------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Flight:
     """A batch in the air: nothing of it is in a transaction."""
 
@@ -306,23 +308,27 @@ def depart(post: Post, *, now: datetime, limit: int = BATCH) -> tuple[int, Fligh
     return len(batch), flight
 
 
-def land(flight: Flight, *, now: datetime) -> None:
-    """Record what came of a batch; a token that is gone is taken from the device that had it."""
+def land(*flights: Flight, now: datetime) -> None:
+    """Record what came of batches; a token that is gone is taken from the device that had it."""
+    answered = [each for flight in flights for each in _answered(flight)]
+    write([result_of(one, outcome, now=now) for one, _, outcome in answered])
+    gone = [
+        (one.device_id, push.token)
+        for one, push, outcome in answered
+        if outcome.error and outcome.error.kind is PushErrorKind.TOKEN_GONE
+    ]
+    if gone:
+        registration.retire_push_tokens(gone, now=now)
+
+
+def _answered(flight: Flight) -> list[tuple[Claimed, Push, Outcome]]:
     try:
         outcomes = flight.answer.result()
     # What came of it is not known: the leases run out, and it is sent again (the honest gap).
     except Exception:
         logger.exception("a batch was lost on its way")
-        return
-    pairs = list(zip(flight.plan.going, outcomes, strict=True))
-    write([result_of(one, outcome, now=now) for one, outcome in pairs])
-    gone = [
-        (one.device_id, push.token)
-        for (one, outcome), push in zip(pairs, flight.plan.pushes, strict=True)
-        if outcome.error and outcome.error.kind is PushErrorKind.TOKEN_GONE
-    ]
-    if gone:
-        registration.retire_push_tokens(gone, now=now)
+        return []
+    return list(zip(flight.plan.going, flight.plan.pushes, outcomes, strict=True))
 
 
 def write(results: Sequence[Result]) -> None:
@@ -367,49 +373,51 @@ def run(stop: threading.Event) -> None:
 
 
 class Airport:
-    """Keeps batches in the air and records those that landed, on one thread and one connection."""
+    """Keeps batches in the air. Who is owed something is not kept by what came of others.
+
+    Batches leave on the caller's thread and connection and are recorded on another's: those that
+    landed while one was recorded are recorded together.
+    """
 
     def __init__(self, post: Post) -> None:
         self._post = post
-        self._flights: list[Flight] = []
+        self._in_the_air: set[Flight] = set()  # or landed and not yet recorded
+        self._landed: SimpleQueue[Flight | None] = SimpleQueue()
+        self._stopping = threading.Event()
         self._bell, self._ring = socket.socketpair()
         self._bell.setblocking(False)
         self._ring.setblocking(False)
 
     def run(self, stop: threading.Event) -> None:
+        recorder = threading.Thread(target=self._keep_recording, name="recorder", daemon=True)
+        recorder.start()
         while not stop.is_set():
             try:
                 self._listen(stop)
             except (OperationalError, InterfaceError):
-                # What landed meanwhile stays in the list and is recorded with the next connection.
                 logger.exception("delivering lost the database; trying again")
                 connection.close()
                 stop.wait(1.0)
         self._finish()
+        recorder.join(STOP_WITHIN_S)
         connection.close()
 
     def _listen(self, stop: threading.Event) -> None:
         with connection.cursor() as cursor:
             cursor.execute("LISTEN nearcast_deliveries")
         while not stop.is_set():
-            self._land()
             more = False
-            if len(self._flights) < BATCHES_IN_THE_AIR:
+            if len(self._in_the_air) < BATCHES_IN_THE_AIR:
                 claimed, flight = depart(self._post, now=timezone.now())
                 if flight:
-                    self._flights.append(flight)
-                    flight.answer.add_done_callback(self._rang)
+                    self._in_the_air.add(flight)
+                    flight.answer.add_done_callback(partial(self._touched_down, flight))
                 more = claimed == BATCH
-            if not more or len(self._flights) >= BATCHES_IN_THE_AIR:
+            if not more or len(self._in_the_air) >= BATCHES_IN_THE_AIR:
                 self._wait()
 
-    def _land(self) -> None:
-        for flight in [one for one in self._flights if one.answer.done()]:
-            land(flight, now=timezone.now())
-            self._flights.remove(flight)
-
     def _wait(self) -> None:
-        """Sleep until something is owed, a batch has landed, or it is time to look anyway."""
+        """Sleep until something is owed, there is room in the air, or it is time to look anyway."""
         raw: Any = connection.connection
         if any(True for _ in raw.notifies(timeout=0)):
             return  # it came with the answer to another statement: the socket is silent by now
@@ -421,20 +429,53 @@ class Airport:
             for _ in raw.notifies(timeout=0):
                 pass
 
-    def _rang(self, _answer: Future[list[Outcome]]) -> None:
-        with contextlib.suppress(OSError):  # the bell is ringing already, or gone
-            self._ring.send(b"!")
+    def _touched_down(self, flight: Flight, _answer: Future[list[Outcome]]) -> None:
+        self._landed.put(flight)
+
+    def _keep_recording(self) -> None:
+        """On a thread of its own, until told that nothing more lands."""
+        while flights := self._waiting_to_be_recorded():
+            self._record(flights)
+            self._in_the_air.difference_update(flights)
+            if len(self._in_the_air) + len(flights) >= BATCHES_IN_THE_AIR:  # it was full
+                with contextlib.suppress(OSError):  # the bell is ringing already, or gone
+                    self._ring.send(b"!")
+        connection.close()
+
+    def _waiting_to_be_recorded(self) -> list[Flight]:
+        """All that have landed, at least one; none where no more will."""
+        flights: list[Flight] = []
+        while not flights or not self._landed.empty():
+            flight = self._landed.get()
+            if flight is None:
+                # A flight may still be on its way into the queue, behind this last word.
+                self._landed.put(None)
+                return [each for each in self._in_the_air if each.answer.done()]
+            flights.append(flight)
+        return flights
+
+    def _record(self, flights: Sequence[Flight]) -> None:
+        """Again and again where the database is away: what landed is not forgotten."""
+        while True:
+            try:
+                land(*flights, now=timezone.now())
+            except (OperationalError, InterfaceError):
+                logger.exception("recording lost the database")
+                connection.close()
+                if self._stopping.wait(1.0):
+                    logger.error("stopped without the database; leases will run out")
+                    return
+            else:
+                return
 
     def _finish(self) -> None:
         """Record what still lands; what does not is sent again when its lease runs out."""
         until = time.monotonic() + STOP_WITHIN_S
-        for flight in self._flights:
+        for flight in list(self._in_the_air):
             with contextlib.suppress(TimeoutError):
                 flight.answer.exception(max(0.0, until - time.monotonic()))
-        try:
-            self._land()
-        except (OperationalError, InterfaceError):
-            logger.exception("stopped without the database; leases will run out")
+        self._stopping.set()
+        self._landed.put(None)
 
     def close(self) -> None:
         self._bell.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import cast
@@ -36,6 +37,7 @@ Headers = list[tuple[str, str]]
 
 # A reply of FCM is under 1 KB. A peer that sends more than this is not FCM.
 MAX_REPLY_BYTES = 1024 * 1024
+UNSENT_FOR_S = 0.002  # several requests, and less than anybody notices
 
 
 class Http2Error(Exception):
@@ -153,7 +155,7 @@ class _Connection(asyncio.Protocol):
         self._streams: dict[int, _Stream] = {}
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._flushing = False
+        self._flushing, self._unsent_since = False, 0.0
         self._heard_at = self._loop.time()
         self._changed = asyncio.Event()
         self.usable = True
@@ -219,13 +221,23 @@ class _Connection(asyncio.Protocol):
             self._flush_soon()
 
     def _flush_soon(self) -> None:
-        """Write once for all the requests of this turn of the loop: one segment, not fifty."""
+        """Write once for all the requests of this turn of the loop, unless that becomes a long one.
+
+        One segment, not fifty; but who makes fifty messages does not keep the first from leaving.
+        """
+        now = time.perf_counter()
         if not self._flushing:
-            self._flushing = True
+            self._flushing, self._unsent_since = True, now
             self._loop.call_soon(self._flush)
+        elif now - self._unsent_since > UNSENT_FOR_S:
+            self._unsent_since = now
+            self._write()
 
     def _flush(self) -> None:
         self._flushing = False
+        self._write()
+
+    def _write(self) -> None:
         outgoing = self._h2.data_to_send()
         if outgoing and self._transport:
             self._transport.write(outgoing)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from devices import registration
@@ -670,6 +671,42 @@ def test_it_works_through_a_backlog_with_several_batches_in_the_air(
     assert sorted(push.delivery_id for push in sender.sent) == sorted(
         Delivery.objects.values_list("pk", flat=True)
     )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_sends_what_is_owed_while_what_landed_waits_to_be_recorded(
+    loop: threading.Event, sender: FakeSender
+) -> None:
+    sender.pause_s = 0.3
+    device = make_device(make_brand())
+    first = make_delivery(device, **fresh())
+    until(lambda: the_delivery().state == "sending")
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM notifications_delivery WHERE id = %s FOR UPDATE", [first.pk])
+        until(somebody_waits_for_us)
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(_owe_another, device).result()
+        until(lambda: len(sender.sent) == 2)
+        cursor.execute("SELECT state FROM notifications_delivery WHERE id = %s", [first.pk])
+        assert cursor.fetchone() == ("sending",)
+    until(lambda: not Delivery.objects.exclude(state="sent").exists())
+
+
+def _owe_another(device: Device) -> None:
+    try:
+        outbox.enqueue([new_delivery(device, **fresh())])
+    finally:
+        connection.close()
+
+
+def somebody_waits_for_us() -> bool:
+    """Whether another connection wants a row that this one has locked."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks"
+            " WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        )
+        return bool(cursor.fetchone()[0])
 
 
 @pytest.mark.django_db(transaction=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import termios
+from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -14,6 +17,7 @@ from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
+from notifications import http2
 from notifications.http2 import Http2Client, Http2Error, Reply, Unprocessed
 
 
@@ -127,6 +131,34 @@ async def test_it_has_many_requests_in_the_air_on_one_connection() -> None:
             str(number).encode() for number in range(50)
         ]
         assert server.connections == 1
+
+
+@pytest.mark.parametrize(("unsent_for_s", "leaves"), [(0.0, True), (60.0, False)])
+async def test_it_sends_the_first_while_more_are_made_unless_that_is_soon_over(
+    monkeypatch: pytest.MonkeyPatch, unsent_for_s: float, leaves: bool
+) -> None:
+    monkeypatch.setattr(http2, "UNSENT_FOR_S", unsent_for_s)
+    async with talking() as (server, post):
+        first = post()
+        server.answer((await server.requests.get())[0])
+        server.flush()
+        await first
+        more = [post(), post()]
+        arrived = await asyncio.ensure_future(bytes_arrived(server))  # in the same turn of the loop
+        for _ in more:
+            server.answer((await server.requests.get())[0])
+        server.flush()
+        await asyncio.gather(*more)
+
+    assert bool(arrived) == leaves
+
+
+async def bytes_arrived(server: Server) -> int:
+    """How many the server has not read yet."""
+    assert server.writer
+    unread = array("i", [0])
+    fcntl.ioctl(server.writer.get_extra_info("socket").fileno(), termios.FIONREAD, unread)
+    return unread[0]
 
 
 async def test_it_never_opens_more_streams_than_the_peer_allows() -> None:

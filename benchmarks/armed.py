@@ -23,9 +23,9 @@ import shapely
 from numpy.typing import NDArray
 
 from benchmarks import world
-from geofences import cells, packing
+from geofences import blocks, cells, packing
 from geofences.geometry import normalise
-from geofences.matching import Columns, Pieces
+from geofences.matching import Columns, Packed, Pieces
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / ".nearcast" / "bench"
@@ -50,9 +50,8 @@ def columns(count: int, home: str, vertices: tuple[int, int] = (6, 200)) -> Colu
             brand_id=np.ones(count, np.int64),
             version=np.ones(count, np.int64),
             resolution=kept["resolution"],
-            interior=_pieces(kept, "interior"),
-            boundary=_pieces(kept, "boundary"),
-            shape=_pieces(kept, "shape"),
+            cover=_folded(kept["resolution"], _pieces(kept, "interior"), _pieces(kept, "boundary")),
+            shape=Packed.of(_pieces(kept, "shape")),
             settings={
                 "exit_buffer_m": np.full(count, 20, np.float32),
                 "confirm_fixes": np.ones(count, np.int16),
@@ -65,6 +64,18 @@ def columns(count: int, home: str, vertices: tuple[int, int] = (6, 200)) -> Colu
 
 def _pieces(kept: Any, name: str) -> Pieces:
     return Pieces.joined(kept[name], kept[f"{name}_size"])
+
+
+def _folded(resolution: NDArray[np.uint8], interior: Pieces, boundary: Pieces) -> Pieces:
+    """As `geofences.writing` stores covers; some at a time, as all at once would take gigabytes."""
+    parts = [
+        blocks.folded(resolution[rows], interior.rows(rows), boundary.rows(rows))
+        for rows in np.split(np.arange(len(resolution)), range(_AT_ONCE, len(resolution), _AT_ONCE))
+    ]
+    return Pieces(
+        np.concatenate([part.words for part in parts]),
+        np.concatenate([part.size for part in parts]),
+    )
 
 
 def make(

@@ -21,7 +21,7 @@ _GEOFENCES = """
       created_at, updated_at) FROM STDIN
 """
 _COVERS = """
-    COPY geofences_geofencecover (geofence_id, resolution, interior, boundary, shape) FROM STDIN
+    COPY geofences_geofencecover (geofence_id, resolution, blocks, shape) FROM STDIN
 """
 _DEVICES = """
     INSERT INTO devices_device (id, brand_id, installation_id, platform, locale, timezone,
@@ -74,13 +74,7 @@ def geofences(count: int, home: str, *, tracked: bool = True) -> list[dict[str, 
                 )
         with connection.cursor().copy(_COVERS) as rows:
             for number, cover in enumerate(
-                zip(
-                    columns.resolution.tolist(),
-                    columns.interior,
-                    columns.boundary,
-                    columns.shape,
-                    strict=True,
-                ),
+                zip(columns.resolution.tolist(), columns.cover, columns.shape, strict=True),
                 start=1,
             ):
                 rows.write_row((number, *cover))

@@ -35,8 +35,6 @@ from geofences.geometry import GeometryError, GeometryReason
 from geofences.models import Geofence, GeofenceCover, GeofenceQuerySet
 from geofences.upserts import Judged, Wanted, upsert
 
-CELL_BYTES = 8  # a cell is a uint64
-
 
 # -- bodies -----------------------------------------------------------------------------------
 class TooLarge(APIException):
@@ -130,11 +128,11 @@ class GeofenceSerializer(GeoFeatureModelSerializer):
         list_serializer_class = serializers.ListSerializer  # a page is a list, not a collection
 
     def get_cells(self, geofence: Geofence) -> int:
-        cover = geofence.cover
-        return (len(cover.interior) + len(cover.boundary)) // CELL_BYTES
+        return sum(map(len, geofence.cover.cells()))
 
     def get_boundary_cells(self, geofence: Geofence) -> int:
-        return len(geofence.cover.boundary) // CELL_BYTES
+        _, boundary = geofence.cover.cells()
+        return len(boundary)
 
     def to_internal_value(self, data: Any) -> Any:
         """Accept a Feature; what is no object is told so."""
@@ -404,17 +402,15 @@ def _geometry_fields(reason: str, message: str) -> dict[str, list[str]]:
 
 
 def _facts(ids: list[int]) -> dict[int, dict[str, int]]:
-    covers = GeofenceCover.objects.filter(pk__in=ids).values_list(
-        "pk", "resolution", "interior", "boundary"
-    )
-    return {
-        pk: {
-            "resolution": resolution,
-            "cells": (len(interior) + len(boundary)) // CELL_BYTES,
-            "boundary_cells": len(boundary) // CELL_BYTES,
+    facts = {}
+    for cover in GeofenceCover.objects.filter(pk__in=ids).defer("shape"):
+        interior, boundary = map(len, cover.cells())
+        facts[cover.pk] = {
+            "resolution": cover.resolution,
+            "cells": interior + boundary,
+            "boundary_cells": boundary,
         }
-        for pk, resolution, interior, boundary in covers
-    }
+    return facts
 
 
 def _answer(judged: Judged, facts: dict[int, dict[str, int]]) -> dict[str, Any]:
@@ -438,7 +434,7 @@ def cells_as_geojson(cover: GeofenceCover) -> dict[str, Any]:
             "geometry": {"type": "Polygon", "coordinates": [ring]},
             "properties": {"cell": f"{cell:x}", "kind": kind},
         }
-        for kind, packed in (("interior", cover.interior), ("boundary", cover.boundary))
-        for cell, ring in cells.rings(bytes(packed))
+        for kind, some in zip(("interior", "boundary"), cover.cells(), strict=True)
+        for cell, ring in cells.rings(some.tobytes())
     ]
     return {"type": "FeatureCollection", "resolution": cover.resolution, "features": features}

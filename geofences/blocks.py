@@ -1,8 +1,9 @@
-"""H3 covers folded into blocks. It looks nothing up.
+"""H3 covers folded into blocks, as they are stored. It looks nothing up.
 
 A *block* is a cell two resolutions coarser than the cells it tells apart, so the cells of one
 geofence in one block are the bits of two words: which it touches, and which of those are interior
-(bit 8 * a + b for the child with digits a, b). A cover of a hundred cells takes about five entries.
+(bit 8 * a + b for the child with digits a, b). A cover of a hundred cells takes about five entries
+of three words: the block's place (its base cell and digits), touched, interior; places ascend.
 A block's key holds the brand: another brand's geofences are never even looked at.
 """
 
@@ -14,9 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geofences.cells import Cover
 from geofences.ragged import Ints, Pieces, Words
 
 BRAND_BITS = 26  # 7 + 3 * 10 bits name a block
+WORDS = 3  # of an entry
 _ALL = np.uint64(0x007F7F7F7F7F7F7F)
 
 
@@ -59,28 +62,10 @@ class Entries:
         )
 
     @classmethod
-    def of(
-        cls,
-        resolution: int,
-        interior: Pieces,
-        boundary: Pieces,
-        geofence: Ints,
-    ) -> Entries:
-        """From covers of one resolution, whose geofences are named beside them."""
-        level = level_of(resolution)
-        runs = [_runs(cells, resolution, level) for cells in (interior, boundary)]
-        owner = np.concatenate([run[0] for run in runs])
-        place = np.concatenate([run[1] for run in runs])
-        masks = np.zeros((2, len(owner)), np.uint64)
-        masks[0] = np.concatenate([run[2] for run in runs])
-        masks[1, : len(runs[0][0])] = runs[0][2]
-        # Stable: two sorted halves are merged, not sorted.
-        order = np.argsort((owner.astype(np.uint64) << np.uint64(37)) | place, kind="stable")
-        owner, place, masks = owner[order], place[order], masks[:, order]
-        starts = starts_of(owner, place)
-        if len(starts):
-            masks = np.bitwise_or.reduceat(masks, starts, axis=1)
-        return cls(place[starts], geofence[owner[starts]], masks[0], masks[1])
+    def of(cls, stored: Pieces, geofence: Ints) -> Entries:
+        """From folded covers of one level, whose geofences are named beside them."""
+        place, touched, interior = stored.words.reshape(-1, WORDS).T
+        return cls(place, np.repeat(geofence, stored.size // WORDS), touched, interior)
 
     def renumbered(self, position: Ints) -> Entries:
         """The same under other positions; without those whose new one is negative."""
@@ -91,14 +76,74 @@ class Entries:
         )
 
 
-def _runs(covers: Pieces, resolution: int, level: int) -> tuple[Ints, Words, Words]:
+def of_covers(covers: Sequence[Cover]) -> Pieces:
+    """What is stored of each."""
+    return folded(
+        np.array([cover.resolution for cover in covers], np.uint8),
+        Pieces.of([cover.interior.tobytes() for cover in covers]),
+        Pieces.of([cover.boundary.tobytes() for cover in covers]),
+    )
+
+
+def folded(resolution: NDArray[np.integer], interior: Pieces, boundary: Pieces) -> Pieces:
+    """What is stored of covers: `Cover.interior` and `Cover.boundary`, their cells ascending."""
+    owner, entry = [np.empty(0, np.int64)], [np.empty((0, WORDS), np.uint64)]
+    for one in np.unique(resolution).tolist():
+        rows = np.flatnonzero(resolution == one)
+        number, words = _folded(one, interior.rows(rows), boundary.rows(rows))
+        owner.append(rows[number])
+        entry.append(words)
+    owners = np.concatenate(owner)
+    order = np.argsort(owners, kind="stable")
+    size = WORDS * np.bincount(owners, minlength=len(resolution))
+    return Pieces(np.concatenate(entry)[order].ravel(), size)
+
+
+def _folded(resolution: int, interior: Pieces, boundary: Pieces) -> tuple[Ints, Words]:
+    """Of one resolution: for each entry, by cover and place, which cover, and its words."""
+    runs = [_runs(cells, resolution) for cells in (interior, boundary)]
+    owner = np.concatenate([run[0] for run in runs])
+    place = np.concatenate([run[1] for run in runs])
+    masks = np.zeros((2, len(owner)), np.uint64)
+    masks[0] = np.concatenate([run[2] for run in runs])
+    masks[1, : len(runs[0][0])] = runs[0][2]
+    # Stable: two sorted halves are merged, not sorted.
+    order = np.argsort((owner.astype(np.uint64) << np.uint64(37)) | place, kind="stable")
+    owner, place, masks = owner[order], place[order], masks[:, order]
+    starts = starts_of(owner, place)
+    if len(starts):
+        masks = np.bitwise_or.reduceat(masks, starts, axis=1)
+    return owner[starts], np.column_stack((place[starts], *masks))
+
+
+def _runs(covers: Pieces, resolution: int) -> tuple[Ints, Words, Words]:
     """Cover, block and bits; a cover's cells are ascending, so those of a block stand together."""
+    level = level_of(resolution)
     cells, owner = covers.words, np.repeat(np.arange(len(covers)), covers.size)
     place = places(cells, level)
     starts = starts_of(owner, place)
     bits = _bits(cells, resolution, level)
     masks = np.bitwise_or.reduceat(bits, starts) if len(starts) else bits
     return owner[starts], place[starts], masks
+
+
+def unfolded(resolution: int, stored: bytes) -> tuple[Words, Words]:
+    """The cells of one stored cover: interior and boundary, ascending."""
+    place, touched, interior = np.frombuffer(stored, "<u8").reshape(-1, WORDS).T
+    depth = resolution - level_of(resolution)
+    child = np.arange(8**depth, dtype=np.uint64)
+    bit = child * np.uint64(8 ** (2 - depth))  # the first of those that stand for a child
+    above = place << np.uint64(45 - 3 * level_of(resolution))
+    below = child << np.uint64(45 - 3 * resolution)
+    cells = above[:, None] | below | np.uint64(_cell_without_digits(resolution))
+    sure = interior[:, None] >> bit & np.uint64(1) != 0
+    open_ = (touched & ~interior)[:, None] >> bit & np.uint64(1) != 0
+    return cells[sure], cells[open_]
+
+
+def _cell_without_digits(resolution: int) -> int:
+    """Mode and resolution, and ones where finer digits would be (H3's index bit layout)."""
+    return 1 << 59 | resolution << 52 | (1 << 45 - 3 * resolution) - 1
 
 
 def starts_of(first: NDArray[np.generic], second: NDArray[np.generic]) -> Ints:

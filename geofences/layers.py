@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geofences import blocks
 from geofences.candidates import Candidates
-from geofences.outlines import Outlines
+from geofences.outlines import NO_SHAPES, Outlines, Packed
 from geofences.ragged import NOTHING, Pieces
 from geofences.surroundings import Surroundings
 from geofences.tables import Table
@@ -28,9 +28,8 @@ class Columns:
     brand_id: NDArray[np.int64]
     version: NDArray[np.int64]
     resolution: NDArray[np.uint8]  # of the cover
-    interior: Pieces  # Cover.interior.tobytes()
-    boundary: Pieces  # Cover.boundary.tobytes()
-    shape: Pieces  # outlines.pack(shape)
+    cover: Pieces  # blocks.folded
+    shape: Packed
     settings: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # any dtype, opaque here
 
     @classmethod
@@ -42,9 +41,8 @@ class Columns:
             brand_id=ids,
             version=ids,
             resolution=np.empty(0, np.uint8),
-            interior=NOTHING,
-            boundary=NOTHING,
-            shape=NOTHING,
+            cover=NOTHING,
+            shape=NO_SHAPES,
             settings={name: column[:0] for name, column in settings.items()},
         )
 
@@ -52,14 +50,11 @@ class Columns:
         return len(self.geofence_id)
 
     def entries(self, number: Ints) -> Iterator[tuple[int, blocks.Entries]]:
-        """The covers folded, by the level of their blocks; `number` stands for each row."""
-        for resolution in np.unique(self.resolution).tolist():
-            rows = np.flatnonzero(self.resolution == resolution)
-            covers = self.interior.rows(rows), self.boundary.rows(rows)
-            yield (
-                blocks.level_of(resolution),
-                blocks.Entries.of(resolution, *covers, number[rows]),
-            )
+        """The covers by the level of their blocks; `number` stands for each row."""
+        levels = np.maximum(self.resolution, 2) - 2
+        for level in np.unique(levels).tolist():
+            rows = np.flatnonzero(levels == level)
+            yield level, blocks.Entries.of(self.cover.rows(rows), number[rows])
 
     def rows(self, chosen: Ints) -> Columns:
         """Some rows, in the order given."""
@@ -68,8 +63,7 @@ class Columns:
             brand_id=self.brand_id[chosen],
             version=self.version[chosen],
             resolution=self.resolution[chosen],
-            interior=self.interior.rows(chosen),
-            boundary=self.boundary.rows(chosen),
+            cover=self.cover.rows(chosen),
             shape=self.shape.rows(chosen),
             settings={name: column[chosen] for name, column in self.settings.items()},
         )
@@ -81,8 +75,7 @@ class Columns:
             brand_id=np.concatenate((self.brand_id, other.brand_id)),
             version=np.concatenate((self.version, other.version)),
             resolution=np.concatenate((self.resolution, other.resolution)),
-            interior=self.interior.plus(other.interior),
-            boundary=self.boundary.plus(other.boundary),
+            cover=self.cover.plus(other.cover),
             shape=self.shape.plus(other.shape),
             settings={
                 name: np.concatenate((column, other.settings[name]))
@@ -108,21 +101,21 @@ class Layer:
     def build(cls, portions: Iterable[Columns]) -> Layer:
         """Of all rows, at least one portion of them, which may be empty.
 
-        A portion's covers and shapes are folded before the next one is asked for: 300,000 of them
-        at once would take a gigabyte.
+        A portion's shapes are put away before the next one is asked for: those of 300,000 at once
+        would take a gigabyte.
         """
         seen: list[Columns] = []
         levels: dict[int, list[blocks.Entries]] = {}
         start = 0
 
-        def shapes() -> Iterator[Pieces]:
+        def shapes() -> Iterator[Packed]:
             nonlocal start
             for portion in portions:
                 number = np.arange(start, start + len(portion))
                 start += len(portion)
                 for level, entries in portion.entries(number):
                     levels.setdefault(level, []).append(entries)
-                seen.append(replace(portion, interior=NOTHING, boundary=NOTHING, shape=NOTHING))
+                seen.append(replace(portion, cover=NOTHING, shape=NO_SHAPES))
                 yield portion.shape
 
         outlines = Outlines.of(shapes())

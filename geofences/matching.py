@@ -1,6 +1,6 @@
 """Which geofences hold which fixes: an immutable index in memory. It reads no row and no clock.
 
-    columns = Columns(geofence_id=…, brand_id=…, …, interior=Pieces.of([bytes, …]), …)
+    columns = Columns(geofence_id=…, brand_id=…, …, cover=Pieces.of([bytes, …]), …)
     index = Index.build([columns])                     # cold start, by the portion
     index = index.updated(removed=ids, added=columns)  # a publish; swap the reference
     seen = index.match(lat=lat, lng=lng, brand=brand)  # seen.fix[i] is inside seen.ordinal[i]
@@ -25,9 +25,10 @@ from geofences import lattice
 from geofences.candidates import OUTSIDE, Candidates, Shorts
 from geofences.geometry import wrapped
 from geofences.layers import Columns, Layer
+from geofences.outlines import Packed
 from geofences.ragged import Pieces
 
-__all__ = ["Columns", "Index", "Nearby", "Pieces", "Sightings"]
+__all__ = ["Columns", "Index", "Nearby", "Packed", "Pieces", "Sightings"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -13,6 +13,7 @@ a mapped file.
 from __future__ import annotations
 
 import itertools
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from geofences.geometry import EARTH_RADIUS_M, Circle, Shape, great_circle_m
 from geofences.packing import HOT, MOST_ENTRIES, pack
 from geofences.ragged import NOTHING, Pieces, Spans, Words, spread
 
-__all__ = ["Outlines", "pack", "unpack"]
+__all__ = ["Outlines", "Packed", "pack", "unpack"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -48,12 +49,14 @@ _GRID_ERROR = 16 * _ORIENTATION_ERROR  # of sums of three differences of two pro
 _TILE = 256  # pairs that are settled side by side
 _NO_SQUARE, _ROUND = -1, -2  # a point beyond a polygon's grid; a circle
 
+_SIZES = struct.Struct("<2I")  # what a packed shape begins with
+
 _CHORD_ERROR = 1e-12  # 6 micrometres; nearer to a circle's edge haversine itself decides
 
 
 def unpack(packed: bytes) -> Shape:
     """The shape that was packed, to the last bit."""
-    return Outlines.of([Pieces.of([packed])]).shape(0)
+    return Outlines.of([Packed.of(Pieces.of([packed]))]).shape(0)
 
 
 def _spooled(pieces: Iterable[Words]) -> tuple[Floats, bool]:
@@ -76,6 +79,35 @@ def _spooled(pieces: Iterable[Words]) -> tuple[Floats, bool]:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """What `pack` made of many shapes, taken apart."""
+
+    hot: Pieces
+    cold: Pieces
+
+    @classmethod
+    def of(cls, packed: Pieces) -> Packed:
+        sizes = packed.words.take(packed.first).view("<u4").reshape(-1, 2).astype(np.int64)
+        hot, cold = sizes.T
+        return cls(packed.part(np.ones_like(hot), hot), packed.part(1 + hot, cold))
+
+    def __iter__(self) -> Iterator[bytes]:
+        """What `pack` made."""
+        for hot, cold in zip(self.hot, self.cold, strict=True):
+            yield _SIZES.pack(len(hot) // 8, len(cold) // 8) + hot + cold
+
+    def rows(self, chosen: Ints) -> Packed:
+        return Packed(self.hot.rows(chosen), self.cold.rows(chosen))
+
+    def plus(self, other: Packed) -> Packed:
+        """These, then the other's."""
+        return Packed(self.hot.plus(other.hot), self.cold.plus(other.cold))
+
+
+NO_SHAPES = Packed(NOTHING, NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
 class Outlines:
     """Many packed shapes, addressed by position."""
 
@@ -87,16 +119,15 @@ class Outlines:
     _large: dict[int, Any] = field(init=False, default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, portions: Iterable[Pieces]) -> Outlines:
-        """From what `pack` made, portion by portion."""
+    def of(cls, portions: Iterable[Packed]) -> Outlines:
+        """Of shapes that come portion by portion."""
         hot, cold_size = [NOTHING], [NOTHING.size]
 
         def cold() -> Iterator[Words]:
             for packed in portions:
-                sizes = packed.words.take(packed.first).view("<u4").reshape(-1, 2).astype(np.int64)
-                hot.append(packed.part(np.ones_like(packed.size), sizes[:, 0]))
-                cold_size.append(sizes[:, 1])
-                yield packed.part(1 + sizes[:, 0], sizes[:, 1]).words
+                hot.append(packed.hot)
+                cold_size.append(packed.cold.size)
+                yield packed.cold.words
 
         exact, mapped = _spooled(cold())
         return cls(

@@ -10,9 +10,9 @@ from functools import cache
 import numpy as np
 import shapely
 
-from geofences import cells, outlines
+from geofences import blocks, cells, outlines
 from geofences.geometry import Circle, normalise
-from geofences.matching import Columns, Index, Pieces
+from geofences.matching import Columns, Index, Packed, Pieces
 
 __all__ = ["warm"]
 
@@ -31,9 +31,8 @@ def warm() -> None:
                 brand_id=np.ones(2, np.int64),
                 version=ids,
                 resolution=np.array([cover.resolution for cover in covers], np.uint8),
-                interior=Pieces.of([cover.interior.tobytes() for cover in covers]),
-                boundary=Pieces.of([cover.boundary.tobytes() for cover in covers]),
-                shape=Pieces.of([outlines.pack(square), outlines.pack(disc)]),
+                cover=blocks.of_covers(covers),
+                shape=Packed.of(Pieces.of([outlines.pack(square), outlines.pack(disc)])),
             )
         ]
     )

@@ -14,7 +14,7 @@ import shapely
 from django.contrib.gis.geos import GEOSGeometry, Point
 from django.db import connection, transaction
 
-from geofences import cells, geometry, outlines
+from geofences import blocks, cells, geometry, outlines
 from geofences.models import Geofence, GeofenceCover
 
 BATCH_ROWS = 2000  # rows per statement: a few megabytes of parameters
@@ -69,16 +69,7 @@ def save(geofences: Sequence[Geofence], shapes: Sequence[geometry.Shape] | None 
     (nothing is written then) and IntegrityError for an external id that is taken.
     """
     shapes = [fit(geofence) for geofence in geofences] if shapes is None else shapes
-    covers = [
-        GeofenceCover(
-            resolution=cover.resolution,
-            interior=cover.interior.tobytes(),
-            boundary=cover.boundary.tobytes(),
-            shape=outlines.pack(shape),
-        )
-        for shape, cover in zip(shapes, cells.covers(shapes), strict=True)
-    ]
-    together = list(zip(geofences, covers, strict=True))
+    together = list(zip(geofences, covers_of(shapes), strict=True))
     new = [pair for pair in together if pair[0]._state.adding]
     # By id, so that two writers lock common rows in the same order.
     known = sorted(
@@ -87,6 +78,15 @@ def save(geofences: Sequence[Geofence], shapes: Sequence[geometry.Shape] | None 
     with transaction.atomic():
         _insert(new)
         _update(known)
+
+
+def covers_of(shapes: Sequence[geometry.Shape]) -> list[GeofenceCover]:
+    """What is stored beside geofences of these shapes; not stored yet, and of no geofence."""
+    covers = cells.covers(shapes)
+    return [
+        GeofenceCover(resolution=cover.resolution, blocks=entries, shape=outlines.pack(shape))
+        for shape, cover, entries in zip(shapes, covers, blocks.of_covers(covers), strict=True)
+    ]
 
 
 Pair = tuple[Geofence, GeofenceCover]
@@ -109,11 +109,10 @@ def _insert(pairs: Sequence[Pair]) -> None:
             for pk, (geofence, _) in zip(ids, pairs, strict=True):
                 rows.write_row([pk, *(_written(geofence, field) for field in fields[1:])])
         with cursor.copy(
-            "COPY geofences_geofencecover (geofence_id, resolution, interior, boundary, shape)"
-            " FROM STDIN"
+            "COPY geofences_geofencecover (geofence_id, resolution, blocks, shape) FROM STDIN"
         ) as rows:
             for pk, (_, cover) in zip(ids, pairs, strict=True):
-                rows.write_row((pk, cover.resolution, cover.interior, cover.boundary, cover.shape))
+                rows.write_row((pk, cover.resolution, cover.blocks, cover.shape))
     for pk, (geofence, _) in zip(ids, pairs, strict=True):
         geofence.pk = pk
         geofence._state.adding = False
@@ -143,7 +142,7 @@ def _update(pairs: Sequence[Pair]) -> None:
         batch_size=BATCH_ROWS,
         update_conflicts=True,
         unique_fields=["geofence"],
-        update_fields=["resolution", "interior", "boundary", "shape"],
+        update_fields=["resolution", "blocks", "shape"],
     )
 
 

@@ -31,7 +31,7 @@ from brands.admin import BrandScopedAdmin
 from brands.desk import current_brand
 from brands.models import Brand
 from brands.templatetags.nearcast import when
-from geofences import cells, exports, outlines, tiles, writing
+from geofences import exports, tiles, writing
 from geofences.api import cells_as_geojson
 from geofences.forms import GeofenceForm, in_words, place_of
 from geofences.geometry import Circle, GeometryError
@@ -292,14 +292,8 @@ class GeofenceAdmin(BrandScopedAdmin):
             return JsonResponse({"error": " ".join(error.messages)})
         except GeometryError as error:
             return JsonResponse({"error": in_words(error)})
-        cover = cells.cover(shape)
-        found = GeofenceCover(
-            resolution=cover.resolution,
-            interior=cover.interior.tobytes(),
-            boundary=cover.boundary.tobytes(),
-            shape=outlines.pack(shape),
-        )
-        return JsonResponse(cells_as_geojson(found) | {"area_m2": area_m2(shape)})
+        (cover,) = writing.covers_of([shape])
+        return JsonResponse(cells_as_geojson(cover) | {"area_m2": area_m2(shape)})
 
     # -- the drawing page ---------------------------------------------------------------------
 
@@ -450,8 +444,7 @@ def _facts(geofence: Geofence | None) -> list[tuple[str, Any]]:
     cover = GeofenceCover.objects.filter(geofence=geofence).first()
     cells_in_words = "–"
     if cover is not None:
-        edge = len(cover.boundary) // 8
-        inside = len(cover.interior) // 8
+        inside, edge = map(len, cover.cells())
         cells_in_words = f"{inside + edge} at resolution {cover.resolution}, {edge} on the edge"
     armed_until: Any = geofence.armed_until
     if armed_until is not None:

@@ -12,9 +12,9 @@ import shapely
 import shapely.geometry
 from numpy.typing import NDArray
 
-from geofences import cells, outlines
+from geofences import blocks, cells, outlines
 from geofences.geometry import Circle, Shape, great_circle_m
-from geofences.matching import Columns, Index, Pieces
+from geofences.matching import Columns, Index, Packed, Pieces
 
 Floats = NDArray[np.float64]
 
@@ -33,9 +33,8 @@ def columns_of(
         brand_id=np.ones(count, np.int64) if brands is None else np.array(brands, np.int64),
         version=np.ones(count, np.int64),
         resolution=np.array([cover.resolution for cover in covers], np.uint8),
-        interior=Pieces.of([cover.interior.tobytes() for cover in covers]),
-        boundary=Pieces.of([cover.boundary.tobytes() for cover in covers]),
-        shape=Pieces.of([outlines.pack(shape) for shape in shapes]),
+        cover=blocks.of_covers(covers),
+        shape=Packed.of(Pieces.of([outlines.pack(shape) for shape in shapes])),
         settings={"exit_buffer_m": geofence_id.astype(np.float32)},
     )
 

@@ -148,13 +148,13 @@ def test_it_leaves_the_shape_alone_when_only_the_name_changes(
 
 def test_it_changes_the_cover_with_the_shape(marketer: Client, brand: Brand) -> None:
     market = make_polygon(brand, json.dumps(POLYGON))
-    before = bytes(GeofenceCover.objects.get(geofence=market).boundary)
+    before = bytes(GeofenceCover.objects.get(geofence=market).blocks)
 
     marketer.post(f"{LIST}{market.pk}/change/", form(place=json.dumps(CIRCLE)))
 
     market.refresh_from_db()
     assert (market.radius_m, market.shape_version) == (80, 2)
-    assert bytes(GeofenceCover.objects.get(geofence=market).boundary) != before
+    assert bytes(GeofenceCover.objects.get(geofence=market).blocks) != before
 
 
 def test_it_retires_and_brings_back(marketer: Client, brand: Brand) -> None:
@@ -487,7 +487,7 @@ def test_it_draws_an_area_by_hand_and_saves_it_with_its_cover(
     assert west < east < SHOP.lng + 0.1
     assert south < north
     cover = GeofenceCover.objects.get(geofence=made)
-    assert len(cover.boundary) > 0
+    assert len(cover.blocks) > 0
 
 
 @pytest.mark.browser

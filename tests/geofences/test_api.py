@@ -238,11 +238,11 @@ def test_it_reads_replaces_changes_and_retires_one(call: Call) -> None:
 
 def test_it_keeps_the_cover_in_step_with_a_change(call: Call) -> None:
     pk = call("POST", "/v1/geofences", feature()).json()["id"]
-    before = bytes(GeofenceCover.objects.get(pk=pk).boundary)
+    before = bytes(GeofenceCover.objects.get(pk=pk).blocks)
 
     call("PATCH", f"/v1/geofences/{pk}", {"geometry": POINT, "properties": {"radius_m": 50}})
 
-    assert bytes(GeofenceCover.objects.get(pk=pk).boundary) != before
+    assert bytes(GeofenceCover.objects.get(pk=pk).blocks) != before
 
 
 def test_it_refuses_an_external_id_that_another_has(call: Call) -> None:

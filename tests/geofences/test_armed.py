@@ -1,25 +1,18 @@
-"""What is armed is what the index holds, however far apart the rows' numbers lie."""
+"""What is armed is what the index holds."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from django.db import connection
+import shapely
 
 from geofences import armed
-from tests.factories import make_brand, make_circle
+from geofences.models import GeofenceCover
+from tests.factories import make_brand, make_circle, make_polygon
+from tests.geofences.shapes import holds
 from tests.places import SHOP
 
 pytestmark = pytest.mark.django_db
-
-
-def skip_ids(count: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT setval(seq, nextval(seq) + %s)"
-            " FROM pg_get_serial_sequence('geofences_geofence', 'id') seq",
-            [count],
-        )
 
 
 def test_it_loads_nothing_where_nothing_is_armed() -> None:
@@ -28,10 +21,10 @@ def test_it_loads_nothing_where_nothing_is_armed() -> None:
     assert len(armed.load().index) == 0
 
 
-def test_it_loads_geofences_of_several_portions() -> None:
+def test_it_loads_geofences_of_several_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(armed, "PORTION", 1)
     brand = make_brand()
     near = make_circle(brand, exit_buffer_m=31)
-    skip_ids(3 * armed.PORTION)
     far = make_circle(brand, exit_buffer_m=32, dwell_s=60)
 
     snapshot = armed.load()
@@ -42,6 +35,20 @@ def test_it_loads_geofences_of_several_portions() -> None:
     assert index.geofence_id[here].tolist() == [near.pk, far.pk]
     assert index.settings["exit_buffer_m"][here].tolist() == [31, 32]
     assert snapshot.dwells == {far.pk: (60,)}
+
+
+def test_it_loads_a_shape_of_thousands_of_corners() -> None:
+    brand = make_brand()
+    angle = np.linspace(0, 2 * np.pi, 5_000, endpoint=False)
+    away = 0.01 * (2 + np.cos(40 * angle)) / 3
+    ring = np.column_stack((SHOP.lng + away * np.cos(angle), SHOP.lat + away * np.sin(angle)))
+    star = make_polygon(brand, shapely.to_geojson(shapely.Polygon(ring)))
+    lat, lng = SHOP.lat + np.linspace(-0.01, 0.01, 99), np.full(99, SHOP.lng + 0.004)
+
+    seen = armed.load().index.match(lat=lat, lng=lng, brand=brand.pk)
+
+    assert len(GeofenceCover.objects.get(pk=star.pk).shape) > 80_000
+    assert seen.fix.tolist() == np.flatnonzero(holds(shapely.Polygon(ring), lat, lng)).tolist()
 
 
 def test_it_indexes_chosen_geofences_armed_or_not() -> None:

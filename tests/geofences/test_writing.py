@@ -26,7 +26,7 @@ BOW_TIE = """{"type": "Polygon", "coordinates":
 
 def cells_of(geofence: Geofence) -> np.ndarray:
     cover = GeofenceCover.objects.get(geofence=geofence)
-    return np.frombuffer(bytes(cover.interior) + bytes(cover.boundary), np.uint64)
+    return np.concatenate(cover.cells())
 
 
 def test_it_stores_a_circle_with_its_cover() -> None:

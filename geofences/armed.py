@@ -15,18 +15,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import psycopg
 from django.db import connection
 
-from geofences.matching import Columns, Index, Packed, Pieces
+from geofences import copied
+from geofences.copied import Dwells
+from geofences.matching import Columns, Index
 from geofences.warming import warm
 
 logger = logging.getLogger(__name__)
 
 CHANNEL = "nearcast_geofences"
 SAFETY_LOOK_S = 2.0  # a lost NOTIFY, a start or an end that comes by the clock
-PORTION = 2_000  # rows of a cold start in memory at once
+PORTION = 256  # rows of a cold start taken apart at once: they stay in the cache
 COMPACT_AT = 5_000  # changes kept beside the base index before it is built anew
 
 _ARMED = """
@@ -35,28 +36,6 @@ _ARMED = """
     AND (g.starts_at IS NULL OR g.starts_at <= now())
     AND (g.ends_at IS NULL OR g.ends_at > now())
 """
-# The length of the grid in a packed shape, below 64 K words (see `packing`); coordinates follow.
-_HOT_BYTES = "8 * (get_byte(c.shape, 0) + 256 * get_byte(c.shape, 1))"
-# What the index takes of a row, and the type it comes as.
-_COLUMNS = (
-    ("g.id", "int8"),
-    ("g.brand_id", "int8"),
-    ("g.shape_version", "int4"),
-    ("g.exit_buffer_m", "float8"),
-    ("g.confirm_fixes", "int2"),
-    ("g.confirm_s", "int4"),
-    ("coalesce((date_part('epoch', g.armed_at) * 1000)::bigint, 0)", "int8"),
-    ("coalesce(g.armed_until > now(), false)", "bool"),
-    ("nullif(array_to_string(g.dwell_thresholds, ' '), '')", "text"),
-    ("c.resolution", "int2"),
-    ("c.blocks", "bytea"),
-    (f"substring(c.shape, 9, {_HOT_BYTES})", "bytea"),
-    (f"substring(c.shape, 9 + {_HOT_BYTES})", "bytea"),
-)
-_SELECT = f"""
-    SELECT {", ".join(column for column, _ in _COLUMNS)}
-    FROM geofences_geofence g JOIN geofences_geofencecover c ON c.geofence_id = g.id
-"""  # noqa: S608 - constants
 # Serves a refresh: what was written since the horizon, and what the clock has armed or disarmed.
 _CHANGED = """
     (g.changed_xid >= %(horizon)s
@@ -65,8 +44,6 @@ _CHANGED = """
      OR g.armed_until BETWEEN %(since)s AND now())
 """
 _TOUCHED = f"SELECT g.id FROM geofences_geofence g WHERE {_CHANGED}"  # noqa: S608 - constants
-Row = tuple[Any, ...]
-Dwells = dict[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,58 +57,33 @@ class Armed:
     at: float = field(default_factory=time.monotonic)
 
 
-def _rows(where: str, parameters: Sequence[Any] = ()) -> Iterator[list[Row]]:
-    """Rows of `_COLUMNS`, some thousand at a time.
+def _portions(
+    where: str, parameters: Sequence[Any] = (), *, at_once: int | None = None
+) -> Iterator[tuple[Columns, Dwells]]:
+    """Geofences, so many at a time or all; the last portion is empty.
 
     By COPY: a row costs a tenth of what it costs as the answer to a query, and PostgreSQL reads the
     next ones while these are put away.
     """
     connection.ensure_connection()
     raw: psycopg.Connection[Any] = connection.connection
-    statement = f"COPY ({_SELECT} WHERE {where}) TO STDOUT (FORMAT binary)".encode()
+    statement = f"COPY ({copied.SELECT} WHERE {where}) TO STDOUT (FORMAT binary)".encode()
     with (
         connection.wrap_database_errors,
         psycopg.Cursor(raw) as cursor,
         cursor.copy(statement, parameters) as copy,
     ):
-        copy.set_types([type_ for _, type_ in _COLUMNS])
-        rows = copy.rows()
-        while portion := list(itertools.islice(rows, PORTION)):
-            yield portion
-
-
-def _portion(rows: Sequence[Row]) -> tuple[Columns, Dwells]:
-    """Rows of `_COLUMNS` as the index takes them."""
-    ids, brands, versions, exit_m, fixes, seconds, armed, campaign, dwells, *cover = (
-        zip(*rows, strict=True) if rows else [()] * len(_COLUMNS)
-    )
-    resolutions, folded, hot, cold = cover
-    columns = Columns(
-        geofence_id=np.array(ids, dtype=np.int64),
-        brand_id=np.array(brands, dtype=np.int64),
-        version=np.array(versions, dtype=np.int64),
-        resolution=np.array(resolutions, dtype=np.uint8),
-        cover=Pieces.of(folded),
-        shape=Packed(Pieces.of(hot), Pieces.of(cold)),
-        settings={
-            "exit_buffer_m": np.array(exit_m, dtype=np.float32),
-            "confirm_fixes": np.array(fixes, dtype=np.int16),
-            "confirm_s": np.array(seconds, dtype=np.int32),
-            "armed_ms": np.array(armed, dtype=np.int64),
-            "campaign": np.array(campaign, dtype=np.bool_),
-        },
-    )
-    thresholds = {
-        number: tuple(map(int, text.split()))
-        for number, text in zip(ids, dwells, strict=True)
-        if text
-    }
-    return columns, thresholds
+        sent = map(bytes, copy)
+        rows = itertools.chain([next(sent)[copied.HEADER :]], sent)
+        while portion := [row for row in itertools.islice(rows, at_once) if row != copied.END]:
+            yield copied.taken_apart(portion)
+    yield copied.taken_apart([])
 
 
 def _some(where: str, parameters: Sequence[Any]) -> tuple[Columns, Dwells]:
     """A few, in one portion."""
-    return _portion([row for rows in _rows(where, parameters) for row in rows])
+    some, *_ = _portions(where, parameters)
+    return some
 
 
 def _horizon(cursor: Any) -> tuple[int, Any]:
@@ -151,9 +103,7 @@ def load() -> Armed:
     dwells: Dwells = {}
 
     def portions() -> Iterator[Columns]:
-        yield _portion([])[0]
-        for rows in _rows(_ARMED):
-            columns, thresholds = _portion(rows)
+        for columns, thresholds in _portions(_ARMED, at_once=PORTION):
             dwells.update(thresholds)
             yield columns
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,21 +42,20 @@ class Overloaded(Exception):  # noqa: N818 - a state of the server, not a fault 
 @dataclass(slots=True)
 class _Waiting:
     rows: Sequence[Any]
-    answer: asyncio.Future[NDArray[np.int8]]
+    answer: asyncio.Future[list[int]]
     taken: int = 0  # rows that are in the database or on their way
-    verdicts: list[NDArray[np.int8]] = field(default_factory=list)
+    verdicts: list[int] = field(default_factory=list)
 
-    def decided(self, verdicts: NDArray[np.int8] | BaseException) -> None:
+    def decided(self, verdicts: list[int] | BaseException) -> None:
         """Of one part; whoever asked hears of it with the last, or with the first that failed."""
         if self.answer.done():
             return  # the client is gone; its fixes are kept all the same
         if isinstance(verdicts, BaseException):
             self.answer.set_exception(verdicts)
             return
-        self.verdicts.append(verdicts)
+        self.verdicts += verdicts
         if self.taken == len(self.rows):
-            whole = verdicts if len(self.verdicts) == 1 else np.concatenate(self.verdicts)
-            self.answer.set_result(whole)
+            self.answer.set_result(self.verdicts)
 
     @property
     def failed(self) -> bool:
@@ -105,7 +105,7 @@ class GroupCommit(ABC):
         await asyncio.get_running_loop().run_in_executor(self._thread, lambda: connection.close())  # noqa: PLW0108
         self._thread.shutdown()
 
-    def submit(self, rows: Sequence[Any]) -> asyncio.Future[NDArray[np.int8]]:
+    def submit(self, rows: Sequence[Any]) -> asyncio.Future[list[int]]:
         """Verdicts per row once they are durable: ACCEPTED or an index into `list(RejectCode)`.
 
         Raises Overloaded, here or from the future.
@@ -155,11 +155,12 @@ class GroupCommit(ABC):
             room -= len(rows)
         return batch
 
-    def _commit(self, batch: list[_Part]) -> list[tuple[_Part, NDArray[np.int8] | BaseException]]:
+    def _commit(self, batch: list[_Part]) -> list[tuple[_Part, list[int] | BaseException]]:
         """On the thread: all together; halves where that fails, so that one cannot stop others."""
         try:
             rows = [row for part in batch for row in part.rows]
-            verdicts = self._attempt_twice(rows)
+            # Here and at once, not on the event loop and part by part.
+            verdicts = self._attempt_twice(rows).tolist()
         except (OperationalError, InterfaceError):
             logger.exception("the database is away: %d requests are told to try again", len(batch))
             connection.close()
@@ -170,8 +171,11 @@ class GroupCommit(ABC):
                 return [(batch[0], error)]
             half = len(batch) // 2
             return self._commit(batch[:half]) + self._commit(batch[half:])
-        ends = np.cumsum([len(part.rows) for part in batch])[:-1]
-        return list(zip(batch, np.split(verdicts, ends), strict=True))
+        ends = accumulate(len(part.rows) for part in batch)
+        return [
+            (part, verdicts[end - len(part.rows) : end])
+            for part, end in zip(batch, ends, strict=True)
+        ]
 
     def _attempt_twice(self, rows: list[Any]) -> NDArray[np.int8]:
         try:

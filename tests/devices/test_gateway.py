@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from django.db import connection
 from django.utils.timezone import now
+from numpy.typing import NDArray
 
+from brands.keys import KeyIdentity
 from brands.models import Brand, KeyKind
 from devices import profiles
+from devices.doors.door import Shared
+from devices.doors.gateway import GatewayLocationsDoor
+from devices.doors.http import locations_reader
+from devices.doors.limits import Patience
+from devices.fixes import GatewayFixIn
+from devices.gathering import GroupCommit
+from devices.ingest import ACCEPTED
 from devices.models import Event, Fix, Profile
 from devices.profiles import ProfileIn
 from tests.devices.conftest import Phone, a_fix, make_phone
@@ -35,6 +48,56 @@ def test_it_takes_fixes_by_either_name_of_a_device(
     answer = http.post(LOCATIONS, json=body, headers=server_key)
     assert answer.json() == {"accepted": 2, "rejected": []}
     assert fixes_of(device.pk) == 2
+
+
+def test_it_finds_the_name_of_a_person_behind_an_escape(
+    http: httpx.Client, brand: Brand, server_key: Headers
+) -> None:
+    device = make_device(brand, external_id="c-1")
+    body = json.dumps(a_fix(external_id="c-1")).replace("external_id", "external\\u005fid")
+    answer = http.post(LOCATIONS, content=body, headers=server_key)
+    assert answer.json() == {"accepted": 1, "rejected": []}
+    assert fixes_of(device.pk) == 1
+
+
+class Taken(GroupCommit):
+    """Takes whatever comes."""
+
+    def attempt(self, rows: list[Any]) -> NDArray[np.int8]:
+        return np.full(len(rows), ACCEPTED, dtype=np.int8)
+
+
+class Admitted(GatewayLocationsDoor):
+    """A door that knows its brand."""
+
+    async def admit(self, authorization: bytes) -> KeyIdentity:  # noqa: ARG002 - as its base
+        return KeyIdentity(key_id=1, brand_id=1, kind=KeyKind.SERVER)
+
+
+async def test_it_needs_no_thread_for_a_few_fixes_that_name_their_devices() -> None:
+    gate, fixes = threading.Event(), Taken("test")
+    fixes.start()
+    threads = ThreadPoolExecutor(1)
+    threads.submit(gate.wait)  # as where others ask the database
+    shared = Shared(100_000, Patience(20.0), threads, Counter())
+    door = Admitted(fixes, locations_reader(GatewayFixIn), shared)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        body = json.dumps([a_fix(device_id=1), a_fix(device_id=2)]).encode()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    try:
+        async with asyncio.timeout(10):
+            await door({"method": "POST", "path": LOCATIONS, "headers": []}, receive, send)
+    finally:
+        gate.set()
+        threads.shutdown()
+        await fixes.stop()
+    assert json.loads(sent[1]["body"]) == {"accepted": 2, "rejected": []}
 
 
 def test_it_means_the_newest_device_of_a_person(

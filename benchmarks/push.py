@@ -98,6 +98,7 @@ def emulator(*, keep: int = 100) -> Iterator[tuple[str, int]]:
         [*command, "--latency-ms", str(LATENCY_MS), "--keep", str(keep)],
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         until = time.monotonic() + UP_WITHIN_S

@@ -136,7 +136,10 @@ def web(
 def workers(*loops: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """`manage.py work` with the named loops."""
     process = subprocess.Popen(
-        [sys.executable, "manage.py", "work", *loops], cwd=ROOT, env=os.environ | dict(environment)
+        [sys.executable, "manage.py", "work", *loops],
+        cwd=ROOT,
+        env=os.environ | dict(environment),
+        start_new_session=True,
     )
     try:
         yield process

@@ -26,7 +26,7 @@ from campaigns.catalogue import Catalogue
 from campaigns.definition import HoursPolicy
 from campaigns.judging import Offers, Pair, Read, Refused, Send, Verdicts, in_steps
 from campaigns.moments import Batch, Happening
-from campaigns.turns import Turn, Turns
+from campaigns.turns import OvertakenError, Turn, Turns
 from devices.arrays import COPY_HEADER, COPY_TRAILER
 from notifications.outbox import NewDelivery, enqueue
 
@@ -65,13 +65,16 @@ def evaluate_once(*, now: datetime, limit: int = BATCH, turns: Turns | None = No
     With `turns`, in the order of those who share them.
     """
     turns = turns or Turns()
-    try:
-        return _evaluate(now, limit, turns)
-    except (OperationalError, InterfaceError):
-        raise  # the database, not a row
-    except Exception:
-        logger.exception("a batch failed; trying its rows one at a time")
-        return _one_at_a_time(now, limit, turns)
+    while True:
+        try:
+            return _evaluate(now, limit, turns)
+        except OvertakenError:
+            continue  # its rows, and older ones, wait to be claimed
+        except (OperationalError, InterfaceError):
+            raise  # the database, not a row
+        except Exception:
+            logger.exception("a batch failed; trying its rows one at a time")
+            return _one_at_a_time(now, limit, turns)
 
 
 def _evaluate(now: datetime, limit: int, turns: Turns) -> int:
@@ -112,6 +115,8 @@ def _one_at_a_time(now: datetime, limit: int, turns: Turns) -> int:
                 happenings = gather(held, current, _epoch_ms(now), turn)
                 _judge_and_apply(held, happenings, current, now, turn)
             settled += len(held)
+        except OvertakenError:
+            continue
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:

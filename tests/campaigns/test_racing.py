@@ -15,6 +15,7 @@ from django.utils.timezone import now
 from campaigns import evaluation
 from campaigns.evaluation import evaluate_once
 from campaigns.models import Decision
+from campaigns.turns import Turns
 from devices.models import Transition
 from notifications.models import Delivery
 from tests.campaigns.rows import make_campaign, make_transition
@@ -192,6 +193,93 @@ def test_batches_that_overlap_are_settled_in_the_order_they_were_claimed(workers
     assert sum(verdict == "send" for _, verdict in judged) == Delivery.objects.count() == 2
     if workers == 1:
         assert list(judged) == [(key, ("refuse", "send")[key in ids[:2]]) for key in ids]
+
+
+class Watched:
+    """A lock that says when somebody has to wait for it."""
+
+    def __init__(self, wanted: threading.Event) -> None:
+        self._lock, self._wanted = threading.Lock(), wanted
+
+    def acquire(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._wanted.set()
+            self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def one_then_another(turns: Turns, begun: threading.Event, met: threading.Event) -> None:
+    """Settle a row, and another while that is under way (`begun`); then it is `met`."""
+    waits = iter((False, True))
+
+    def settle() -> None:
+        if next(waits):
+            assert begun.wait(20)
+            evaluate_once(now=now(), limit=1, turns=turns)
+            met.set()
+        else:
+            evaluate_once(now=now(), limit=1, turns=turns)
+
+    together(2, settle)
+
+
+def test_a_batch_is_not_written_before_the_one_claimed_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    brand = make_brand()
+    shop = make_circle(brand)
+    make_campaign(brand, shop)
+    ids = [make_transition(make_device(brand), shop).pk for _ in range(2)]
+    begun, met = threading.Event(), threading.Event()
+    turns = Turns()
+    turns.writing = Watched(met)  # type: ignore[assignment]
+    write, calls = evaluation._write_refusals, iter(range(50))
+
+    def slowly(*args: Any) -> None:
+        if next(calls) == 0:
+            begun.set()
+            assert met.wait(20)
+        write(*args)
+
+    monkeypatch.setattr(evaluation, "_write_refusals", slowly)
+    one_then_another(turns, begun, met)
+    assert list(Decision.objects.order_by("id").values_list("moment_id", flat=True)) == ids
+
+
+def test_who_was_first_is_served_first_though_its_batch_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    brand = make_brand()
+    shop, device = make_circle(brand), make_device(brand)
+    make_campaign(brand, shop, caps=[{"limit": 1, "window_s": DAY_S, "scope": "person"}])
+    at = now() - timedelta(minutes=1)
+    ids = [
+        make_transition(device, shop, occurred_at=at + timedelta(seconds=number)).pk
+        for number in range(2)
+    ]
+    begun, claimed = threading.Event(), threading.Event()
+    gather, apply = evaluation.gather, evaluation._apply
+    gathers, applies = iter(range(50)), iter(range(50))
+
+    def tell(*args: Any) -> Any:
+        if next(gathers) == 1:
+            claimed.set()
+        return gather(*args)
+
+    def fail_once(*args: Any) -> None:
+        if next(applies) == 0:
+            begun.set()
+            assert claimed.wait(20)
+            raise ValueError("the first batch fails")
+        apply(*args)
+
+    monkeypatch.setattr(evaluation, "gather", tell)
+    monkeypatch.setattr(evaluation, "_apply", fail_once)
+    one_then_another(Turns(), begun, claimed)
+    judged = list(Decision.objects.order_by("id").values_list("moment_id", "verdict"))
+    assert judged == [(ids[0], "send"), (ids[1], "refuse")]
 
 
 def test_what_one_batch_completes_counts_in_the_next_that_overlaps() -> None:

@@ -19,7 +19,7 @@ from campaigns.conditions import (
     version_key,
 )
 
-REMEMBERED = 1_000  # answers of a leaf, for as many texts that it saw
+REMEMBERED = 1_000  # answers of a leaf, for as many values that it saw
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +64,10 @@ class Audience:
     miss: Test
     leaves: tuple[Leaf, ...]
     needs: frozenset[Need]
+    # What is said of those who miss it, by leaf and value: see campaigns.rules.
+    told: dict[tuple[int, type, Any], dict[str, Any]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
 
 _ORDER: dict[Op, Callable[[Any, Any], bool]] = {

@@ -67,11 +67,11 @@ class Whole(StrEnum):
 
     @property
     def is_daily(self) -> bool:
-        return self in {Whole.DAY, Whole.PLACE_AND_DAY}
+        return self is Whole.DAY or self is Whole.PLACE_AND_DAY
 
     @property
     def is_local(self) -> bool:
-        return self in {Whole.PLACE, Whole.PLACE_AND_DAY}
+        return self is Whole.PLACE or self is Whole.PLACE_AND_DAY
 
 
 class Unit(StrEnum):
@@ -98,14 +98,32 @@ class Budget:
     ends_ms: int | None = None
     dayparts: tuple[hours.Daypart, ...] = ()
     quiet: hours.Daypart | None = None
+    # Over what each kind of limit is spread, by day; None for what is not daily.
+    _lives: dict[date | None, Live | None] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def day_of(self, at_ms: int) -> date:
         return hours.local_date(at_ms, self.tz)
+
+    def live_on(self, day: date | None) -> Live | None:
+        """The live time of a day, or of the whole campaign; None where that has no end."""
+        try:
+            return self._lives[day]
+        except KeyError:
+            found = _live_of(self, day)
+        if len(self._lives) >= LONGEST_RUN_DAYS:
+            self._lives.clear()
+        self._lives[day] = found
+        return found
 
 
 class Spent(NamedTuple):
     sends: int = 0
     money: int = 0
+
+
+NOTHING = Spent()
 
 
 class Charge(NamedTuple):
@@ -126,13 +144,13 @@ class Purse:
 
     def take(self, charge: Charge) -> None:
         for key in parts(charge):
-            sends, money = self.spent.get(key, Spent())
+            sends, money = self.spent.get(key, NOTHING)
             self.spent[key] = Spent(sends + 1, money + charge.money)
 
     def seen(self, limit: Limit, day: date, geofence_id: int | None) -> int:
         """What was spent of the whole that a limit is about."""
         key = (day if limit.whole.is_daily else None, geofence_id if limit.whole.is_local else None)
-        spent = self.spent.get(key, Spent())
+        spent = self.spent.get(key, NOTHING)
         return spent.sends if limit.unit is Unit.SENDS else spent.money
 
 
@@ -192,7 +210,7 @@ def _renewed_ms(budget: Budget, limit: Limit, day: date) -> int | None:
 
 
 def _early(budget: Budget, limit: Limit, spent: int, at_ms: int, day: date) -> Short | None:
-    live = _live_of(budget, limit, day)
+    live = budget.live_on(day if limit.whole.is_daily else None)
     if live is None or not live.total_ms:
         return None  # nothing to spread over: the amount alone holds
     elapsed_ms = live.elapsed_ms(at_ms)
@@ -203,9 +221,9 @@ def _early(budget: Budget, limit: Limit, spent: int, at_ms: int, day: date) -> S
     return Short(limit, spent, min(allowed, limit.amount), due_ms, is_paced=True)
 
 
-def _live_of(budget: Budget, limit: Limit, day: date) -> Live | None:
+def _live_of(budget: Budget, day: date | None) -> Live | None:
     start_ms, end_ms = budget.starts_ms, budget.ends_ms
-    if limit.whole.is_daily:
+    if day is not None:
         first_ms = hours.first_instant_ms(day, budget.tz)
         last_ms = hours.first_instant_ms(day + timedelta(days=1), budget.tz)
         start_ms = first_ms if start_ms is None else max(first_ms, start_ms)

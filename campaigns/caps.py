@@ -7,6 +7,7 @@ offers exactly w apart are fine. Offers held back for later count at the time th
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -88,8 +89,8 @@ class Counts:
         # Times of the offers to everybody, for ("campaign", id) and ("brand", id): only there
         # where the sum was read under its lock.
         self.totals: dict[Key, list[int]] = {}
-        self._devices: dict[int, list[Offer]] = {}
-        self._persons: dict[str, list[Offer]] = {}
+        self._devices: dict[int, list[Offer]] = defaultdict(list)
+        self._persons: dict[str, list[Offer]] = defaultdict(list)
         self._times: dict[Key, list[int]] = {}
 
     def add(self, offer: Offer) -> None:
@@ -101,8 +102,8 @@ class Counts:
 
     def recall(self, offer: Offer) -> None:
         """Remember an offer of the past; sums over everybody were read as such."""
-        self._devices.setdefault(offer.device_id, []).append(offer)
-        self._persons.setdefault(offer.person, []).append(offer)
+        self._devices[offer[1]].append(offer)
+        self._persons[offer[2]].append(offer)
         if self._times:
             self._times.clear()
 
@@ -120,6 +121,14 @@ class Counts:
                 return self.totals.get(key, ())
             found = self._times[key] = sorted(offer.at_ms for offer in self._under(key))
         return found
+
+    def at_most(self, key: Key) -> int:
+        """How many offers there are under a key, or more: what is cheap to know."""
+        kind, owner, *_ = key
+        if kind in {"campaign", "brand"}:
+            return len(self.totals.get(key, ()))
+        offers = self._devices if kind == "device" else self._persons
+        return len(offers.get(owner, ()))  # type: ignore[call-overload]
 
     def _under(self, key: Key) -> Iterator[Offer]:
         kind, owner, *rest = key
@@ -162,7 +171,7 @@ def reached(caps: Sequence[Cap], offer: Offer, counts: Counts, tz: ZoneInfo) -> 
     """The first cap that forbids this offer, or None."""
     for cap in caps:
         key = key_of(cap, offer, counts.brand_id)
-        if key is None:
+        if key is None or counts.at_most(key) < cap.limit:
             continue
         full = check(cap, counts.times(key), offer.at_ms, tz)
         if full is not None:

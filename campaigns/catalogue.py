@@ -11,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from django.db import connection
 from campaigns import caps as capping
 from campaigns import experiments, hours, rules
 from campaigns import guards as guarding
-from campaigns.audience import compile_tree
+from campaigns.audience import Audience, compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import Tree
 from campaigns.definition import (
@@ -126,6 +127,7 @@ class Catalogue:
     marks: Mapping[int, frozenset[str]] = field(default_factory=dict)  # see guards.marks_of
     _by: Mapping[tuple[object, ...], tuple[rules.Campaign, ...]] = field(default_factory=dict)
     _found: dict[tuple[object, ...], tuple[rules.Campaign, ...]] = field(default_factory=dict)
+    _same: dict[tuple[int, ...], tuple[rules.Campaign, ...]] = field(default_factory=dict)
 
     def at_place(
         self,
@@ -143,11 +145,14 @@ class Catalogue:
         found = self._found.get(key)
         if found is None:
             at = self._at(brand_id, False, on, geofence_id, external_id, tags)
-            found = self._found[key] = tuple(
+            found = tuple(
                 one
                 for one in at
                 if on is not TriggerOn.DWELLED or dwell_s == (one.dwell_s or own_dwell_s)
             )
+            # Places with the same campaigns answer the same tuple: who judges plans for it once.
+            found = self._same.setdefault(tuple(one.id for one in found), found)
+            self._found[key] = found
         return found
 
     def sequences_at_place(
@@ -206,7 +211,7 @@ def compiled(
         name=name,
         brand_id=brand.id,
         on=trigger.on,
-        audience=compile_tree(definition.audience, segments=brand.segments),
+        audience=_audience(msgspec.json.encode((definition.audience, brand.segments))),
         dwell_s=trigger.dwell_s,
         event=trigger.event or "",
         where=tuple(trigger.where.items()),
@@ -238,6 +243,13 @@ def compiled(
         control=brand.control,
         problem=brand.problem,
     )
+
+
+@lru_cache(maxsize=4_096)
+def _audience(text: bytes) -> Audience:
+    """Campaigns that ask for the same people share what asks, and so what it answered."""
+    tree, segments = msgspec.json.decode(text)
+    return compile_tree(tree, segments=segments)
 
 
 def _guards(definition: Definition, brand: BrandRules) -> guarding.Guards | None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
 from struct import Struct
+from typing import Protocol
 
 import msgspec
 
@@ -29,71 +31,95 @@ _BIGINT = Struct(">iq").pack
 _JSONB_VERSION = 1
 _TRACE = Struct(">ib").pack
 
-Row = tuple[rules.Moment, rules.Campaign, rules.Decision]
+
+class Happening(Protocol):
+    """What a moment belongs to."""
+
+    @property
+    def moment(self) -> rules.Moment: ...
+
+
+Row = tuple[Happening, rules.Campaign, rules.Decision]
 _encode = msgspec.json.Encoder().encode
 
 
 class Copied:
     """The rows of one batch, all decided at one instant; lives no longer than its decisions."""
 
-    __slots__ = ("_about", "_at", "_moment", "_said")
+    __slots__ = ("_at", "_campaigns", "_said")
 
     def __init__(self, at: datetime) -> None:
         self._at = _BIGINT(8, (at - _EPOCH) // timedelta(microseconds=1))
-        self._moment: rules.Moment | None = None
-        self._about = b""
-        # By campaign and trace: those who lose to the same winner say the same.
-        self._said: dict[tuple[int, int], bytes] = {}
+        # By campaign and trace: those who lose to the same winner say the same. With the trace,
+        # so that no other one is made in its place.
+        self._said: dict[tuple[int, int], tuple[bytes, rules.Trace]] = {}
+        self._campaigns: dict[int, bytes] = {}
 
     def rows(self, decided: Iterable[Row]) -> bytes:
         """Rows that take their ids from the table's sequence."""
-        said, parts = self._said, []
-        for moment, campaign, decision in decided:
-            if moment is not self._moment:
-                self._moment, self._about = moment, _FIELDS + _about(moment)
-            key = (campaign.id, id(decision.trace))
-            tail = said.get(key)
-            if tail is None:
-                tail = said[key] = self._tail(campaign, decision)
-            parts.append(self._about)
-            parts.append(tail)
+        said, parts, tails = self._said, list[bytes](), list[bytes]()
+        last: Happening | None = None
+        for happening, campaign, decision in decided:
+            if happening is not last:
+                if last is not None:
+                    parts.append((_FIELDS + _about(last.moment)).join(tails))
+                last, tails = happening, [b""]
+            trace = decision.trace
+            found = said.get((campaign.id, id(trace)))
+            if found is None:
+                found = (self._tail(campaign, decision), trace)
+                said[campaign.id, id(trace)] = found
+            tails.append(found[0])
+        if last is not None:
+            parts.append((_FIELDS + _about(last.moment)).join(tails))
         return b"".join(parts)
 
     def numbered(self, decided: Iterable[tuple[int, Row]]) -> bytes:
         """Rows whose ids, which come first, were taken before."""
         return b"".join(
-            _FIELDS_WITH_ID + _BIGINT(8, key) + _about(moment) + self._tail(campaign, decision)
-            for key, (moment, campaign, decision) in decided
+            [
+                _FIELDS_WITH_ID
+                + _BIGINT(8, key)
+                + _about(happening.moment)
+                + self._tail(campaign, decision)
+                for key, (happening, campaign, decision) in decided
+            ]
         )
 
     def _tail(self, campaign: rules.Campaign, decision: rules.Decision) -> bytes:
+        by = self._campaigns.get(campaign.id)
+        if by is None:
+            by = self._campaigns[campaign.id] = _by(campaign)
         trace = _encode(decision.trace)
-        return b"".join(
-            (
-                _BIGINT(8, campaign.brand_id),
-                _BIGINT(8, campaign.id),
-                _INT(4, campaign.version),
-                _text("send" if decision.send else "refuse"),
-                _text(decision.reason),
-                self._at,
-                _TRACE(1 + len(trace), _JSONB_VERSION),
-                trace,
-            )
+        return (
+            by
+            + _verdict(decision.send, decision.reason)
+            + self._at
+            + _TRACE(1 + len(trace), _JSONB_VERSION)
+            + trace
         )
 
 
 def _about(moment: rules.Moment) -> bytes:
     place = moment.geofence_id
-    return b"".join(
-        (
-            _BIGINT(8, moment.subject.device_id),
-            _text(moment.kind),
-            _BIGINT(8, moment.id),
-            _NULL if place is None else _BIGINT(8, place),
-        )
+    return (
+        _BIGINT(8, moment.subject.device_id)
+        + _text(moment.kind)
+        + _BIGINT(8, moment.id)
+        + (_NULL if place is None else _BIGINT(8, place))
     )
 
 
+def _by(campaign: rules.Campaign) -> bytes:
+    return _BIGINT(8, campaign.brand_id) + _BIGINT(8, campaign.id) + _INT(4, campaign.version)
+
+
+@cache
+def _verdict(send: bool, reason: rules.Reason) -> bytes:
+    return _text("send" if send else "refuse") + _text(reason)
+
+
+@lru_cache(maxsize=64)
 def _text(text: str) -> bytes:
     data = text.encode()
     return _LENGTH(len(data)) + data

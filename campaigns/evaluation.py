@@ -24,7 +24,7 @@ from campaigns import catalogue as catalogues
 from campaigns import copying, coupons, history, moments, past, progress, rules, spending
 from campaigns.catalogue import Catalogue
 from campaigns.definition import HoursPolicy
-from campaigns.judging import Offers, Pair, Read, Refused, Send, Verdicts, in_steps
+from campaigns.judging import Offers, Pair, Read, Send, Verdicts, in_steps
 from campaigns.moments import Batch, Happening
 from campaigns.turns import OvertakenError, Turn, Turns
 from devices.arrays import COPY_HEADER, COPY_TRAILER
@@ -39,10 +39,7 @@ CHANNELS = ("nearcast_transitions", "nearcast_events")
 
 _COPY = f"COPY campaigns_decision ({copying.COLUMNS}) FROM STDIN (FORMAT binary)"
 _COPY_WITH_ID = f"COPY campaigns_decision (id, {copying.COLUMNS}) FROM STDIN (FORMAT binary)"
-_TAKE_IDS = """
-    SELECT nextval(pg_get_serial_sequence('campaigns_decision', 'id'))
-      FROM generate_series(1, %s)
-"""
+_TAKE_IDS = "SELECT nextval('campaigns_decision_id_seq') FROM generate_series(1, %s)"
 _DONE = {
     "transition": "UPDATE devices_transition SET processed_at = %s WHERE id = ANY(%s)",
     "event": "UPDATE devices_event SET processed_at = %s WHERE id = ANY(%s)",
@@ -140,7 +137,7 @@ def reader(current: Catalogue, now: datetime) -> Read:
 
     def read(likely: Sequence[Pair]) -> Offers:
         offers = history.lock_and_read(likely, current, now)
-        spending.lock_and_read(offers, [campaign for _, campaign in likely], now)
+        spending.lock_and_read(offers, likely, now)
         coupons.lock_and_read(offers, likely, now)
         return offers
 
@@ -173,13 +170,9 @@ def _write_refusals(steps: Iterable[Verdicts], now: datetime) -> None:
         copy.write(COPY_HEADER)
         for verdicts in steps:
             if len(verdicts.refusals) - written >= COPIED_ROWS:
-                copy.write(copied.rows(_rows(verdicts.refusals[written:])))
+                copy.write(copied.rows(verdicts.refusals[written:]))
                 written = len(verdicts.refusals)
-        copy.write(copied.rows(_rows(verdicts.refusals[written:])) + COPY_TRAILER)
-
-
-def _rows(refusals: Iterable[Refused]) -> list[copying.Row]:
-    return [(one.moment, campaign, decision) for one, campaign, decision in refusals]
+        copy.write(copied.rows(verdicts.refusals[written:]) + COPY_TRAILER)
 
 
 def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
@@ -190,8 +183,7 @@ def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
             ids = [row[0] for row in cursor.fetchall()]
             numbered = list(zip(ids, verdicts.sends, strict=True))
             rows = copying.Copied(now).numbered(
-                (key, (send.happening.moment, send.campaign, send.decision))
-                for key, send in numbered
+                (key, (send.happening, send.campaign, send.decision)) for key, send in numbered
             )
             with cursor.copy(_COPY_WITH_ID) as copy:
                 copy.write(COPY_HEADER + rows + COPY_TRAILER)

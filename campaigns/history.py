@@ -11,13 +11,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.db import connection
 
 from campaigns import caps as capping
 from campaigns import rules
 from campaigns.catalogue import Catalogue
-from campaigns.judging import Offers, Pair
+from campaigns.judging import MomentKey, Offers, Pair, moment_key
 from campaigns.moments import Happening
 from campaigns.subjects import person_of
 from notifications.arrays import array
@@ -42,35 +43,62 @@ _LOCK_CAMPAIGNS = (
 )
 _LOCK_BRANDS = "SELECT id FROM brands_brand WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
 _AT = "(extract(epoch FROM coalesce(d.sent_at, d.due_at)) * 1000)::bigint"
+_OFFER = f"""
+    SELECT d.brand_id, {_AT}, d.device_id, d.person, d.campaign_id, d.geofence_id, g.tags, d.channel
+"""
+_COUNTS = """
+      LEFT JOIN geofences_geofence g ON %(tags)s AND g.id = d.geofence_id
+     WHERE d.created_at > %(since)s AND d.state = ANY(%(states)s) AND NOT d.transactional
+       AND d.moment_kind <> 'test'
+"""
 # By device as well: what it was offered before somebody logged in counts for it still.
 _OFFERS = f"""
-    WITH mine AS (
-      SELECT d.id FROM unnest(%s::bigint[], %s::text[]) AS u(brand_id, person)
-        JOIN notifications_delivery d ON d.brand_id = u.brand_id AND d.person = u.person
-       WHERE d.created_at > %s
-       UNION
-      SELECT d.id FROM notifications_delivery d
-       WHERE d.device_id = ANY(%s) AND d.created_at > %s
+    WITH asked AS MATERIALIZED (
+      SELECT * FROM unnest(%(brand_ids)s::bigint[], %(persons)s::text[]) AS u(brand_id, person)
     )
-    SELECT d.brand_id, {_AT}, d.device_id, d.person, d.campaign_id, d.geofence_id,
-           g.tags, d.transactional, d.campaign_name, d.priority,
-           (extract(epoch FROM t.occurred_at) * 1000)::bigint, d.channel,
-           CASE WHEN d.moment_kind = 'schedule' THEN d.moment_id END
-      FROM mine JOIN notifications_delivery d USING (id)
-      LEFT JOIN geofences_geofence g ON %s AND g.id = d.geofence_id
-      LEFT JOIN devices_transition t ON d.moment_kind = 'transition' AND t.id = d.moment_id
-     WHERE d.state = ANY(%s) AND d.brand_id = ANY(%s) AND d.moment_kind <> 'test'
-"""  # noqa: S608 - only names of our own columns are put in
+    {_OFFER} FROM asked u
+      JOIN notifications_delivery d ON d.brand_id = u.brand_id AND d.person = u.person {_COUNTS}
+     UNION ALL
+    {_OFFER} FROM notifications_delivery d {_COUNTS}
+       AND d.device_id = ANY(%(device_ids)s) AND d.brand_id = ANY(%(brands)s)
+       AND (d.brand_id, d.person) NOT IN (SELECT brand_id, person FROM asked)
+"""  # noqa: S608 - only our own SQL is put in
+# What else the fix of a moment brought about, as far as it was judged before; one look each.
+_SIBLINGS = """
+    SELECT u.device_id, u.occurred_ms, t.id
+      FROM unnest(%s::bigint[], %s::bigint[]) AS u (device_id, occurred_ms)
+     CROSS JOIN LATERAL (
+       SELECT t.id FROM devices_transition t
+        WHERE t.device_id = u.device_id AND t.processed_at IS NOT NULL
+          AND t.occurred_at > to_timestamp(u.occurred_ms / 1000.0) - interval '1 millisecond'
+          AND t.occurred_at < to_timestamp(u.occurred_ms / 1000.0) + interval '1 millisecond'
+          AND (extract(epoch FROM t.occurred_at) * 1000)::bigint = u.occurred_ms
+       OFFSET 0) t
+"""
+# Who speaks at these moments already.
+_WINNERS = """
+    SELECT d.device_id, d.moment_kind, d.moment_id, d.campaign_id, d.campaign_name, d.priority
+      FROM unnest(%(kinds)s::text[], %(devices)s::bigint[], %(moments)s::bigint[])
+        AS u (kind, device_id, moment_id)
+      JOIN notifications_delivery d ON d.device_id = u.device_id AND d.moment_kind = u.kind
+       AND d.moment_id = u.moment_id
+     WHERE d.created_at > %(since)s AND d.state = ANY(%(states)s) AND NOT d.transactional
+     UNION ALL
+    SELECT g.device_id, g.moment_kind, g.moment_id, g.campaign_id, c.name, 0
+      FROM unnest(%(kinds)s::text[], %(devices)s::bigint[], %(moments)s::bigint[])
+        AS u (kind, device_id, moment_id)
+      JOIN campaigns_decision g ON g.device_id = u.device_id AND g.moment_kind = u.kind
+       AND g.moment_id = u.moment_id
+      JOIN campaigns_campaign c ON c.id = g.campaign_id
+     WHERE g.decided_at > %(since)s AND g.reason = 'held_out'
+"""
 # What was held out on purpose counts like an offer: both groups meet the same caps.
 _GHOSTS = """
     SELECT g.brand_id,
            coalesce((g.trace->>'due_at')::bigint,
                     (extract(epoch FROM g.decided_at) * 1000)::bigint),
            g.device_id, coalesce(d.external_id, 'device:' || d.id), g.campaign_id, g.geofence_id,
-           coalesce(p.tags, '{}'), false, c.name, 0,
-           (extract(epoch FROM t.occurred_at) * 1000)::bigint,
-           CASE WHEN d.push_token IS NULL THEN 'inbox' ELSE 'push' END,
-           CASE WHEN g.moment_kind = 'schedule' THEN g.moment_id END
+           p.tags, CASE WHEN d.push_token IS NULL THEN 'inbox' ELSE 'push' END
       FROM (
         SELECT d.id FROM unnest(%s::bigint[], %s::text[]) AS u(brand_id, person)
           JOIN devices_device d ON d.brand_id = u.brand_id AND d.external_id = u.person
@@ -78,9 +106,7 @@ _GHOSTS = """
       ) mine
       JOIN campaigns_decision g ON g.device_id = mine.id
       JOIN devices_device d ON d.id = mine.id
-      JOIN campaigns_campaign c ON c.id = g.campaign_id
       LEFT JOIN geofences_geofence p ON p.id = g.geofence_id
-      LEFT JOIN devices_transition t ON g.moment_kind = 'transition' AND t.id = g.moment_id
      WHERE g.reason = 'held_out' AND g.decided_at > %s
 """
 _SHARED_OF_CAMPAIGNS = f"""
@@ -98,13 +124,14 @@ _SHARED_OF_BRANDS = _SHARED_OF_CAMPAIGNS.replace("campaign_id", "brand_id")
 def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -> Offers:
     """Take the locks for the offers that may be made, then read those that were.
 
-    At most eight queries, none where nothing may be offered.
+    At most nine queries, none where nothing may be offered.
     """
     offers = Offers()
     offers.marks = catalogue.marks
     persons: set[tuple[int, str]] = set()
     devices: dict[int, int] = {}  # and their brands
     campaigns: dict[int, rules.Campaign] = {}
+    keys: set[MomentKey] = set()
     last: Happening | None = None
     for happening, campaign in likely:
         campaigns[campaign.id] = campaign
@@ -112,6 +139,7 @@ def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -
             last, subject = happening, happening.moment.subject
             persons.add((happening.brand.id, subject.person))
             devices[subject.device_id] = happening.brand.id
+            keys.add(moment_key(happening))
     if not persons:
         return offers
     judged = [one for one in campaigns.values() if not one.transactional]
@@ -129,7 +157,8 @@ def lock_and_read(likely: Iterable[Pair], catalogue: Catalogue, now: datetime) -
         since(now, (cap for _, cap in caps)), now - timedelta(seconds=asked_s) - LONGEST_HOLD
     )
     tags = any(cap.scope is capping.CapScope.TAG for _, cap in caps)
-    _read_offers(offers, persons, devices, since_at, catalogue, ghosts=ghosts, tags=tags)
+    _read_offers(offers, persons, devices, since_at, ghosts=ghosts, tags=tags)
+    _read_winners(offers, keys, since_at, catalogue)
     return offers
 
 
@@ -163,39 +192,64 @@ def _read_offers(
     persons: set[tuple[int, str]],
     devices: Mapping[int, int],
     since_at: datetime,
-    catalogue: Catalogue,
     *,
     ghosts: bool,
     tags: bool,
 ) -> None:
     brand_ids, names = zip(*persons, strict=True)
-    asked = (array(brand_ids), array(names), since_at, array(devices), since_at)
+    asked: dict[str, Any] = {
+        "brand_ids": array(brand_ids),
+        "persons": array(names),
+        "device_ids": array(devices),
+        "brands": list(offers.counts),
+        "since": since_at,
+        "states": list(COUNTED),
+        "tags": tags,
+    }
     with connection.cursor() as cursor:
-        cursor.execute(_OFFERS, (*asked, tags, list(COUNTED), list(offers.counts)))
+        cursor.execute(_OFFERS, asked)
         rows = cursor.fetchall()
         if ghosts:
             cursor.execute(_GHOSTS, (list(brand_ids), list(names), list(devices), since_at))
             rows += cursor.fetchall()
-        for row in rows:
-            brand_id, at_ms, device_id, person, campaign_id, geofence_id, tagged = row[:7]
-            transactional, name, priority, occurred_ms, channel, scheduled = row[7:]
-            if transactional:
-                continue
-            offers.counts[brand_id].recall(
-                capping.Offer(
-                    *(at_ms, device_id, person, campaign_id, geofence_id),
-                    *(tuple(tagged) if tagged else (), channel),
-                )
+    for brand_id, at_ms, device_id, person, campaign_id, geofence_id, tagged, channel in rows:
+        offers.counts[brand_id].recall(
+            capping.Offer(
+                *(at_ms, device_id, person, campaign_id, geofence_id),
+                *(tuple(tagged) if tagged else (), channel),
             )
-            kind, moment = (
-                ("transition", occurred_ms) if scheduled is None else ("schedule", scheduled)
+        )
+
+
+def _read_winners(
+    offers: Offers, keys: Iterable[MomentKey], since_at: datetime, catalogue: Catalogue
+) -> None:
+    """Who won these moments in a batch before: another transition of the same fix, for one."""
+    moments = {key: key for key in keys if key[0] == "schedule"}
+    crossed = [key for key in keys if key[0] == "transition"]
+    with connection.cursor() as cursor:
+        if crossed:
+            _, devices, instants = zip(*crossed, strict=True)
+            cursor.execute(_SIBLINGS, (array(devices), array(instants)))
+            for device_id, occurred_ms, key in cursor.fetchall():
+                moments["transition", device_id, key] = ("transition", device_id, occurred_ms)
+        if not moments:
+            return
+        kinds, devices, ids = zip(*moments, strict=True)
+        asked: dict[str, Any] = {
+            "kinds": array(kinds),
+            "devices": array(devices),
+            "moments": array(ids),
+            "since": since_at,
+            "states": list(COUNTED),
+        }
+        cursor.execute(_WINNERS, asked)
+        for device_id, kind, moment_id, campaign_id, name, priority in cursor.fetchall():
+            entry = catalogue.entries.get(campaign_id)
+            group = "" if entry is None else entry.campaign.group
+            offers.winners[moments[kind, device_id, moment_id]][group] = rules.Winner(
+                campaign_id=campaign_id, name=name, priority=priority
             )
-            if moment is not None:
-                entry = catalogue.entries.get(campaign_id)
-                group = "" if entry is None else entry.campaign.group
-                offers.winners[kind, device_id, moment][group] = rules.Winner(
-                    campaign_id=campaign_id, name=name, priority=priority
-                )
 
 
 def _read_shared(

@@ -10,7 +10,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from campaigns import budgets, caps, codes, places, rules
 from campaigns.audience import Subject
@@ -34,6 +35,8 @@ class Offers:
         self.marks: Mapping[int, frozenset[str]] = {}  # see campaigns.guards.marks_of
         self.purses: dict[int, budgets.Purse] = defaultdict(budgets.Purse)  # by campaign
         self.supplies: dict[tuple[int, str], codes.Supply] = {}  # by brand and pool
+        # What is said of those who lose, by winner and campaign: see `_lost`.
+        self.losses: dict[tuple[rules.Winner, int], rules.Decision] = {}
 
     def of(self, happening: Happening) -> rules.History:
         """What restraint looks at for one moment."""
@@ -92,36 +95,67 @@ def in_steps(happenings: Sequence[Happening], current: Catalogue, read: Read) ->
     likely = _through_the_gates(happenings, verdicts)
     offers = read(likely)
     yield verdicts
+    refuse = verdicts.refusals.append
     for group in _in_turn(likely):
         past = offers.of(group[0][0])
+        winners = past.winners
         for happening, campaign in group:
-            _restrain(happening, campaign, past, current, verdicts)
+            if campaign.gives_way and campaign.group in winners:
+                refuse((happening, campaign, _lost(happening, campaign, past, offers)))
+            else:
+                _restrain(happening, campaign, past, current, verdicts)
         yield verdicts
 
 
+class _Plan(NamedTuple):
+    """What to ask some candidates of plain moments, unless one is too late for any of them."""
+
+    candidates: tuple[rules.Campaign, ...]
+    asked: list[rules.Asked]
+    max_age_ms: int
+
+
+def _plan(candidates: tuple[rules.Campaign, ...], moment: rules.Moment) -> _Plan:
+    asked = []
+    for campaign in candidates:
+        try:
+            asked.append(rules.ask_at(campaign, moment))
+        except Exception:  # noqa: BLE001 - it breaks again, and is logged, when it is asked
+            asked.append(rules.Asked(campaign, campaign.gates, None))
+    most_ms = min((campaign.max_age_ms for campaign in candidates), default=0)
+    return _Plan(candidates, asked, most_ms)
+
+
 def _through_the_gates(happenings: Iterable[Happening], verdicts: Verdicts) -> list[Pair]:
-    likely = []
-    refusals, gate = verdicts.refusals, rules.gate
+    likely: list[Pair] = []
+    refusals, objection_of = verdicts.refusals, rules.objection_of
+    # By candidates, instant and zone: a thousand moments of a batch share a few.
+    plans: dict[tuple[int, int, ZoneInfo], _Plan] = {}
     for happening in happenings:
-        moment = happening.moment
-        plain = rules.is_plain(moment)
-        for campaign in happening.candidates:
+        moment, candidates = happening.moment, happening.candidates
+        key = (id(candidates), moment.now_ms, moment.tz)
+        plan = plans.get(key)
+        if plan is None:
+            plan = plans[key] = _plan(candidates, moment)
+        asked = plan.asked
+        if moment.now_ms - moment.occurred_ms > plan.max_age_ms or not rules.is_plain(moment):
+            asked = [rules.Asked(campaign, campaign.gates, None) for campaign in candidates]
+        for one in asked:
             try:
-                refusal = gate(campaign, moment, plain=plain)
+                refused = objection_of(one, moment)
             # A campaign that breaks the rules' own code refuses by itself and stops no other.
             except Exception as error:
-                logger.exception("campaign %s broke on %s", campaign.id, moment.id)
-                refusal = rules.Refusal(rules.Reason.MALFORMED, {"problem": str(error)[:200]})
-            if refusal is None:
-                likely.append((happening, campaign))
+                logger.exception("campaign %s broke on %s", one.campaign.id, moment.id)
+                trace = {"problem": str(error)[:200]}
+                refused = rules.Decision(False, rules.Reason.MALFORMED, trace)
+            if refused is None:
+                likely.append((happening, one.campaign))
             else:
-                refusals.append((happening, campaign, rules.Decision(False, *refusal)))
+                refusals.append((happening, one.campaign, refused))
     return likely
 
 
-def _in_turn(
-    likely: Iterable[Pair],
-) -> list[list[Pair]]:
+def _in_turn(likely: Iterable[Pair]) -> list[list[Pair]]:
     """By moment, earliest first; within one, in the order in which campaigns may speak."""
     groups: dict[MomentKey, list[Pair]] = defaultdict(list)
     last, mine = None, list[Pair]()
@@ -131,11 +165,18 @@ def _in_turn(
             mine = groups[moment_key(last)]
         mine.append(pair)
     for group in groups.values():
-        if len(group) > 1:
+        alone = group[0][0] is group[-1][0]  # nothing else of the same fix
+        if alone and not any(one.score_by for _, one in group):
+            group.sort(key=_own_turn)
+        else:
             group.sort(key=_turn)
     return sorted(
         groups.values(), key=lambda group: (group[0][0].moment.occurred_ms, group[0][0].moment.id)
     )
+
+
+def _own_turn(pair: Pair) -> tuple[float, ...]:
+    return pair[1].turn
 
 
 def _turn(pair: Pair) -> tuple[float, ...]:
@@ -146,6 +187,17 @@ def _turn(pair: Pair) -> tuple[float, ...]:
     if "distance_m" in campaign.score_by and happening.place is not None:
         moment.distance_m = places.distance_m(happening.place, happening.fix)
     return (-campaign.priority, -rules.score_of(campaign, moment), campaign.id, moment.id)
+
+
+def _lost(
+    happening: Happening, campaign: rules.Campaign, past: rules.History, offers: Offers
+) -> rules.Decision:
+    """The refusal of one that gives way, made once for the same two campaigns."""
+    key = (past.winners[campaign.group], campaign.id)
+    found = offers.losses.get(key)
+    if found is None:
+        found = offers.losses[key] = rules.restrain(campaign, happening.moment, past)
+    return found
 
 
 def _restrain(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -295,10 +295,7 @@ def _about(
 ) -> Happening:
     """The same moment, for this sequence alone."""
     own = happening.moment
-    moment = rules.Moment(
-        **{name: getattr(own, name) for name in own.__slots__ if name != "objection"},
-        objection=objection,
-    )
+    moment = replace(own, objection=objection)
     return Happening(
         moment=moment,
         brand=happening.brand,

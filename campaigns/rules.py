@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from campaigns import budgets, codes, experiments, hours, scores
 from campaigns import caps as capping
 from campaigns import guards as guarding
-from campaigns.audience import Audience, Subject
+from campaigns.audience import REMEMBERED, Audience, Miss, Subject, Test
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
 from campaigns.sequences import Pattern
 
@@ -104,6 +104,8 @@ class Campaign:
     # And those that can object to a plain moment (see `is_plain`).
     plain_gates: tuple[Gate, ...] = field(init=False, repr=False, compare=False)
     turn: tuple[float, ...] = field(init=False, repr=False, compare=False)  # see `ranked`
+    # Whether nothing comes before a better campaign, and what decides is the same at any moment.
+    gives_way: bool = field(init=False, repr=False, compare=False)
     # Whether it may speak, by the minute of the week on the wall.
     _open: dict[int, bool] = field(init=False, repr=False, compare=False)
 
@@ -113,6 +115,9 @@ class Campaign:
         plain = tuple(one for one in gates if one not in _NEVER_PLAIN)
         object.__setattr__(self, "plain_gates", plain)
         object.__setattr__(self, "turn", (-self.priority, -self.score, self.id))
+        says_first = self.guards is not None and bool(self.guards.offers)
+        gives_way = not (self.transactional or says_first or self.score_by)
+        object.__setattr__(self, "gives_way", gives_way)
         object.__setattr__(self, "_open", {})
 
     def speaks_at(self, wall: hours.Local) -> bool:
@@ -151,6 +156,10 @@ class Moment:
     distance_m: int | None = None  # to the middle of the place, where a score asks for it
     # Of a sequence: what stands against it before any rule is asked, already in words.
     objection: Refusal | None = None
+    # What audiences answered: many campaigns ask for the same people.
+    answers: dict[Test, Miss | None] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
 
 class Refusal(NamedTuple):
@@ -167,8 +176,7 @@ class Decision(NamedTuple):
     due_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Winner:
+class Winner(NamedTuple):
     """Who already speaks at this moment."""
 
     campaign_id: int
@@ -205,13 +213,41 @@ def decide(campaign: Campaign, moment: Moment, history: History) -> Decision:
     return restrain(campaign, moment, history)
 
 
-def gate(campaign: Campaign, moment: Moment, *, plain: bool = False) -> Refusal | None:
+def gate(campaign: Campaign, moment: Moment) -> Refusal | None:
     """The first reason that needs no look at other offers, and so no lock."""
-    for rule in campaign.plain_gates if plain else campaign.gates:
+    for rule in campaign.gates:
         trace = rule(campaign, moment)
         if trace is not None:
             return Refusal(_REASONS[rule], trace)
     return None
+
+
+class Asked(NamedTuple):
+    """A campaign, and what is left to ask it of any plain moment at one instant in one zone."""
+
+    campaign: Campaign
+    gates: tuple[Gate, ...]
+    hour: Decision | None  # what the hour has against it, in the end
+
+
+def ask_at(campaign: Campaign, moment: Moment) -> Asked:
+    """What to ask of plain moments at this one's instant and zone that come in good time."""
+    gates = tuple(rule for rule in campaign.plain_gates if rule not in _OF_ANY_MOMENT)
+    if campaign.speaks_at(moment.local):
+        return Asked(campaign, gates, None)
+    for rule in campaign.plain_gates:
+        if rule in _OF_THE_HOUR and (trace := rule(campaign, moment)) is not None:
+            return Asked(campaign, gates, Decision(False, _REASONS[rule], trace))
+    return Asked(campaign, gates, None)
+
+
+def objection_of(asked: Asked, moment: Moment) -> Decision | None:
+    """As `gate`, of what is left to ask."""
+    for rule in asked.gates:
+        trace = rule(asked.campaign, moment)
+        if trace is not None:
+            return Decision(False, _REASONS[rule], trace)
+    return asked.hour
 
 
 def is_plain(moment: Moment) -> bool:
@@ -507,10 +543,30 @@ def _no_marketing_consent(_campaign: Campaign, moment: Moment) -> Trace | None:
 
 
 def _not_in_audience(campaign: Campaign, moment: Moment) -> Trace | None:
-    miss = campaign.audience.miss(moment.subject)
-    if miss is None:
-        return None
-    leaf = campaign.audience.leaves[miss.leaf]
+    audience, answers = campaign.audience, moment.answers
+    try:
+        miss = answers[audience.miss]
+    except KeyError:
+        miss = answers[audience.miss] = audience.miss(moment.subject)
+    return None if miss is None else _missed(audience, miss)
+
+
+def _missed(audience: Audience, miss: Miss) -> Trace:
+    """The same trace wherever the same is seen: nobody may write into it."""
+    seen = miss.seen
+    if isinstance(seen, list | dict):
+        return _miss_trace(audience, miss)
+    key = (miss.leaf, type(seen), seen)
+    found = audience.told.get(key)
+    if found is None:
+        if len(audience.told) >= REMEMBERED:
+            audience.told.clear()
+        found = audience.told[key] = _miss_trace(audience, miss)
+    return found
+
+
+def _miss_trace(audience: Audience, miss: Miss) -> Trace:
+    leaf = audience.leaves[miss.leaf]
     return {"path": leaf.path, "wanted": dict(leaf.condition), "seen": _short(miss.seen)}
 
 
@@ -581,6 +637,10 @@ _NEVER_PLAIN = frozenset(
         _no_marketing_consent,
     }
 )
+
+# Asked once for all moments at one instant in one zone; they come last.
+_OF_THE_HOUR = frozenset({_outside_daypart, _quiet_hours})
+_OF_ANY_MOMENT = _OF_THE_HOUR | {_too_late}
 
 # Those of the gates that may object by now to what they let through before.
 _AGAIN = frozenset(

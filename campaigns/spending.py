@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from campaigns import budgets, catalogue, locks, rules
 from campaigns.budgets import Purse, Spent
 from campaigns.history import COUNTED
-from campaigns.judging import Offers, Send
+from campaigns.judging import Offers, Pair, Send
 from notifications.arrays import array
 from notifications.gates import Hold, Stop, Subject
 
@@ -24,6 +24,7 @@ AROUND = timedelta(days=11)
 _READ = """
     SELECT campaign_id, day, geofence_id, sends, money FROM campaigns_spend
      WHERE campaign_id = ANY(%s) AND (day IS NULL OR day BETWEEN %s AND %s)
+       AND (geofence_id IS NULL OR geofence_id = ANY(%s))
 """
 # The four sums a charge counts in; what happens nowhere counts in two.
 _PARTS = """
@@ -95,20 +96,21 @@ _TAKE_AGAIN = f"""
 """  # noqa: S608 - our own SQL
 
 
-def lock_and_read(offers: Offers, campaigns: Iterable[rules.Campaign], now: datetime) -> None:
+def lock_and_read(offers: Offers, likely: Sequence[Pair], now: datetime) -> None:
     """Put the purses of those campaigns that have a budget into `offers`: two queries, or none."""
-    ids = {one.id for one in campaigns if one.budget is not None}
+    ids = {campaign.id for _, campaign in likely if campaign.budget is not None}
     if ids:
         locks.take("budget", ids)
-        offers.purses.update(read(ids, now))
+        offers.purses.update(read(ids, {one.moment.geofence_id for one, _ in likely}, now))
 
 
-def read(ids: Iterable[int], now: datetime) -> dict[int, Purse]:
-    """What campaigns have spent, as far as offers made now may ask."""
+def read(ids: Iterable[int], places: Iterable[int | None], now: datetime) -> dict[int, Purse]:
+    """What campaigns have spent, as far as offers made now at these places may ask."""
     purses = {key: Purse() for key in ids}
     today = now.date()
     with connection.cursor() as cursor:
-        cursor.execute(_READ, (list(purses), today - AROUND, today + AROUND))
+        asked = (list(purses), today - AROUND, today + AROUND, list(places))
+        cursor.execute(_READ, asked)
         for campaign_id, day, geofence_id, sends, money in cursor.fetchall():
             purses[campaign_id].spent[day, geofence_id] = Spent(sends, money)
     return purses
@@ -157,7 +159,7 @@ def still_paid(deliveries: Sequence[Subject], *, now: datetime) -> Mapping[int, 
         charged = _charged([one.id for one in deliveries], returned=True)
         ids = {campaign_id for _, campaign_id, _ in charged}
         locks.take("budget", ids)
-        purses = read(ids, now)
+        purses = read(ids, {place for _, _, place in charged}, now)
         at_ms, again = round(now.timestamp() * 1000), []
         for delivery_id, campaign_id, geofence_id in charged:
             entry = entries.get(campaign_id)

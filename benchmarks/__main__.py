@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="under two minutes in all")
     parser.add_argument("parts", nargs="*", default=[], help=", ".join(PARTS))
     chosen = parser.parse_args()
-    rows, failed = [], 0
+    rows, failed, started = [], 0, time.monotonic()
     for part in chosen.parts or PARTS:
         begun = time.monotonic()
         print(f"… {part}", end=" ", flush=True)
@@ -35,6 +35,7 @@ def main() -> int:
         failed += bool(error)
         print(f"{time.monotonic() - begun:.0f} s{': ' + error if error else ''}", flush=True)
     publish(rows)
+    print(f"Took {time.monotonic() - started:.0f} s in all.")
     return 1 if failed else 0
 
 

@@ -34,7 +34,7 @@ Found = tuple[str, float, str]  # a case, its value, the unit
 
 def run(quick: bool) -> list[Row]:
     """Return the rows of P6."""
-    transitions, devices = (3_000, 3_000) if quick else (20_000, 10_000)
+    transitions, devices = (2_000, 2_000) if quick else (20_000, 10_000)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.evaluation", str(transitions), str(devices)],
         cwd=stage.ROOT,

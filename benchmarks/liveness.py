@@ -41,7 +41,7 @@ print(json.dumps({"s": time.perf_counter() - begun, "bytes": index.bytes_in_memo
 
 def run(quick: bool) -> list[Row]:
     """Publish, edit, pause, cold load."""
-    count, times = (10_000, 2) if quick else (300_000, 5)
+    count, times = (10_000, 1) if quick else (300_000, 5)
     stage.make_database()
     populate.geofences(count, HOME)
     phones = populate.devices(DEVICES, HOME)

@@ -42,7 +42,7 @@ FIX = b'{"device_id":%d,"lat":%.6f,"lng":%.6f,"recorded_at":%b}'
 
 def run(quick: bool) -> list[Row]:
     """The median and the slowest hundredth."""
-    seconds = 5 if quick else 20
+    seconds = 3 if quick else 20
     stage.make_database()
     populate.geofences(GEOFENCES, HOME, tracked=False)
     populate.devices(DEVICES, HOME)

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 def run(quick: bool) -> list[Row]:
     """Return the rows of P7."""
-    count = 3_000 if quick else 12_000
+    count = 1_500 if quick else 12_000
     with emulator() as (url, pid):
         cpu_before_s = cpu_s(pid)
         ours = contender("sender", url, count)

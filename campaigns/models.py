@@ -139,10 +139,11 @@ class Decision(models.Model):
     class Meta:
         ordering = ("-id",)
         constraints = (
-            # Promise 2: a campaign decides once on a moment.
+            # Promise 2: a campaign decides once on a moment. Moments come in their order, so that
+            # what a batch decides goes to the last pages of the index.
             models.UniqueConstraint(
-                fields=("device_id", "campaign_id", "moment_kind", "moment_id"),
-                name="one_decision_per_moment",
+                fields=("moment_id", "campaign_id", "moment_kind", "device_id"),
+                name="decided_once",
             ),
         )
         indexes = (

@@ -12,6 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from geofences.compiled import compiled
+
 MAX_SPEED_MPS = 360.0  # no airliner in a jet stream was measured above 801 mph (358 m/s)
 MIN_TELEPORT_M = 2_000.0  # shorter jumps are noise of clock or receiver: hysteresis handles them
 MAX_ACCURACY_M = 2_000.0  # a cell tower's reach in a city; beyond it no geofence can be judged
@@ -118,18 +120,6 @@ def key_of_id(fix_id: str | int) -> int:
     return int.from_bytes(digest, "little") & _MASK63
 
 
-def keys_of_places(fixes: NDArray[np.void]) -> NDArray[np.int64]:
-    """63-bit keys from time and place, for fixes that carry no id."""
-    mixed = fixes["recorded_ms"].astype(np.uint64)
-    with np.errstate(over="ignore"):
-        for part in (fixes["lat"].view(np.uint64), fixes["lng"].view(np.uint64)):
-            mixed = (mixed ^ part) + np.uint64(0x9E3779B97F4A7C15)
-            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            mixed ^= mixed >> np.uint64(31)
-    return (mixed >> np.uint64(1)).astype(np.int64)
-
-
 FixRow = tuple[Any, ...]
 """One fix in the order of FIX_DTYPE, as sent: None where unknown, key 0 where it has no id."""
 
@@ -163,26 +153,72 @@ def assemble(rows: Sequence[FixRow]) -> NDArray[np.void]:
     """
     with np.errstate(over="ignore"):  # beyond single precision: infinite, as good as unknown
         fixes = np.array(rows, dtype=FIX_DTYPE)
-    accuracy_m = fixes["accuracy_m"]
-    accuracy_m[accuracy_m <= 0] = _NAN
-    for name in ("speed_mps", "heading_deg", "battery"):
-        fixes[name][fixes[name] < 0] = _NAN
-    nameless = ~fixes["named"]
-    fixes["key"][nameless] = keys_of_places(fixes[nameless])
+    lat_bits, lng_bits = (
+        np.ascontiguousarray(fixes[name]).view(np.uint64) for name in ("lat", "lng")
+    )
+    _tidy(fixes, lat_bits, lng_bits)
     return fixes
+
+
+@compiled
+def _tidy(
+    fixes: NDArray[np.void], lat_bits: NDArray[np.uint64], lng_bits: NDArray[np.uint64]
+) -> None:
+    for row in range(len(fixes)):
+        fix = fixes[row]
+        if fix["accuracy_m"] <= 0:
+            fix["accuracy_m"] = _NAN
+        if fix["speed_mps"] < 0:
+            fix["speed_mps"] = _NAN
+        if fix["heading_deg"] < 0:
+            fix["heading_deg"] = _NAN
+        if fix["battery"] < 0:
+            fix["battery"] = _NAN
+        if not fix["named"]:
+            fix["key"] = _key_of_place(np.uint64(fix["recorded_ms"]), lat_bits[row], lng_bits[row])
+
+
+@compiled
+def _key_of_place(mixed: np.uint64, lat_bits: np.uint64, lng_bits: np.uint64) -> np.int64:
+    """63-bit key from time and place, for a fix that carries no id."""
+    for part in (lat_bits, lng_bits):
+        mixed = (mixed ^ part) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return np.int64(mixed >> np.uint64(1))
 
 
 def bounds(fixes: NDArray[np.void], *, now_ms: int) -> NDArray[np.int8]:
     """Per fix the index into list(RejectCode) of why it is implausible, or -1. NaN is out."""
-    lat, lng, at = fixes["lat"], fixes["lng"], fixes["recorded_ms"]
-    codes = list(RejectCode)
-    found = np.full(len(fixes), -1, dtype=np.int8)
-    for code, wrong in (
-        (RejectCode.TOO_OLD, at < now_ms - MAX_AGE_MS),
-        (RejectCode.RECORDED_IN_FUTURE, at > now_ms + MAX_AHEAD_MS),
-        (RejectCode.NULL_ISLAND, (lat == 0) & (lng == 0)),
-        (RejectCode.LNG_OUT_OF_RANGE, ~(np.abs(lng) <= 180)),
-        (RejectCode.LAT_OUT_OF_RANGE, ~(np.abs(lat) <= 90)),
-    ):
-        found[wrong] = codes.index(code)
+    found = np.empty(len(fixes), dtype=np.int8)
+    _bound(fixes, now_ms, found)
     return found
+
+
+_CODES = list(RejectCode)
+_LAT, _LNG = (
+    _CODES.index(each) for each in (RejectCode.LAT_OUT_OF_RANGE, RejectCode.LNG_OUT_OF_RANGE)
+)
+_NULL_ISLAND, _FUTURE, _OLD = (
+    _CODES.index(each)
+    for each in (RejectCode.NULL_ISLAND, RejectCode.RECORDED_IN_FUTURE, RejectCode.TOO_OLD)
+)
+
+
+@compiled
+def _bound(fixes: NDArray[np.void], now_ms: int, found: NDArray[np.int8]) -> None:
+    for row in range(len(fixes)):
+        lat, lng, at_ms = fixes[row]["lat"], fixes[row]["lng"], fixes[row]["recorded_ms"]
+        if not abs(lat) <= 90:
+            found[row] = _LAT
+        elif not abs(lng) <= 180:
+            found[row] = _LNG
+        elif lat == 0 and lng == 0:
+            found[row] = _NULL_ISLAND
+        elif at_ms > now_ms + MAX_AHEAD_MS:
+            found[row] = _FUTURE
+        elif at_ms < now_ms - MAX_AGE_MS:
+            found[row] = _OLD
+        else:
+            found[row] = -1

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from devices.fixes import FixRow, assemble, bounds
 from devices.ingest import ACCEPTED, ingest
 from devices.memory import Memory
+from devices.warming import warm
 from geofences.armed import Armed
 
 logger = logging.getLogger(__name__)
@@ -194,6 +195,7 @@ class Gatherer(GroupCommit):
 
     def __init__(self, armed: Callable[[], Armed]) -> None:
         super().__init__("ingest")
+        warm()
         self._armed = armed
         self._memory = Memory(settings.STATES_IN_MEMORY)
 
@@ -202,9 +204,10 @@ class Gatherer(GroupCommit):
         now = now_ms()
         fixes = assemble(rows)
         verdicts = bounds(fixes, now_ms=now)
-        plausible = np.flatnonzero(verdicts == ACCEPTED)
-        if len(plausible):
+        plausible = verdicts == ACCEPTED
+        if plausible.any():
+            taken = fixes if plausible.all() else fixes[plausible]
             verdicts[plausible] = ingest(
-                fixes[plausible], now_ms=now, armed=self._armed(), memory=self._memory
+                taken, now_ms=now, armed=self._armed(), memory=self._memory
             )
         return verdicts

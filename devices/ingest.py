@@ -15,26 +15,19 @@ from django.conf import settings
 from django.db import transaction
 from numpy.typing import NDArray
 
-from devices.fixes import FixVerdict, RejectCode
-from devices.judgement import judge
+from devices.fixes import FixVerdict
+from devices.judgement import ACCEPTED, admit, judge, repeats
 from devices.memory import Memory
 from devices.presence import PresenceState, TransitionReason, ended
 from devices.reading import already_stored, beliefs_of, open_cursor, states_of
 from devices.sightings import Outcome, RulesBook, Told, advanced, follow
 from devices.walks import Footprint
-from devices.writing import (
-    write_beliefs,
-    write_history,
-    write_outcome,
-    write_states,
-    write_transitions,
-)
+from devices.writing import changes_of, copy_history, history_of, write, write_outcome
 from geofences.armed import Armed
 
-ACCEPTED = -1
-_CODES = list(RejectCode)
-_UNKNOWN = _CODES.index(RejectCode.UNKNOWN_DEVICE)
-_NO_CONSENT = _CODES.index(RejectCode.CONSENT_WITHDRAWN)
+__all__ = ["ACCEPTED", "ingest", "leave_all"]
+
+_FEW = 128  # fixes whose history goes with the rest in one statement; more are copied in bulk
 
 
 def ingest(
@@ -66,27 +59,43 @@ def _attempt(
     batch: NDArray[np.void], now_ms: int, armed: Armed, memory: Memory
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
     """Without locks. Verdicts, and which fixes to take again: refused ones, outdated devices."""
-    states, missing = memory.recall(np.unique(batch["device_id"]))
+    states, missing = memory.recall(_devices_of(batch))
     recalled = states["device_id"]
-    with transaction.atomic(), open_cursor() as cursor:
+    with open_cursor() as cursor:
         if len(missing):
             states = np.concatenate((states, states_of(cursor, missing, lock=False)))
             states = states[np.argsort(states["device_id"])]
         verdicts, written, lost = _take(cursor, batch, states, now_ms, armed)
-    memory.found_outdated(int(np.isin(lost, recalled).sum()), of=len(recalled))
+    again = verdicts != ACCEPTED
+    if len(lost):
+        again |= np.isin(batch["device_id"], lost)
+        memory.found_outdated(int(np.isin(lost, recalled).sum()), of=len(recalled))
     memory.remember(written)
-    return verdicts, (verdicts != ACCEPTED) | np.isin(batch["device_id"], lost)
+    return verdicts, again
 
 
 def _take_locked(
     batch: NDArray[np.void], now_ms: int, armed: Armed, memory: Memory | None
 ) -> NDArray[np.int8]:
     with transaction.atomic(), open_cursor() as cursor:
-        states = states_of(cursor, np.unique(batch["device_id"]), lock=True)
+        states = states_of(cursor, _devices_of(batch), lock=True)
         verdicts, written, _ = _take(cursor, batch, states, now_ms, armed)
     if memory is not None:
         memory.remember(written)
     return verdicts
+
+
+def _devices_of(batch: NDArray[np.void]) -> NDArray[np.int64]:
+    """Each once, ascending."""
+    ids = batch["device_id"]
+    return ids[_firsts(ids)]
+
+
+def _firsts(ascending: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where a value stands that is not the one before."""
+    firsts = np.ones(len(ascending), dtype=bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=firsts[1:])
+    return firsts
 
 
 def _take(
@@ -102,49 +111,43 @@ def _take(
     device nothing is written.
     """
     # gather
-    verdicts = _admit(batch, states)
-    batch = batch[verdicts == ACCEPTED]
-    device = np.searchsorted(states["device_id"], batch["device_id"])
+    verdicts, device = admit(batch, states)
+    batch, device = _those(verdicts == ACCEPTED, batch, device)
     judged, jumps = judge(batch, device, states)
-    repeated = already_stored(cursor, batch, batch["named"] | (judged == FixVerdict.LATE))
-    batch, device, judged = batch[~repeated], device[~repeated], judged[~repeated]
-    touched = np.unique(device)
+    asked = batch["named"] | (judged == FixVerdict.LATE)
+    repeated = already_stored(cursor, batch, asked, repeats(batch))
+    batch, device, judged = _those(~repeated, batch, device, judged)
+    if not len(batch):
+        return verdicts, states[:0], device
+    touched = device[_firsts(device)]
     walking = states["device_id"][touched[states["presences"][touched] > 0]]
     stored = beliefs_of(cursor, walking)
     # decide
-    used = judged == FixVerdict.USED
+    used, used_device = _those(judged == FixVerdict.USED, batch, device)
     book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
-    outcome = follow(batch[used], device[used], states, stored, armed.index, book, now_ms=now_ms)
-    after = advanced(states, batch[used], device[used], outcome, jumps, now_ms=now_ms)[touched]
+    outcome = follow(used, used_device, states, stored, armed.index, book, now_ms=now_ms)
+    after = advanced(states, used, used_device, outcome, jumps, now_ms=now_ms)[touched]
+    changes = changes_of(outcome, states, used, armed.index, book, now_ms=now_ms)
     # apply
-    kept = np.isin(after["device_id"], write_states(cursor, after))
-    lost, after = after["device_id"][~kept], after[kept]
-    if len(lost):
-        there = ~np.isin(batch["device_id"], lost)
-        outcome = outcome.without(set(lost.tolist()))
-        write_history(cursor, batch[there], judged[there], now_ms)
+    if len(batch) <= _FEW:
+        kept = write(cursor, after, changes, history_of(batch, judged, now_ms))
     else:
-        write_history(cursor, batch, judged, now_ms)
-    write_beliefs(cursor, outcome, states, book)
-    write_transitions(cursor, outcome.told, batch[used], armed.index, now_ms)
+        with transaction.atomic(savepoint=False):
+            kept = write(cursor, after, changes)
+            if len(kept) < len(after):
+                batch, judged = _those(np.isin(batch["device_id"], kept), batch, judged)
+            copy_history(cursor, history_of(batch, judged, now_ms))
+    lost = after["device_id"][:0]
+    if len(kept) < len(after):
+        there = np.isin(after["device_id"], kept)
+        lost, after = after["device_id"][~there], after[there]
     after["version"] += 1
     return verdicts, after, lost
 
 
-def _admit(batch: NDArray[np.void], states: NDArray[np.void]) -> NDArray[np.int8]:
-    """The device exists in the sender's brand, its token is not revoked, its person agreed."""
-    verdicts = np.full(len(batch), _UNKNOWN, dtype=np.int8)
-    ids = states["device_id"]
-    if not len(ids):
-        return verdicts
-    place = np.minimum(np.searchsorted(ids, batch["device_id"]), len(ids) - 1)
-    known = (
-        (ids[place] == batch["device_id"])
-        & (states["brand_id"][place] == batch["brand_id"])
-        & ((batch["serial"] == 0) | (batch["serial"] == states["serial"][place]))
-    )
-    verdicts[known] = np.where(states["consent"][place[known]], ACCEPTED, _NO_CONSENT)
-    return verdicts
+def _those(chosen: NDArray[np.bool_], *columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """The chosen rows of each column: mostly all, and then nothing is copied."""
+    return columns if chosen.all() else tuple(column[chosen] for column in columns)
 
 
 def leave_all(device_id: int, *, reason: TransitionReason, armed: Armed, now_ms: int) -> None:

@@ -78,16 +78,16 @@ _KNOWN = """
 
 
 def already_stored(
-    cursor: psycopg.Cursor[Any], fixes: NDArray[np.void], asked: NDArray[np.bool_]
+    cursor: psycopg.Cursor[Any],
+    fixes: NDArray[np.void],
+    asked: NDArray[np.bool_],
+    repeated: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Which of the asked-about fixes history holds already, or this batch holds earlier."""
-    pairs = np.empty(len(fixes), dtype=[("device_id", "i8"), ("key", "i8")])
-    pairs["device_id"], pairs["key"] = fixes["device_id"], fixes["key"]
-    repeated = np.ones(len(fixes), dtype=bool)
-    repeated[np.unique(pairs, return_index=True)[1]] = False
+    """Those `repeated` within the batch, and of the asked-about ones those that history holds."""
     rows = np.flatnonzero(asked & ~repeated)
     if len(rows):
-        wire = query(cursor, _KNOWN, (Column(fixes["device_id"][rows]), Column(fixes["key"][rows])))
+        device_id, key = fixes["device_id"][rows], fixes["key"][rows]
+        wire = query(cursor, _KNOWN, (Column(device_id), Column(key)))
         known = set(
             zip(
                 read_column(wire[0], "i8").tolist(),
@@ -96,7 +96,8 @@ def already_stored(
             )
         )
         if known:
-            repeated[rows] |= [pair in known for pair in pairs[rows].tolist()]
+            pairs = zip(device_id.tolist(), key.tolist(), strict=True)
+            repeated[rows] = [pair in known for pair in pairs]
     return repeated
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from devices.presence import Belief, PresenceState, Rules, Sighting, classify
 from devices.walks import Footprint, Stop, walk
+from geofences.compiled import compiled
 from geofences.matching import Index, Sightings
 from geofences.ragged import spread
 
@@ -73,16 +74,6 @@ class Outcome:
     seen_ms: dict[int, int] = field(default_factory=dict)  # the device's clock at its last fix
     heard_ms: dict[int, int] = field(default_factory=dict)  # ours, when that fix came
     told: list[Told] = field(default_factory=list)
-
-    def without(self, lost: set[int]) -> Outcome:
-        """The same for the devices that are not lost."""
-        return Outcome(
-            before={key: value for key, value in self.before.items() if key not in lost},
-            after={key: value for key, value in self.after.items() if key not in lost},
-            seen_ms=self.seen_ms,
-            heard_ms=self.heard_ms,
-            told=[each for each in self.told if each.device_id not in lost],
-        )
 
 
 def follow(
@@ -343,29 +334,41 @@ def advanced(
     fixes: NDArray[np.void],
     device: NDArray[np.int64],
     outcome: Outcome,
-    jumps: Mapping[int, tuple[float, float]],
+    jumps: NDArray[np.float64],
     *,
     now_ms: int,
 ) -> NDArray[np.void]:
     """The hot rows after a batch: last used fix, presences, places that may have been jumped to.
 
-    `jumps` by place in `states`. The version stays: it says what the rows were made from.
+    `jumps` as `judge` has them. The version stays: it says what the rows were made from.
     """
     after = states.copy()
-    last = np.flatnonzero(np.append(device[1:] != device[:-1], True)) if len(device) else device
-    which = device[last]
-    for name in ("recorded_ms", "lat", "lng", "accuracy_m", "speed_mps"):
-        after[name][which] = fixes[name][last]
-    after["received_ms"][which] = now_ms
-    after["jump_lat"][which] = after["jump_lng"][which] = np.nan
-    for place, (lat, lng) in jumps.items():
-        after["jump_lat"][place], after["jump_lng"][place] = lat, lng
+    _advance(after, fixes, device, jumps, now_ms)
     count_presences(after, outcome)
     return after
 
 
+@compiled
+def _advance(
+    states: NDArray[np.void],
+    fixes: NDArray[np.void],
+    device: NDArray[np.int64],
+    jumps: NDArray[np.float64],
+    now_ms: int,
+) -> None:
+    for which in range(len(states)):
+        states[which]["jump_lat"], states[which]["jump_lng"] = jumps[which]
+    for row in range(len(fixes)):
+        fix, state = fixes[row], states[device[row]]
+        state["recorded_ms"], state["received_ms"] = fix["recorded_ms"], now_ms
+        state["lat"], state["lng"] = fix["lat"], fix["lng"]
+        state["accuracy_m"], state["speed_mps"] = fix["accuracy_m"], fix["speed_mps"]
+
+
 def count_presences(states: NDArray[np.void], outcome: Outcome) -> None:
     """Add to the hot rows, in place, by how many presences each device now has more."""
+    if not outcome.after:
+        return
     walked = np.array(list(outcome.after), dtype=np.int64)
     grown = [len(after) - len(outcome.before[each]) for each, after in outcome.after.items()]
     states["presences"][np.searchsorted(states["device_id"], walked)] += np.array(

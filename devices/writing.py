@@ -1,9 +1,9 @@
-"""What ingest and the clock write, inside their transaction; it decides nothing."""
+"""What ingest and the clock write, in one statement; it decides nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,29 @@ from numpy.typing import NDArray
 
 from devices.arrays import Column, copy_stream, query, read_column, timestamps
 from devices.presence import PresenceState, Rules, TransitionKind, TransitionReason, due_ms
-from devices.sightings import Outcome, RulesBook, Told, count_presences
+from devices.sightings import Outcome, RulesBook, count_presences
 from geofences.armed import Armed
 from geofences.matching import Index
 
-# The version says that nobody wrote since the caller read; the order of the ids, that two writers
-# wait for each other and never in a ring.
+Columns = Mapping[str, NDArray[Any]]
+"""Equally long columns by name; `…_ms` are epoch milliseconds."""
+
+# Words cross as their places in these lists, as PostgreSQL counts: from one.
+_PRESENCE_STATES, _KINDS, _REASONS = (
+    [each.value for each in words] for words in (PresenceState, TransitionKind, TransitionReason)
+)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return "ARRAY[" + ", ".join(f"'{word}'" for word in words) + "]"
+
+
+# One statement writes whatever a batch changes, so that a small batch is one round trip and needs
+# no other transaction. The version says that nobody wrote since the caller read; the order of the
+# ids, that two writers wait for each other and never in a ring. Of a device that somebody wrote
+# nothing else is written either.
 _STATES = """
-    WITH written AS (
+    written AS (
       UPDATE devices_devicestate s
          SET version = s.version + 1, presences = u.presences,
              received_at = nullif(u.received_at, '-infinity'),
@@ -34,139 +49,194 @@ _STATES = """
        WHERE s.device_id = u.device_id AND s.version = u.version
       RETURNING s.device_id
     )
-    SELECT array_agg(device_id) FROM written
+"""
+_STATE_NAMES = (
+    *("device_id", "version", "presences", "received_ms", "recorded_ms", "lat", "lng"),
+    *("accuracy_m", "speed_mps", "jump_lat", "jump_lng"),
+)
+_HISTORY = """
+    kept AS (
+      INSERT INTO devices_fix (device_id, key, received_at, recorded_at, lat, lng, accuracy_m,
+                               speed_mps, heading_deg, altitude_m, battery, verdict)
+      SELECT device_id, key, received_at, recorded_at, lat, lng, nullif(accuracy_m, 'NaN'),
+             nullif(speed_mps, 'NaN'), nullif(heading_deg, 'NaN'), nullif(altitude_m, 'NaN'),
+             nullif(battery, 'NaN'), verdict
+        FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+          AS u(device_id, key, received_at, recorded_at, lat, lng, accuracy_m, speed_mps,
+               heading_deg, altitude_m, battery, verdict)
+       WHERE device_id IN (SELECT device_id FROM written)
+    )
 """
 _COPY_FIXES = """
     COPY devices_fix (device_id, key, received_at, recorded_at, lat, lng, accuracy_m, speed_mps,
                       heading_deg, altitude_m, battery, verdict)
     FROM STDIN (FORMAT BINARY)
 """
-_FORGET = """
-    DELETE FROM devices_presence p USING unnest(%s::int8[], %s::int8[]) AS u(device_id, geofence_id)
-     WHERE p.device_id = u.device_id AND p.geofence_id = u.geofence_id
+_FORGOTTEN = """
+    forgotten AS (
+      DELETE FROM devices_presence p
+       USING unnest(%s, %s) AS u(device_id, geofence_id) JOIN written USING (device_id)
+       WHERE p.device_id = u.device_id AND p.geofence_id = u.geofence_id
+    )
 """
-_BELIEVE = """
-    INSERT INTO devices_presence (device_id, geofence_id, brand_id, state, visit_id, entered_at,
-                                  since_at, agreeing, dwelled_s, shape_version, due_at)
-    SELECT device_id, geofence_id, brand_id, (%s::text[])[state], visit_id, entered_at, since_at,
-           agreeing, dwelled_s, shape_version, due_at
-      FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        AS u(device_id, geofence_id, brand_id, state, visit_id, entered_at, since_at, agreeing,
-             dwelled_s, shape_version, due_at)
-    ON CONFLICT (device_id, geofence_id) DO UPDATE SET
-      state = excluded.state, visit_id = excluded.visit_id, entered_at = excluded.entered_at,
-      since_at = excluded.since_at, agreeing = excluded.agreeing, dwelled_s = excluded.dwelled_s,
-      shape_version = excluded.shape_version, due_at = excluded.due_at
+_BELIEVED = """
+    believed AS (
+      INSERT INTO devices_presence (device_id, geofence_id, brand_id, state, visit_id, entered_at,
+                                    since_at, agreeing, dwelled_s, shape_version, due_at)
+      SELECT device_id, geofence_id, brand_id, ({words})[state], visit_id,
+             entered_at, since_at, agreeing, dwelled_s, shape_version, due_at
+        FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+          AS u(device_id, geofence_id, brand_id, state, visit_id, entered_at, since_at, agreeing,
+               dwelled_s, shape_version, due_at)
+       WHERE device_id IN (SELECT device_id FROM written)
+      ON CONFLICT (device_id, geofence_id) DO UPDATE SET
+        state = excluded.state, visit_id = excluded.visit_id, entered_at = excluded.entered_at,
+        since_at = excluded.since_at, agreeing = excluded.agreeing,
+        dwelled_s = excluded.dwelled_s, shape_version = excluded.shape_version,
+        due_at = excluded.due_at
+    )
 """
 # A transition no campaign waits for is born processed: evaluation never has to look at it.
-_TRANSITIONS = """
-    INSERT INTO devices_transition (brand_id, device_id, geofence_id, kind, visit_id, dwell_s,
-                                    entered_at, occurred_at, recorded_at, reason, lat, lng,
-                                    accuracy_m, processed_at, parked_reason)
-    SELECT u.brand_id, u.device_id, u.geofence_id, (%s::text[])[u.kind], u.visit_id, u.dwell_s,
-           u.entered_at, u.occurred_at, %s, (%s::text[])[u.reason],
-           nullif(u.lat, 'NaN'), nullif(u.lng, 'NaN'), nullif(u.accuracy_m, 'NaN'),
-           CASE WHEN u.wanted THEN NULL ELSE now() END, ''
-      FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-           WITH ORDINALITY
-        AS u(brand_id, device_id, geofence_id, kind, visit_id, dwell_s, entered_at, occurred_at,
-             reason, lat, lng, accuracy_m, wanted, number)
-     ORDER BY u.number
-    ON CONFLICT DO NOTHING
+_TOLD = """
+    told AS (
+      INSERT INTO devices_transition (brand_id, device_id, geofence_id, kind, visit_id, dwell_s,
+                                      entered_at, occurred_at, recorded_at, reason, lat, lng,
+                                      accuracy_m, processed_at, parked_reason)
+      SELECT brand_id, device_id, geofence_id, ({kinds})[kind], visit_id, dwell_s,
+             entered_at, occurred_at, recorded_at, ({reasons})[reason],
+             nullif(lat, 'NaN'), nullif(lng, 'NaN'), nullif(accuracy_m, 'NaN'),
+             CASE WHEN wanted = 1 THEN NULL ELSE now() END, ''
+        FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) WITH ORDINALITY
+          AS u(brand_id, device_id, geofence_id, kind, visit_id, dwell_s, entered_at, occurred_at,
+               recorded_at, reason, lat, lng, accuracy_m, wanted, number)
+       WHERE device_id IN (SELECT device_id FROM written)
+       ORDER BY number
+      ON CONFLICT DO NOTHING
+      RETURNING processed_at
+    )
+"""
+_BELIEVED = _BELIEVED.format(words=_listed(_PRESENCE_STATES))
+_TOLD = _TOLD.format(kinds=_listed(_KINDS), reasons=_listed(_REASONS))
+_KEPT_IDS = "SELECT (SELECT array_agg(device_id) FROM written)"
+_WAKE = """
+    , (SELECT pg_notify('nearcast_transitions', '')
+         FROM told WHERE processed_at IS NULL LIMIT 1)
 """
 
-# Words cross as their places in these lists: an array of text is quoted value by value.
-_PRESENCE_STATES, _KINDS, _REASONS = (
-    [each.value for each in words] for words in (PresenceState, TransitionKind, TransitionReason)
-)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What an outcome changes in rows; None where it changes nothing there."""
+
+    forgotten: Columns | None
+    believed: Columns | None
+    told: Columns | None
 
 
-def _numbers(words: Iterable[str], of: Sequence[str]) -> Column:
-    """Where in a list of words they stand, as PostgreSQL counts: from one."""
-    place = {word: number for number, word in enumerate(of, start=1)}
-    return _ints((place[word] for word in words), "i2")
-
-
-def _ints(values: Iterable[int], dtype: str = "i8") -> Column:
-    return Column(np.array(list(values), dtype=dtype))
-
-
-def _instants(values: Iterable[int]) -> Column:
-    return Column(np.array(list(values), dtype=np.int64), instants=True)
-
-
-def write_history(
+def write(
     cursor: psycopg.Cursor[Any],
-    fixes: NDArray[np.void],
-    verdicts: NDArray[np.int8],
-    now_ms: int,
-) -> None:
-    columns = {
-        "device_id": ("i8", fixes["device_id"]),
-        "key": ("i8", fixes["key"]),
-        "received_at": ("i8", timestamps(np.full(len(fixes), now_ms, dtype=np.int64))),
-        "recorded_at": ("i8", timestamps(fixes["recorded_ms"])),
-        "lat": ("f8", fixes["lat"]),
-        "lng": ("f8", fixes["lng"]),
-        "accuracy_m": ("f4", fixes["accuracy_m"]),
-        "speed_mps": ("f4", fixes["speed_mps"]),
-        "heading_deg": ("f4", fixes["heading_deg"]),
-        "altitude_m": ("f4", fixes["altitude_m"]),
-        "battery": ("f4", fixes["battery"]),
-        "verdict": ("i2", verdicts),
+    states: NDArray[np.void],
+    changes: Changes,
+    history: Columns | None = None,
+) -> NDArray[np.int64]:
+    """Write hot rows over those of the version they carry, and with them what else changed.
+
+    Answers the ids for which the version held: of the others nothing is written. Transitions are
+    inserted in the order told; those that a campaign may wait for wake evaluation at commit.
+    """
+    parts = [
+        (_STATES, {name: states[name] for name in _STATE_NAMES}),
+        (_HISTORY, history),
+        (_FORGOTTEN, changes.forgotten),
+        (_BELIEVED, changes.believed),
+        (_TOLD, changes.told),
+    ]
+    given = [(part, columns) for part, columns in parts if columns is not None]
+    statement = "WITH" + ",".join(part for part, _ in given) + _KEPT_IDS
+    statement += "" if changes.told is None else _WAKE
+    params = [column for _, columns in given for column in Column.packed(columns)]
+    return read_column(query(cursor, statement, params)[0], "i8")
+
+
+def history_of(fixes: NDArray[np.void], verdicts: NDArray[np.int8], now_ms: int) -> Columns:
+    """One line of history a fix."""
+    return {
+        "device_id": fixes["device_id"],
+        "key": fixes["key"],
+        "received_ms": np.full(len(fixes), now_ms, dtype=np.int64),
+        "recorded_ms": fixes["recorded_ms"],
+        "lat": fixes["lat"],
+        "lng": fixes["lng"],
+        "accuracy_m": fixes["accuracy_m"],
+        "speed_mps": fixes["speed_mps"],
+        "heading_deg": fixes["heading_deg"],
+        "altitude_m": fixes["altitude_m"],
+        "battery": fixes["battery"],
+        "verdict": verdicts,
     }
-    if not len(fixes):
-        return
+
+
+_FIX_TYPES = ("i8", "i8", "i8", "i8", "f8", "f8", "f4", "f4", "f4", "f4", "f4", "i2")
+
+
+def copy_history(cursor: psycopg.Cursor[Any], history: Columns) -> None:
+    """The same rows by COPY: cheaper for PostgreSQL in bulk, dearer than a statement's part."""
+    columns = {
+        name: (dtype, timestamps(column) if name.endswith("_ms") else column)
+        for dtype, (name, column) in zip(_FIX_TYPES, history.items(), strict=True)
+    }
     with cursor.copy(_COPY_FIXES) as copy:
         for block in copy_stream(columns):
             copy.write(block)
 
 
-def write_states(cursor: psycopg.Cursor[Any], states: NDArray[np.void]) -> NDArray[np.int64]:
-    """Write hot rows over those of the version they carry. Answers the ids for which it held."""
-    columns = [
-        Column(states[name], instants=name.endswith("_ms"))
-        for name in (
-            "device_id",
-            "version",
-            "presences",
-            "received_ms",
-            "recorded_ms",
-            "lat",
-            "lng",
-            "accuracy_m",
-            "speed_mps",
-            "jump_lat",
-            "jump_lng",
-        )
-    ]
-    return read_column(query(cursor, _STATES, columns)[0], "i8")
-
-
-def _datetime(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def write_beliefs(
-    cursor: psycopg.Cursor[Any],
+def changes_of(
     outcome: Outcome,
     states: NDArray[np.void],
+    fixes: NDArray[np.void] | None,
+    index: Index,
     rules_of: Callable[[int], Rules],
     *,
+    now_ms: int,
     touch: bool = False,
-) -> None:
-    """Store only what differs from what is stored; `touch` also sets the next due time anew.
+) -> Changes:
+    """Only what differs from what is stored; `touch` also sets the next due time anew.
 
-    A due time is on our clock: the device's own time, put off by how late its fixes come.
+    `fixes` are those that `Told.row` counts in.
     """
+    return Changes(
+        forgotten=_forgotten(outcome),
+        believed=_believed(outcome, states, rules_of, touch=touch),
+        told=_told(outcome, fixes, index, now_ms),
+    )
+
+
+def _ints(values: Iterable[int]) -> NDArray[np.int64]:
+    return np.array(list(values), dtype=np.int64)
+
+
+def _numbers(words: Iterable[str], of: Sequence[str]) -> NDArray[np.int64]:
+    place = {word: number for number, word in enumerate(of, start=1)}
+    return _ints(place[word] for word in words)
+
+
+def _forgotten(outcome: Outcome) -> Columns | None:
     gone = [
         (device_id, geofence_id)
         for device_id, before in outcome.before.items()
         for geofence_id in before
         if geofence_id not in outcome.after[device_id]
     ]
-    if gone:
-        cursor.execute(_FORGET, (_ints(d for d, _ in gone), _ints(g for _, g in gone)))
+    if not gone:
+        return None
+    device_id, geofence_id = np.array(gone, dtype=np.int64).T
+    return {"device_id": device_id, "geofence_id": geofence_id}
+
+
+def _believed(
+    outcome: Outcome, states: NDArray[np.void], rules_of: Callable[[int], Rules], *, touch: bool
+) -> Columns | None:
+    """A due time is on our clock: the device's own time, put off by how late its fixes come."""
     kept = [
         (device_id, geofence_id, belief)
         for device_id, after in outcome.after.items()
@@ -174,80 +244,60 @@ def write_beliefs(
         if touch or outcome.before[device_id].get(geofence_id) is not belief
     ]
     if not kept:
-        return
-    devices = np.array([d for d, _, _ in kept], dtype=np.int64)
-    cursor.execute(
-        _BELIEVE,
-        (
-            _PRESENCE_STATES,
-            Column(devices),
-            _ints(g for _, g, _ in kept),
-            Column(states["brand_id"][np.searchsorted(states["device_id"], devices)]),
-            _numbers((b.state for _, _, b in kept), _PRESENCE_STATES),
-            _ints(b.visit_id for _, _, b in kept),
-            _instants(b.entered_ms for _, _, b in kept),
-            _instants(b.since_ms for _, _, b in kept),
-            _ints((b.agreeing for _, _, b in kept), "i2"),
-            _ints((b.dwelled_s for _, _, b in kept), "i4"),
-            _ints((b.shape_version for _, _, b in kept), "i4"),
-            _instants(
-                due_ms(belief, seen_ms=outcome.seen_ms[device], rules=rules_of(geofence_id))
-                + outcome.heard_ms[device]
-                - outcome.seen_ms[device]
-                for device, geofence_id, belief in kept
-            ),
+        return None
+    devices = _ints(d for d, _, _ in kept)
+    return {
+        "device_id": devices,
+        "geofence_id": _ints(g for _, g, _ in kept),
+        "brand_id": states["brand_id"][np.searchsorted(states["device_id"], devices)],
+        "state": _numbers((b.state for _, _, b in kept), _PRESENCE_STATES),
+        "visit_id": _ints(b.visit_id for _, _, b in kept),
+        "entered_ms": _ints(b.entered_ms for _, _, b in kept),
+        "since_ms": _ints(b.since_ms for _, _, b in kept),
+        "agreeing": _ints(b.agreeing for _, _, b in kept),
+        "dwelled_s": _ints(b.dwelled_s for _, _, b in kept),
+        "shape_version": _ints(b.shape_version for _, _, b in kept),
+        "due_ms": _ints(
+            due_ms(belief, seen_ms=outcome.seen_ms[device], rules=rules_of(geofence_id))
+            + outcome.heard_ms[device]
+            - outcome.seen_ms[device]
+            for device, geofence_id, belief in kept
         ),
-        prepare=True,
-    )
+    }
 
 
-def write_transitions(
-    cursor: psycopg.Cursor[Any],
-    told: Sequence[Told],
-    fixes: NDArray[np.void] | None,
-    index: Index,
-    now_ms: int,
-) -> None:
-    """Insert in the order told; those that a campaign may wait for wake evaluation at commit.
-
-    `fixes` are those that `Told.row` counts in.
-    """
+def _told(
+    outcome: Outcome, fixes: NDArray[np.void] | None, index: Index, now_ms: int
+) -> Columns | None:
+    told = outcome.told
     if not told:
-        return
-    ids = np.array([each.footprint.geofence_id for each in told], dtype=np.int64)
+        return None
+    ids = _ints(each.footprint.geofence_id for each in told)
     ordinal = index.ordinals(ids)
     wanted = np.ones(len(told), dtype=bool)  # no longer armed: evaluation says what that means
     wanted[ordinal >= 0] = index.settings["campaign"][ordinal[ordinal >= 0]]
     place = np.full((3, len(told)), np.nan)
     if fixes is not None:
-        rows = np.array([each.row for each in told], dtype=np.int64)
+        rows = _ints(each.row for each in told)
         for line, name in enumerate(("lat", "lng", "accuracy_m")):
             place[line, rows >= 0] = fixes[name][rows[rows >= 0]]
     changes = [each.footprint.change for each in told]
-    cursor.execute(
-        _TRANSITIONS,
-        (
-            _KINDS,
-            _datetime(now_ms),
-            _REASONS,
-            _ints(each.brand_id for each in told),
-            _ints(each.device_id for each in told),
-            Column(ids),
-            _numbers((change.kind for change in changes), _KINDS),
-            _ints(change.visit_id for change in changes),
-            _ints((change.dwell_s for change in changes), "i4"),
-            _instants(change.entered_ms for change in changes),
-            _instants(change.occurred_ms for change in changes),
-            _numbers((change.reason for change in changes), _REASONS),
-            Column(place[0]),
-            Column(place[1]),
-            Column(place[2]),
-            Column(wanted),
-        ),
-        prepare=True,
-    )
-    if wanted.any():
-        cursor.execute("SELECT pg_notify('nearcast_transitions', '')")
+    return {
+        "brand_id": _ints(each.brand_id for each in told),
+        "device_id": _ints(each.device_id for each in told),
+        "geofence_id": ids,
+        "kind": _numbers((change.kind for change in changes), _KINDS),
+        "visit_id": _ints(change.visit_id for change in changes),
+        "dwell_s": _ints(change.dwell_s for change in changes),
+        "entered_ms": _ints(change.entered_ms for change in changes),
+        "occurred_ms": _ints(change.occurred_ms for change in changes),
+        "recorded_ms": np.full(len(told), now_ms, dtype=np.int64),
+        "reason": _numbers((change.reason for change in changes), _REASONS),
+        "lat": place[0],
+        "lng": place[1],
+        "accuracy_m": place[2],
+        "wanted": wanted,
+    }
 
 
 def write_outcome(
@@ -261,7 +311,6 @@ def write_outcome(
 ) -> None:
     """Write changes that no fix caused; the hot rows of `states` must be locked."""
     count_presences(states, outcome)
-    write_states(cursor, states)
     book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
-    write_beliefs(cursor, outcome, states, book, touch=touch)
-    write_transitions(cursor, outcome.told, None, armed.index, now_ms)
+    changes = changes_of(outcome, states, None, armed.index, book, now_ms=now_ms, touch=touch)
+    write(cursor, states, changes)

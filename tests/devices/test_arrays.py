@@ -29,6 +29,25 @@ def test_it_hands_a_column_over_and_takes_it_back(dtype: str, data: st.DataObjec
     np.testing.assert_array_equal(read_column(wire, dtype), values)
 
 
+@_ON_ONE_DATABASE
+@given(count=st.integers(0, 20), data=st.data())
+def test_it_hands_equally_long_columns_over_at_once(count: int, data: st.DataObject) -> None:
+    dtypes = {"a": "i8", "b": "i2", "c": "f8", "d": "f4", "e": "?", "f_ms": "i8"}
+    given_rows = np.zeros(count, dtype=list(dtypes.items()))
+    for name, dtype in dtypes.items():
+        some = st.integers(0, 1 << 41) if name == "f_ms" else None
+        given_rows[name] = data.draw(hnp.arrays(np.dtype(dtype), count, elements=some))
+    with open_cursor() as cursor:
+        columns = Column.packed({name: given_rows[name] for name in dtypes})
+        wire = query(cursor, "SELECT %s, %s, %s, %s, %s, %s", columns)
+    for name, column in zip("abcde", wire, strict=False):
+        kind = "f8" if name in "cd" else "i8"
+        np.testing.assert_array_equal(
+            read_column(column, kind), given_rows[name].astype(kind, copy=False)
+        )
+    np.testing.assert_array_equal(read_instants(wire[5]), given_rows["f_ms"])
+
+
 def test_it_hands_instants_over_as_timestamps() -> None:
     moments = np.array([0, 1_760_000_000_123, NEVER])
     with open_cursor() as cursor:

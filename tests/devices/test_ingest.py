@@ -344,6 +344,45 @@ def test_it_takes_as_many_queries_for_a_thousand_devices_as_for_one(brand: Brand
     assert counts[0] == counts[1] <= 7
 
 
+@pytest.mark.parametrize(("devices", "statements"), [(1, 2), (129, 3)])
+def test_it_reads_once_and_writes_once_what_it_remembers(
+    brand: Brand, devices: int, statements: int
+) -> None:
+    make_circle(brand)
+    crowd = [make_device(brand) for _ in range(devices)]
+    memory, snapshot = Memory(1000), armed.load()
+    counts = []
+    for turn, place in enumerate((DOWN_THE_ROAD, AT_THE_DOOR, DOWN_THE_ROAD)):
+        batch = assemble([fix(each, place, NOW_MS + turn * MINUTE) for each in crowd])
+        with _counting() as seen:
+            ingest(batch, now_ms=NOW_MS + MINUTE, armed=snapshot, memory=memory)
+        counts.append(len(seen))
+    assert told(crowd[0]) == [("entered", ""), ("exited", "")]
+    assert counts[-1] == statements
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_wakes_evaluation_for_what_a_campaign_waits_for_and_for_nothing_else() -> None:
+    brand = make_brand()
+    device, other = make_device(brand), make_device(brand)
+    wanted = make_circle(brand, track_visits=False)
+    Arming.objects.create(brand=brand, campaign_id=1, geofence=wanted)
+    Geofence.objects.filter(pk=wanted.pk).update(name="armed")  # any write runs the trigger
+    listener = connection.copy()
+    listener.connect()
+    listener.connection.execute("LISTEN nearcast_transitions")
+
+    def woken() -> int:
+        return len(list(listener.connection.notifies(timeout=0.2)))
+
+    take(fix(other, DOWN_THE_ROAD, NOW_MS))
+    quiet = woken()
+    take(fix(device, AT_THE_DOOR, NOW_MS))
+    loud = woken()
+    listener.close()
+    assert (quiet, loud) == (0, 1)
+
+
 class _counting:  # noqa: N801 - reads as a with-statement
     """Statements that went past Django's logger, on the raw connection."""
 
@@ -418,9 +457,11 @@ def test_two_batches_that_share_devices_in_opposite_order_both_finish(
     )
 
 
-def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(brand: Brand) -> None:
+@pytest.mark.parametrize("more", [0, 130])  # a batch in one statement, and one that is copied
+def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(brand: Brand, more: int) -> None:
     make_circle(brand)
     device, bystander = make_device(brand), make_device(brand)
+    crowd = [make_device(brand) for _ in range(more)]
     memory, snapshot = Memory(1000), armed.load()
 
     def remembering(*rows: tuple[Any, ...]) -> list[int]:
@@ -434,15 +475,14 @@ def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(brand: Brand) -
     )
     # Another process takes a fix, the person withdraws consent: memory knows of neither.
     take(fix(device, AT_THE_DOOR, NOW_MS + MINUTE))
-    assert (
-        remembering(
-            fix(device, AT_THE_DOOR, NOW_MS + 2 * MINUTE),
-            fix(bystander, AT_THE_DOOR, NOW_MS + 2 * MINUTE),
-        )
-        == [ACCEPTED] * 2
-    )
+    assert remembering(
+        fix(device, AT_THE_DOOR, NOW_MS + 2 * MINUTE),
+        fix(bystander, AT_THE_DOOR, NOW_MS + 2 * MINUTE),
+        *(fix(each, AT_THE_DOOR, NOW_MS + 2 * MINUTE) for each in crowd),
+    ) == [ACCEPTED] * (2 + more)
     assert told(device) == told(bystander) == [("entered", "")]
-    assert Fix.objects.count() == 5
+    assert Fix.objects.count() == 5 + more
+    assert Presence.objects.count() == 2 + more
     register_consent(device, location=False)
     codes = list(RejectCode)
     refused = remembering(fix(device, AT_THE_DOOR, NOW_MS + 3 * MINUTE))

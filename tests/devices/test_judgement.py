@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from devices.arrays import NEVER
 from devices.fixes import FIX_DTYPE, FixVerdict
-from devices.judgement import STATE_DTYPE, judge
+from devices.judgement import STATE_DTYPE, judge, repeats
 from tests.places import ACROSS_TOWN, AT_THE_DOOR, Place
 
 PARIS = Place(48.8566, 2.3522)
@@ -76,7 +76,7 @@ def test_it_believes_a_far_place_at_the_second_fix() -> None:
     assert verdicts(batch, known) == [FixVerdict.TELEPORT, FixVerdict.USED]
     # The same with the two fixes in two batches.
     _, jumps = judge(batch[:1], np.zeros(1, dtype=np.int64), known)
-    assert jumps == {0: (PARIS.lat, PARIS.lng)}
+    assert jumps.tolist() == [[PARIS.lat, PARIS.lng]]
     assert verdicts(batch[1:], last(AT_THE_DOOR, 10, jump=PARIS)) == [FixVerdict.USED]
 
 
@@ -108,6 +108,20 @@ def test_it_judges_a_walk_alike_in_one_batch_and_fix_by_fix(walk: list[tuple[Pla
         one_by_one.append(FixVerdict(judged))
         if judged == FixVerdict.USED:
             known = last(place, at)
-        elif 0 in jumps:
+        else:
             known["jump_lat"], known["jump_lng"] = jumps[0]
     assert together == one_by_one
+
+
+@given(
+    pairs=st.lists(
+        st.tuples(st.integers(1, 4), st.sampled_from([0, 1, 1 << 20, 1 << 40, (1 << 63) - 1])),
+        max_size=30,
+    )
+)
+def test_it_knows_a_repeat_within_a_batch(pairs: list[tuple[int, int]]) -> None:
+    batch = np.zeros(len(pairs), dtype=FIX_DTYPE)
+    for row, (device_id, key) in zip(batch, pairs, strict=True):
+        row["device_id"], row["key"] = device_id, key
+    expected = [pair in pairs[:number] for number, pair in enumerate(pairs)]
+    assert repeats(batch).tolist() == expected

@@ -46,6 +46,7 @@ LEASE_S = 90.0
 # What came due by the clock, and `stop`, are noticed within this; what is new is noticed at once.
 NAP_S = 0.5
 STOP_WITHIN_S = 5.0
+RECORDED_WITHIN_S = 0.8  # what lands at the last moment; config.work waits for a second more
 GATE_FAILED_DELAY_S = 60.0
 
 _gates: list[Gate] = []
@@ -398,8 +399,7 @@ class Airport:
                 logger.exception("delivering lost the database; trying again")
                 connection.close()
                 stop.wait(1.0)
-        self._finish()
-        recorder.join(STOP_WITHIN_S)
+        self._finish(recorder)
         connection.close()
 
     def _listen(self, stop: threading.Event) -> None:
@@ -468,7 +468,7 @@ class Airport:
             else:
                 return
 
-    def _finish(self) -> None:
+    def _finish(self, recorder: threading.Thread) -> None:
         """Record what still lands; what does not is sent again when its lease runs out."""
         until = time.monotonic() + STOP_WITHIN_S
         for flight in list(self._in_the_air):
@@ -476,6 +476,7 @@ class Airport:
                 flight.answer.exception(max(0.0, until - time.monotonic()))
         self._stopping.set()
         self._landed.put(None)
+        recorder.join(max(RECORDED_WITHIN_S, until - time.monotonic()))
 
     def close(self) -> None:
         self._bell.close()

@@ -28,6 +28,15 @@ _FIRED = """
       JOIN campaigns_completion c
         ON c.brand_id = u.brand_id AND c.person = u.person AND c.campaign_id = u.campaign_id
 """
+# Those nobody evaluates yet. Who does so now sees what this batch sees, or is seen: one of both
+# keeps the completion.
+_TO_COME = {
+    kind: f"""
+    SELECT id FROM {table} WHERE id = ANY(%s) AND processed_at IS NULL
+       FOR KEY SHARE SKIP LOCKED
+"""  # noqa: S608 - only our own names are put in
+    for kind, table in (("transition", "devices_transition"), ("event", "devices_event"))
+}
 # In one order, so that two evaluators that write the same completions never wait in a ring.
 _KEEP = """
     INSERT INTO campaigns_completion
@@ -55,6 +64,10 @@ class Found(NamedTuple):
     known: Known
     trigger: Happening  # of the row that brought it about
 
+    @property
+    def last_key(self) -> tuple[str, int]:
+        return self.completion.last.kind, self.completion.last.id
+
 
 @dataclass(slots=True)
 class _Person:
@@ -75,7 +88,7 @@ def advance(
 ) -> list[Happening]:
     """The moments at which sequences fire, or at which their last step came in vain.
 
-    At most seven queries, none where no sequence is concerned.
+    At most nine queries, none where no sequence is concerned.
     """
     people = _people(pairs, due, subjects, catalogue)
     if not people:
@@ -90,11 +103,18 @@ def advance(
     }
     items = past.items(asked, steps, _since_ms(patterns, now_ms))
     fired = _fired(list(people))
+    completed = {
+        pair: _completed(
+            pair, person, items.get(person.known.subject.device_id, []), fired[pair], now_ms
+        )
+        for pair, person in people.items()
+    }
+    to_come = _to_come([one for new in completed.values() for one in new])
     found: list[Found] = []
     happenings: list[Happening] = []
     for pair, person in people.items():
         mine = items.get(person.known.subject.device_id, [])
-        new = _completed(pair, person, mine, fired[pair], now_ms)
+        new = [one for one in completed[pair] if one.last_key not in to_come]
         found += new
         happenings += _in_vain(person, mine, fired[pair], new)
         happenings += [_when_due(row, person, mine, now_ms) for row in person.due]
@@ -156,6 +176,21 @@ def _completed(
         trigger = own or person.rows[-1][1]
         found.append(Found(pair, campaign, one, person.known, trigger))
     return found
+
+
+def _to_come(found: Sequence[Found]) -> set[tuple[str, int]]:
+    """Last steps in a later batch: those complete their sequence themselves, in their turn."""
+    others: dict[str, list[int]] = defaultdict(list)
+    for one in found:
+        kind, row_id = one.last_key
+        if (kind, row_id) != (one.trigger.moment.kind, one.trigger.moment.id):
+            others[kind].append(row_id)
+    to_come: set[tuple[str, int]] = set()
+    with connection.cursor() as cursor:
+        for kind, ids in others.items():
+            cursor.execute(_TO_COME[kind], (ids,))
+            to_come |= {(kind, row[0]) for row in cursor.fetchall()}
+    return to_come
 
 
 def _in_vain(

@@ -184,6 +184,27 @@ def test_the_third_visit_over_two_phones(brand: Brand, ann: Device, topup: Geofe
     assert Delivery.objects.get().device_id == ann.pk
 
 
+def test_a_visit_that_waits_to_be_judged_completes_nothing_before_its_turn(
+    brand: Brand, ann: Device, topup: Geofence
+) -> None:
+    trigger = {
+        "on": "sequence",
+        "steps": [{"on": "entered", "tags": ["topup"], "times": 3}],
+        "within_s": 7 * DAY_S,
+    }
+    make_campaign(brand, trigger=trigger)
+    visits = [make_transition(ann, topup, **ago(minutes=back)) for back in (12, 8, 4)]
+
+    while evaluate_once(now=now(), limit=1):
+        pass
+
+    decided = Decision.objects.order_by("id").values_list("moment_id", "reason")
+    ids = [visit.pk for visit in visits]
+    assert list(decided) == list(
+        zip(ids, ["sequence_incomplete", "sequence_incomplete", "matched"], strict=True)
+    )
+
+
 def test_the_first_time_back_after_a_month(brand: Brand, ann: Device, topup: Geofence) -> None:
     trigger = {
         "on": "sequence",

@@ -33,7 +33,8 @@ def _listed(words: Sequence[str]) -> str:
 # One statement writes whatever a batch changes, so that a small batch is one round trip and needs
 # no other transaction. The version says that nobody wrote since the caller read; the order of the
 # ids, that two writers wait for each other and never in a ring. Of a device that somebody wrote
-# nothing else is written either.
+# nothing else is written either: IS TRUE has those looked up in a hash table; as a plain IN they
+# would be joined, row by row with each of them, as the plan must serve a single device too.
 _STATES = """
     written AS (
       UPDATE devices_devicestate s
@@ -64,7 +65,7 @@ _HISTORY = """
         FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
           AS u(device_id, key, received_at, recorded_at, lat, lng, accuracy_m, speed_mps,
                heading_deg, altitude_m, battery, verdict)
-       WHERE device_id IN (SELECT device_id FROM written)
+       WHERE (device_id IN (SELECT device_id FROM written)) IS TRUE
     )
 """
 _COPY_FIXES = """
@@ -75,8 +76,9 @@ _COPY_FIXES = """
 _FORGOTTEN = """
     forgotten AS (
       DELETE FROM devices_presence p
-       USING unnest(%s, %s) AS u(device_id, geofence_id) JOIN written USING (device_id)
+       USING unnest(%s, %s) AS u(device_id, geofence_id)
        WHERE p.device_id = u.device_id AND p.geofence_id = u.geofence_id
+         AND (u.device_id IN (SELECT device_id FROM written)) IS TRUE
     )
 """
 _BELIEVED = """
@@ -88,7 +90,7 @@ _BELIEVED = """
         FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
           AS u(device_id, geofence_id, brand_id, state, visit_id, entered_at, since_at, agreeing,
                dwelled_s, shape_version, due_at)
-       WHERE device_id IN (SELECT device_id FROM written)
+       WHERE (device_id IN (SELECT device_id FROM written)) IS TRUE
       ON CONFLICT (device_id, geofence_id) DO UPDATE SET
         state = excluded.state, visit_id = excluded.visit_id, entered_at = excluded.entered_at,
         since_at = excluded.since_at, agreeing = excluded.agreeing,
@@ -109,7 +111,7 @@ _TOLD = """
         FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) WITH ORDINALITY
           AS u(brand_id, device_id, geofence_id, kind, visit_id, dwell_s, entered_at, occurred_at,
                recorded_at, reason, lat, lng, accuracy_m, wanted, number)
-       WHERE device_id IN (SELECT device_id FROM written)
+       WHERE (device_id IN (SELECT device_id FROM written)) IS TRUE
        ORDER BY number
       ON CONFLICT DO NOTHING
       RETURNING processed_at

@@ -331,7 +331,8 @@ def test_it_takes_as_many_queries_for_a_thousand_devices_as_for_one(brand: Brand
     devices = [make_device(brand) for _ in range(30)]
     snapshot = armed.load()
     counts = []
-    for batch in (devices[:1], devices[1:]):
+    # The first, as a connection is told once how to plan.
+    for batch in (devices[:1], devices[1:2], devices[2:]):
         rows = assemble([fix(each, AT_THE_DOOR, NOW_MS + len(batch)) for each in batch])
         with (
             CaptureQueriesContext(
@@ -341,7 +342,7 @@ def test_it_takes_as_many_queries_for_a_thousand_devices_as_for_one(brand: Brand
         ):
             ingest(rows, now_ms=NOW_MS + MINUTE, armed=snapshot)
         counts.append(len(statements))
-    assert counts[0] == counts[1] <= 7
+    assert counts[1] == counts[2] <= 7
 
 
 @pytest.mark.parametrize(("devices", "statements"), [(1, 2), (129, 3)])

@@ -233,23 +233,13 @@ def _turned(digits: Ints, turn: int) -> Ints:
     return turned
 
 
-def wrapped(lng: Floats) -> tuple[Floats, bool]:
-    """Any longitudes as ones in [-180, 180], and whether one of them is ±180 now.
-
-    Those already there keep every bit.
-    """
-    within = np.empty(len(lng))
-    return within, _wrap(lng, within)
-
-
 @compiled
-def _wrap(lng: Floats, within: Floats) -> bool:
-    at_seam = False
-    for at in range(len(lng)):
-        one = lng[at]
-        within[at] = one if abs(one) <= 180 else (one + 180) % 360 - 180
-        at_seam |= abs(within[at]) == 180
-    return at_seam
+def meets_antimeridian(lng: Floats) -> bool:
+    """Whether one of these longitudes lies at ±180 or beyond."""
+    met = False
+    for one in lng:
+        met |= abs(one) >= 180
+    return met
 
 
 def cells_at(lat: Floats, lng: Floats, resolution: int) -> Cells:

@@ -145,15 +145,10 @@ class Index:
         """
         lat, lng = np.ascontiguousarray(lat, np.float64), np.ascontiguousarray(lng, np.float64)
         brands = None if brand is None else np.ascontiguousarray(brand, np.int64)
-        lng, at_seam = lattice.wrapped(lng)
-        fix, ordinal = self._held(lat, lng, brands)
-        if at_seam:
-            seam = np.flatnonzero(np.abs(lng) == 180)
-            own = brands if brands is None or len(brands) == 1 else brands[seam]
-            other, there = self._held(lat[seam], -lng[seam], own)
-            fix, ordinal = _either(
-                (fix, ordinal), (seam[other].astype(np.int32), there), self.geofence_id
-            )
+        if lattice.meets_antimeridian(lng):
+            fix, ordinal = self._held_on_both_sides(lat, wrapped(lng), brands)
+        else:
+            fix, ordinal = self._held(lat, lng, brands)
         return Sightings(fix=fix, ordinal=ordinal)
 
     def _held(self, lat: Floats, lng: Floats, brands: Ints | None) -> tuple[Shorts, Shorts]:
@@ -165,6 +160,16 @@ class Index:
         own = brands if brands is None or len(brands) == 1 else brands[order]
         found = self._found(cells[order], lat[order], lng[order], own)
         return found.of(order).held(len(lat), self.geofence_id)
+
+    def _held_on_both_sides(
+        self, lat: Floats, lng: Floats, brands: Ints | None
+    ) -> tuple[Shorts, Shorts]:
+        """The same where some may lie on the antimeridian, which has two longitudes."""
+        seam = np.flatnonzero(np.abs(lng) == 180)
+        own = brands if brands is None or len(brands) == 1 else brands[seam]
+        other, there = self._held(lat[seam], -lng[seam], own)
+        mirrored = seam[other].astype(np.int32), there
+        return _either(self._held(lat, lng, brands), mirrored, self.geofence_id)
 
     def _found(
         self, cells: NDArray[np.uint64], lat: Floats, lng: Floats, brands: Ints | None

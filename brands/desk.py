@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from brands.models import Brand
 from brands.rights import Rights, rights_of
+from brands.wallclock import zone
 
 _KEY = "brand_id"
 
@@ -52,10 +53,7 @@ def work_in(request: HttpRequest, brand_id: int) -> Brand | None:
 
 def zone_of(brand: Brand | None) -> ZoneInfo:
     """Return a brand's time zone; UTC where it has none that exists."""
-    try:
-        return ZoneInfo(brand.timezone if brand else "UTC")
-    except (KeyError, ValueError, OSError):  # what ZoneInfo raises for names that are none
-        return ZoneInfo("UTC")
+    return zone(brand.timezone if brand else "UTC")
 
 
 def brand_time(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import connection
 from numpy.typing import NDArray
 
+from brands import wallclock
 from campaigns import (
     behaviour,
     catalogue,
@@ -340,7 +341,7 @@ class _Story:
         """Look the devices up as they are today."""
         devices = {step.device_id for step in self.steps} | {row.device_id for row in self.events}
         if source.strangers:
-            tz = hours.zone(self.brand.timezone)
+            tz = wallclock.zone(self.brand.timezone)
             clock = hours.local(0, tz)
             for device_id in devices:
                 subject = Subject(device_id=device_id, person=f"device:{device_id}")
@@ -396,7 +397,7 @@ def _report(
     names = {(brand.id, one.coupon_pool) for one in _campaigns(stage) if one.coupon_pool}
     offers.supplies.update(coupons.samples(names))
     verdicts = judging.judge(happenings, stage, lambda _: offers)
-    return _counted(story, verdicts, campaign_id, hours.zone(brand.timezone))
+    return _counted(story, verdicts, campaign_id, wallclock.zone(brand.timezone))
 
 
 def _campaigns(stage: Catalogue) -> list[rules.Campaign]:

@@ -19,6 +19,7 @@ from django.db.models.fields import TextField
 from django.db.models.functions import Cast, Length
 from psycopg.errors import QueryCanceled
 
+from brands import wallclock
 from campaigns import content, definition, hours, past, previews, rules
 from campaigns.audience import Audience, Subject, compile_tree
 from campaigns.catalogue import BrandRules
@@ -155,7 +156,7 @@ def cautions(look: Look) -> list[Missing]:
 
 
 def _zone(look: Look) -> ZoneInfo:
-    return hours.zone(look.brand.timezone)
+    return wallclock.zone(look.brand.timezone)
 
 
 def _opens(look: Look, zones: Sequence[ZoneInfo]) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 
+from brands import wallclock
 from brands.models import Brand
 from campaigns import codes, hours, locks
 from campaigns.codes import Code, Supply
@@ -248,7 +249,7 @@ def _held(ids: Sequence[int]) -> list[Held]:
 def _is_over(last_day: date | None, timezone: str | None, now: datetime) -> bool:
     at_ms = round(now.timestamp() * 1000)
     return last_day is not None and (
-        hours.local_date(at_ms, hours.zone(timezone or "UTC")) > last_day
+        hours.local_date(at_ms, wallclock.zone(timezone or "UTC")) > last_day
     )
 
 
@@ -390,7 +391,7 @@ def redeem(
         last_day = coupon.pool.last_day
         redeemed_ms = round(at.timestamp() * 1000)
         if last_day is not None and (
-            hours.local_date(redeemed_ms, hours.zone(brand.timezone)) > last_day
+            hours.local_date(redeemed_ms, wallclock.zone(brand.timezone)) > last_day
         ):
             raise RedeemError(
                 RedeemProblem.EXPIRED, f"It was good until {last_day:%Y-%m-%d}.", coupon

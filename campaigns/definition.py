@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from brands import wallclock
 from campaigns import budgets, conditions, hours, schedules, scores, sequences
 from campaigns import caps as capping
 from campaigns import guards as guarding
@@ -461,7 +462,7 @@ def schedule_of(trigger: Trigger) -> schedules.Schedule:
     days = frozenset(found for day in trigger.days if (found := weekday(day)) is not None)
     return schedules.Schedule(
         at_ms=ms_of(trigger.at),
-        times_min=tuple(hours.minutes(time) % hours.DAY_MINUTES for time in trigger.times),
+        times_min=tuple(wallclock.minutes(time) % wallclock.DAY_MINUTES for time in trigger.times),
         days=days or hours.EVERY_DAY,
         clock=trigger.zone,
         within_ms=None if trigger.within_s is None else trigger.within_s * 1000,
@@ -616,8 +617,8 @@ def dayparts_of(texts: Sequence[DaypartText]) -> tuple[hours.Daypart, ...]:
         hours.Daypart(
             frozenset(found for day in text.days if (found := weekday(day)) is not None)
             or hours.EVERY_DAY,
-            hours.minutes(text.start),
-            hours.minutes(text.end),
+            wallclock.minutes(text.start),
+            wallclock.minutes(text.end),
         )
         for text in texts
     )
@@ -647,7 +648,7 @@ def budget_of(
         limits=budgets.limits_of(text),
         cost=text.cost,
         currency=text.currency,
-        tz=hours.zone(text.timezone, timezone),
+        tz=wallclock.zone(text.timezone, timezone),
         even=text.even,
         starts_ms=ms_of(definition.starts_at),
         ends_ms=ms_of(definition.ends_at),

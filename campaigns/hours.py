@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-DAY_MINUTES = 1440
+from brands.wallclock import DAY_MINUTES
+
 HORIZON_DAYS = 9  # a week of dayparts, plus a day for the date line on either side
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
@@ -47,28 +48,6 @@ class Local(msgspec.Struct, frozen=True):
     weekday: int
     minute: int
     text: str  # 2026-05-01T21:07+03:00
-
-
-def minutes(clock: str) -> int:
-    """`21:30` → 1290; `24:00` is the end of the day. ValueError for anything else."""
-    hours, colon, rest = clock.partition(":")
-    if not (colon and len(rest) == 2 and hours.isdecimal() and rest.isdecimal()):
-        raise ValueError(f"{clock!r} is not a time such as 08:30")
-    found = int(hours) * 60 + int(rest)
-    if int(rest) > 59 or found > DAY_MINUTES:
-        raise ValueError(f"{clock!r} is not a time of the day")
-    return found
-
-
-@lru_cache(maxsize=1024)
-def zone(name: str, fallback: str = "UTC") -> ZoneInfo:
-    """The time zone by this name, else the fallback's, else UTC."""
-    for candidate in (name, fallback):
-        try:
-            return ZoneInfo(candidate)
-        except (KeyError, ValueError, OSError):
-            continue
-    return ZoneInfo("UTC")
 
 
 def local(at_ms: int, tz: ZoneInfo) -> Local:

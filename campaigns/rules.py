@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from brands import wallclock
 from campaigns import budgets, codes, experiments, hours, scores
 from campaigns import caps as capping
 from campaigns import guards as guarding
@@ -122,7 +123,7 @@ class Campaign:
 
     def speaks_at(self, wall: hours.Local) -> bool:
         """Whether this is an hour of its own, and no quiet one that it heeds."""
-        minute = wall.weekday * hours.DAY_MINUTES + wall.minute
+        minute = wall.weekday * wallclock.DAY_MINUTES + wall.minute
         found = self._open.get(minute)
         if found is None:
             found = self._open[minute] = hours.is_open(

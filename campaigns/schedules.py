@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from brands import wallclock
 from campaigns import hours
 
 DAY_MS = 86_400_000
@@ -82,9 +83,9 @@ def occurrences(
             continue
         for minute in schedule.times_min:
             for name in zones if of_device else (brand_zone,):
-                due_ms = instant_ms(day, minute, hours.zone(name))
+                due_ms = instant_ms(day, minute, wallclock.zone(name))
                 if after_ms < due_ms <= until_ms:
-                    key = (day.toordinal() - _EPOCH) * hours.DAY_MINUTES + minute
+                    key = (day.toordinal() - _EPOCH) * wallclock.DAY_MINUTES + minute
                     found[due_ms, key].append(name)
     return [
         Occurrence(key, due_ms, tuple(sorted(names)) if of_device else ())

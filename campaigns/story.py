@@ -16,8 +16,9 @@ from zoneinfo import ZoneInfo
 from django.urls import reverse
 from django.utils.translation import get_language
 
+from brands import wallclock
 from brands.templatetags.nearcast import seconds as span
-from campaigns import hours, sentences, words
+from campaigns import sentences, words
 from campaigns.lookup import EPOCH
 from campaigns.models import Campaign, Completion, Decision, Verdict
 from campaigns.rules import Reason
@@ -161,7 +162,7 @@ def zones_of(device_ids: Iterable[int]) -> dict[int, ZoneInfo]:
     if not ids:
         return {}
     known = Device.objects.filter(pk__in=ids).values_list("pk", "timezone", "brand__timezone")
-    return {key: hours.zone(own, brands) for key, own, brands in known}
+    return {key: wallclock.zone(own, brands) for key, own, brands in known}
 
 
 def _ids(rows: Iterable[Any], column: str) -> set[int]:
@@ -243,7 +244,7 @@ def _when_told(after: timedelta) -> Facts:
 
 def said(row: Decision, language: str, zones: Mapping[int, ZoneInfo]) -> str:
     """A decision's reason in words, and why its offer did not go out where it did not."""
-    tz = zones.get(row.device_id) or hours.zone("UTC")
+    tz = zones.get(row.device_id) or wallclock.zone("UTC")
     wanted = row.trace.get("wanted")
     if row.reason == Reason.NOT_IN_AUDIENCE and language == "en" and isinstance(wanted, Mapping):
         seen = _fact_value("seen", row.trace.get("seen"))
@@ -459,7 +460,7 @@ def of_one_delivery(delivery: Delivery) -> DeliveryStory:
     entries = [of_transition(row, names) for row in visit]
     entries += [of_event(event)] if event else []
     entries += [of_decision(own, names)] if own else []
-    zone = names.zones.get(device_id) or hours.zone("UTC")
+    zone = names.zones.get(device_id) or wallclock.zone("UTC")
     entries.append(
         Entry(
             at=delivery.created_at,

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from django.db import connection
 
+from brands import wallclock
 from campaigns import hours
 from campaigns.audience import Subject
 from campaigns.catalogue import BrandRules
@@ -59,7 +60,7 @@ class Subjects:
         )
         clock = self._clocks.get((timezone, brand.timezone))
         if clock is None:
-            tz = hours.zone(timezone, brand.timezone)
+            tz = wallclock.zone(timezone, brand.timezone)
             clock = self._clocks[timezone, brand.timezone] = (tz, hours.local(self._now_ms, tz))
         subject = Subject(
             device_id=device_id,

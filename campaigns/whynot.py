@@ -19,7 +19,8 @@ from django.contrib.gis.geos import Point
 from django.db import connection
 from django.db.models import Q, QuerySet
 
-from campaigns import definition, hours
+from brands import wallclock
+from campaigns import definition
 from campaigns.definition import (
     PLACE_TRIGGERS,
     Definition,
@@ -81,7 +82,7 @@ def in_words_of(
     device: Device, campaign: Campaign, *, now: datetime, language: str = "en"
 ) -> list[Words]:
     """Return why there is no decision, in words, by the device's clock."""
-    tz = hours.zone(device.timezone, device.brand.timezone)
+    tz = wallclock.zone(device.timezone, device.brand.timezone)
     return [cause.words(language, tz) for cause in causes(device, campaign, now=now)]
 
 
@@ -295,7 +296,7 @@ def _useless_fixes(case: Case) -> Iterator[Cause]:
 
 
 def _not_scheduled(case: Case) -> Iterator[Cause]:
-    zone = hours.zone(case.device.timezone, case.device.brand.timezone).key
+    zone = wallclock.zone(case.device.timezone, case.device.brand.timezone).key
     times = Occurrence.objects.filter(
         Q(zones=[]) | Q(zones__contains=[zone]), campaign=case.campaign, due_at__gte=case.since
     )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 from django.conf import settings
 from django.db import connection, transaction
 
+from brands.wallclock import zone
 from devices.areas import areas
 from devices.fixes import FixVerdict
 from geofences.cells import middle
@@ -84,7 +84,7 @@ def derive(*, now: datetime, limit: int = BATCH) -> int:
             (device_id, area)
             for device_id in ids
             for mine in [owner == device_id]
-            for area in areas(recorded_ms[mine], lat[mine], lng[mine], _zone(zones[device_id]))
+            for area in areas(recorded_ms[mine], lat[mine], lng[mine], zone(zones[device_id]))
         ]
         middles = [middle(area.cell) for _, area in found]
         cursor.execute(_CLEAR, (ids,))
@@ -109,13 +109,6 @@ def forget(*, now: datetime) -> int:
     with connection.cursor() as cursor:
         cursor.execute(_FORGET, (now - timedelta(days=settings.FIX_RETENTION_DAYS),))
         return int(cursor.rowcount)
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return ZoneInfo("UTC")
 
 
 def run(stop: threading.Event) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any, Literal, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-DAY_MINUTES = 1_440
+from brands.wallclock import DAY_MINUTES, minutes, zone
+
 # Quiet hours last less than a day; the clock's own changes add an hour or two.
 LONGEST_QUIET_MINUTES = DAY_MINUTES + 180
 
@@ -177,25 +177,3 @@ def quiet_until(quiet: QuietHours, tz: ZoneInfo, now: datetime) -> datetime | No
 
 def _holds(start: int, end: int, minute: int) -> bool:
     return start <= minute < end if start < end else minute >= start or minute < end
-
-
-def minutes(clock: str) -> int:
-    """Return `21:30` as 1290. Raises ValueError for what is no time of the day."""
-    hours, colon, rest = clock.partition(":")
-    if not (colon and len(rest) == 2 and hours.isdecimal() and rest.isdecimal()):
-        raise ValueError(f"{clock!r} is not a time such as 08:30")
-    found = int(hours) * 60 + int(rest)
-    if int(rest) > 59 or found > DAY_MINUTES:
-        raise ValueError(f"{clock!r} is not a time of the day")
-    return found
-
-
-@lru_cache(maxsize=1024)
-def zone(*names: str) -> ZoneInfo:
-    """Return the first of these zones that there is, else UTC: a phone may report anything."""
-    for name in names:
-        try:
-            return ZoneInfo(name)
-        except (KeyError, ValueError, OSError):
-            continue
-    return ZoneInfo("UTC")

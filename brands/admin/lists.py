@@ -1,4 +1,4 @@
-"""Lists of tables too big to count; what they find is the subclass's business."""
+"""Tables too big to count, as lists and rows to read; what is found is the subclass's business."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db import OperationalError, connection, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from psycopg.errors import QueryCanceled
 
@@ -33,13 +33,15 @@ class BigListAdmin(BrandScopedAdmin):
     """Lists a table too big to count: a bar of filters, newest first, one page after the other.
 
     Subclasses give the form of the filters and `find`, which answers one page by an index. A
-    question that no index answers in time is given up, and the page says what to narrow.
+    question that no index answers in time is given up, and the page says what to narrow. A row has
+    a page to read: what it shows is the subclass's `page`.
     """
 
     add_role = change_role = delete_role = None
     filter_form: type[forms.Form]
     list_template = "admin/nearcast/big_list.html"
     row_template: str
+    page_template: str
     headings: tuple[str, ...]
     intro = ""
     empty_text = "Nothing fits these filters."
@@ -48,6 +50,10 @@ class BigListAdmin(BrandScopedAdmin):
 
     def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
         """Return one page of what was asked for; ValueError where `older` is not a place."""
+        raise NotImplementedError
+
+    def page(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """Return what the page of one row shows."""
         raise NotImplementedError
 
     def changelist_view(
@@ -96,5 +102,30 @@ class BigListAdmin(BrandScopedAdmin):
                 "intro": self.intro,
                 "empty_text": self.empty_text,
                 **(extra_context or {}),
+            },
+        )
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        if object_id is None:
+            raise PermissionDenied
+        row = self.object_or_redirect(request, object_id)
+        if isinstance(row, HttpResponseRedirect):
+            return row
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        return TemplateResponse(
+            request,
+            self.page_template,
+            {
+                **self.admin_site.each_context(request),
+                "opts": self.opts,
+                "original": row,
+                **self.page(request, row),
             },
         )

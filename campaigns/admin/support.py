@@ -12,9 +12,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.http import HttpRequest
 from django.utils.functional import lazy
 from django.utils.timezone import get_current_timezone_name, now
 
@@ -160,6 +158,7 @@ class DeliveryDesk(DeliveryAdmin):
     """Deliveries, each with its whole story."""
 
     filter_form = DeliveryFilters
+    page_template = "admin/campaigns/delivery/page.html"
 
     def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
         query = (asked.get("q") or "").strip()
@@ -183,39 +182,19 @@ class DeliveryDesk(DeliveryAdmin):
             row.tone = story.STATE_TONES.get(DeliveryState(row.state), "")  # type: ignore[attr-defined]
         return _page(rows, found)
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        if object_id is None:
-            raise PermissionDenied
-        delivery = self.object_or_redirect(request, object_id)
-        if isinstance(delivery, HttpResponseRedirect):
-            return delivery
-        if not self.has_view_permission(request, delivery):
-            raise PermissionDenied
+    def page(self, request: HttpRequest, delivery: Delivery) -> dict[str, Any]:
         told = story.of_one_delivery(delivery)
-        return TemplateResponse(
-            request,
-            "admin/campaigns/delivery/page.html",
-            {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "original": delivery,
-                "title": f"Delivery {delivery.pk}",
-                "delivery": delivery,
-                "tone": story.STATE_TONES.get(DeliveryState(delivery.state), ""),
-                "state_words": story.STATE_WORDS[DeliveryState(delivery.state)],
-                "device": Device.objects.filter(pk=delivery.device_id).first(),
-                "brand": current_brand(request),
-                "story": told,
-                "map": _map_of(told, delivery),
-                "actions": self.actions_of(request, delivery),
-            },
-        )
+        return {
+            "title": f"Delivery {delivery.pk}",
+            "delivery": delivery,
+            "tone": story.STATE_TONES.get(DeliveryState(delivery.state), ""),
+            "state_words": story.STATE_WORDS[DeliveryState(delivery.state)],
+            "device": Device.objects.filter(pk=delivery.device_id).first(),
+            "brand": current_brand(request),
+            "story": told,
+            "map": _map_of(told, delivery),
+            "actions": self.actions_of(request, delivery),
+        }
 
 
 def _map_of(told: story.DeliveryStory, delivery: Delivery) -> dict[str, Any] | None:
@@ -246,6 +225,7 @@ class DecisionDesk(BigListAdmin):
 
     filter_form = DecisionFilters
     row_template = "admin/campaigns/decision/row.html"
+    page_template = "admin/campaigns/decision/page.html"
     headings = ("Verdict", "Why", "Campaign", "Device", "When")
     intro = (
         "Every campaign considered at a moment leaves a decision, the ones that stay silent too."
@@ -280,45 +260,25 @@ class DecisionDesk(BigListAdmin):
         ]
         return _page(rows, found)
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        if object_id is None:
-            raise PermissionDenied
-        row = self.object_or_redirect(request, object_id)
-        if isinstance(row, HttpResponseRedirect):
-            return row
-        if not self.has_view_permission(request, row):
-            raise PermissionDenied
+    def page(self, request: HttpRequest, row: Decision) -> dict[str, Any]:
         names = story.names_of(row.brand_id, [row])
         moment = _moment_of(row, names)
-        place = Geofence.objects.filter(pk=row.geofence_id, brand_id=row.brand_id).first()
-        return TemplateResponse(
-            request,
-            "admin/campaigns/decision/page.html",
-            {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "original": row,
-                "title": f"Decision {row.pk}",
-                "decision": row,
-                "sends": row.reason in SENDS,
-                "message": story.said(row, "en", names.zones),
-                "message_fr": story.said(row, "fr", names.zones),
-                "facts": story.facts_of(row.trace),
-                "campaign": names.campaign(row.campaign_id),
-                "device": Device.objects.filter(pk=row.device_id).first(),
-                "place": place,
-                "moment": moment,
-                "delivery": Delivery.objects.filter(
-                    device_id=row.device_id, decision_id=row.pk, brand_id=row.brand_id
-                ).first(),
-            },
-        )
+        places = Geofence.objects.filter(brand_id=row.brand_id)
+        return {
+            "title": f"Decision {row.pk}",
+            "decision": row,
+            "sends": row.reason in SENDS,
+            "message": story.said(row, "en", names.zones),
+            "message_fr": story.said(row, "fr", names.zones),
+            "facts": story.facts_of(row.trace),
+            "campaign": names.campaign(row.campaign_id),
+            "device": Device.objects.filter(pk=row.device_id).first(),
+            "place": places.filter(pk=row.geofence_id).first() if row.geofence_id else None,
+            "moment": moment,
+            "delivery": Delivery.objects.filter(
+                device_id=row.device_id, decision_id=row.pk, brand_id=row.brand_id
+            ).first(),
+        }
 
 
 def _moment_of(row: Decision, names: story.Names) -> story.Entry | None:

@@ -100,12 +100,12 @@ class DeviceAdmin(BigListAdmin):
 
     filter_form = DeviceFilters
     row_template = "admin/devices/device/row.html"
+    page_template = "admin/devices/device/page.html"
     headings = ("Device", "Platform", "Consent", "Push", "Last position")
     empty_text = (
         "Your app registers devices with an app key (Settings → App keys): "
         "POST /v1/devices. They appear here at once."
     )
-    page_template = "admin/devices/device/page.html"
 
     def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
         rows = Device.objects.filter(brand=brand).select_related("state").order_by("-pk")
@@ -134,22 +134,6 @@ class DeviceAdmin(BigListAdmin):
             *super().get_urls(),
         ]
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        if object_id is None:
-            raise PermissionDenied
-        device = self.object_or_redirect(request, object_id)
-        if isinstance(device, HttpResponseRedirect):
-            return device
-        if not self.has_view_permission(request, device):
-            raise PermissionDenied
-        return TemplateResponse(request, self.page_template, self.page(request, device))
-
     def page(self, request: HttpRequest, device: Device) -> dict[str, Any]:
         """Return what the device's page shows."""
         state = DeviceState.objects.filter(pk=device.pk).first()
@@ -163,9 +147,6 @@ class DeviceAdmin(BigListAdmin):
             else None
         )
         return {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "original": device,
             "title": str(device),
             "device": device,
             "state": state,

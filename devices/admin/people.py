@@ -9,9 +9,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils.dateparse import parse_datetime
 
 from brands.admin import BigListAdmin, Page
@@ -38,6 +36,7 @@ class PeopleAdmin(BigListAdmin):
     filter_form = PeopleFilters
     list_template = "admin/devices/profile/list.html"
     row_template = "admin/devices/profile/row.html"
+    page_template = "admin/devices/profile/page.html"
     headings = ("Person", "Known", "Devices", "Last change")
     empty_text = (
         "Import a file of your CRM, or let your back office send it: PUT /v1/gateway/profiles."
@@ -64,41 +63,23 @@ class PeopleAdmin(BigListAdmin):
         may_import = self.allows(request, Role.MARKETER)
         return super().changelist_view(request, {"may_import": may_import} | (extra_context or {}))
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        person = self.object_or_redirect(request, object_id) if object_id else None
-        if isinstance(person, HttpResponseRedirect):
-            return person
-        if person is None or not self.has_view_permission(request, person):
-            raise PermissionDenied
+    def page(self, request: HttpRequest, person: Profile) -> dict[str, Any]:
         mine = Device.objects.filter(brand=person.brand, external_id=person.external_id)
-        return TemplateResponse(
-            request,
-            "admin/devices/profile/page.html",
-            {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "original": person,
-                "title": person.external_id,
-                "person": person,
-                "attributes": [
-                    {
-                        "name": name,
-                        "value": value,
-                        "source": fact.get("source", ""),
-                        "at": parse_datetime(fact.get("at") or ""),
-                    }
-                    for name, value in sorted(person.attributes.items())
-                    for fact in [person.attribute_facts.get(name) or {}]
-                ],
-                "devices": list(mine.select_related("state").order_by("-pk")[:20]),
-            },
-        )
+        return {
+            "title": person.external_id,
+            "person": person,
+            "attributes": [
+                {
+                    "name": name,
+                    "value": value,
+                    "source": fact.get("source", ""),
+                    "at": parse_datetime(fact.get("at") or ""),
+                }
+                for name, value in sorted(person.attributes.items())
+                for fact in [person.attribute_facts.get(name) or {}]
+            ],
+            "devices": list(mine.select_related("state").order_by("-pk")[:20]),
+        }
 
 
 def _devices(brand: Brand, external_ids: list[str]) -> dict[str, int]:

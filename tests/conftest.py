@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.committed", "tests.live_server", "tests.browser"]
+pytest_plugins = ["tests.committed", "tests.live_server", "tests.browser", "tests.sending"]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import date, timedelta
 from io import StringIO
 from pathlib import Path
@@ -28,9 +27,9 @@ from notifications.delivering import Courier, deliver_once
 from notifications.models import Delivery, Feedback
 from notifications.offers import current_offers
 from notifications.push import PushErrorKind
+from tests.campaigns.racing import EVALUATORS, evaluate_all, together
 from tests.campaigns.rows import a_definition, make_campaign, make_transition
 from tests.campaigns.test_api import caller
-from tests.campaigns.test_racing import EVALUATORS, evaluate_all, together
 from tests.factories import make_brand, make_circle, make_device, make_key
 from tests.notifications.rows import FakeSender, failing
 
@@ -46,17 +45,6 @@ def brand(db: None) -> Brand:
 @pytest.fixture
 def shop(brand: Brand) -> Geofence:
     return make_circle(brand)
-
-
-@pytest.fixture
-def sender() -> FakeSender:
-    return FakeSender()
-
-
-@pytest.fixture
-def courier(sender: FakeSender) -> Iterator[Courier]:
-    with Courier(lambda: sender) as made:
-        yield made
 
 
 def make_pool(brand: Brand, *given: str, **fields: Any) -> CouponPool:

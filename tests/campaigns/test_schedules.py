@@ -21,8 +21,8 @@ from campaigns.schedules import ClockOf, Schedule, occurrences, wall_of
 from devices.models import Device, Presence
 from geofences.models import Geofence
 from notifications.models import Delivery
+from tests.campaigns.racing import together
 from tests.campaigns.rows import COFFEE, a_definition, make_campaign, make_transition
-from tests.campaigns.test_racing import together
 from tests.factories import make_brand, make_circle, make_device, make_key
 
 ZONES = ["Europe/Helsinki", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "UTC"]

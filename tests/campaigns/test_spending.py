@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -24,8 +23,8 @@ from notifications import outbox
 from notifications.delivering import Courier, decide, deliver_once, gather
 from notifications.models import Delivery
 from notifications.push import PushErrorKind
+from tests.campaigns.racing import EVALUATORS, evaluate_all, together
 from tests.campaigns.rows import make_campaign, make_transition
-from tests.campaigns.test_racing import EVALUATORS, evaluate_all, together
 from tests.factories import make_brand, make_circle, make_device
 from tests.notifications.rows import FakeSender, failing
 
@@ -40,17 +39,6 @@ def brand(db: None) -> Brand:
 @pytest.fixture
 def shop(brand: Brand) -> Geofence:
     return make_circle(brand)
-
-
-@pytest.fixture
-def sender() -> FakeSender:
-    return FakeSender()
-
-
-@pytest.fixture
-def courier(sender: FakeSender) -> Iterator[Courier]:
-    with Courier(lambda: sender) as made:
-        yield made
 
 
 def visit(shop: Geofence, count: int = 1, **fields: Any) -> list[Device]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -50,17 +49,6 @@ def shop(brand: Brand) -> Geofence:
 @pytest.fixture
 def ann(brand: Brand) -> Device:
     return make_device(brand, external_id="ann", push_token="token-ann")
-
-
-@pytest.fixture
-def sender() -> FakeSender:
-    return FakeSender()
-
-
-@pytest.fixture
-def courier(sender: FakeSender) -> Iterator[Courier]:
-    with Courier(lambda: sender) as made:
-        yield made
 
 
 def by(device: Device) -> dict[str, str]:

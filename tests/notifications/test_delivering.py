@@ -40,17 +40,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def sender() -> FakeSender:
-    return FakeSender()
-
-
-@pytest.fixture
-def courier(sender: FakeSender) -> Iterator[Courier]:
-    with Courier(lambda: sender) as made:
-        yield made
-
-
-@pytest.fixture
 def above() -> Iterator[Callable[[Any], None]]:
     """Add a gate for the length of a test."""
     before = list(delivering._gates)

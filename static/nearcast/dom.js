@@ -51,3 +51,23 @@ export function calm(ms, act) {
     timer = setTimeout(() => act(...given), ms);
   };
 }
+
+/** Sets what was said of a row; an empty value is left out, as if it had never been said. */
+export function say(row, name, said) {
+  const isEmpty = said === "" || said === undefined || (typeof said === "object" && !Object.keys(said).length);
+  if (isEmpty) delete row[name];
+  else row[name] = said;
+}
+
+/** How many times, `most` at the most; once need not be said and is undefined. */
+export function times(shown, most, unit, onchange) {
+  return h("label", { class: "nc-times" },
+    h("input", {
+      type: "number", min: 1, max: most, value: shown ?? 1, class: "nc-input nc-number", "aria-label": "how many times",
+      onchange: (event) => {
+        const count = Math.min(most, Math.max(1, Math.round(Number(event.target.value) || 1)));
+        event.target.value = count;
+        onchange(count > 1 ? count : undefined);
+      },
+    }), unit);
+}

@@ -1,5 +1,5 @@
 // Rules of relevance as rows. Saves the JSON list of campaigns.guards; [] refuses nothing.
-import { h, select, stateOf } from "./dom.js";
+import { h, say, select, stateOf, times } from "./dom.js";
 import { pairs } from "./pairs.js";
 
 const KINDS = [["attribute", "not known as"], ["event", "they did"], ["offer", "offered before:"]];
@@ -79,11 +79,8 @@ export function mount(element) {
     }, { "aria-label": label });
   }
 
-  /** An empty value is left out, as if it had never been said. */
-  function put(rule, key, said) {
-    const isEmpty = said === "" || said === undefined || (typeof said === "object" && !Object.keys(said).length);
-    if (isEmpty) delete rule[key];
-    else rule[key] = said;
+  function put(rule, name, said) {
+    say(rule, name, said);
     changed();
   }
 
@@ -98,18 +95,6 @@ export function mount(element) {
       add: "+ of the same thing", between: "is the same as", name: "property", said: "offer.sku", list: known.things,
     });
     return h("div", { class: "nc-narrow" }, where, same);
-  }
-
-  function often(rule) {
-    return h("label", { class: "nc-times" },
-      h("input", {
-        type: "number", min: 1, max: MOST_TIMES, value: rule.times ?? 1, class: "nc-input nc-number", "aria-label": "how many times",
-        onchange: (event) => {
-          const count = Math.min(MOST_TIMES, Math.max(1, Math.round(Number(event.target.value) || 1)));
-          event.target.value = count;
-          put(rule, "times", count > 1 ? count : undefined);
-        },
-      }), "times or more");
   }
 
   function row(rule, at) {
@@ -162,7 +147,7 @@ export function mount(element) {
     ],
     event: (rule) => [
       text(rule.event, (next) => { rule.event = next; }, { placeholder: "purchase", "aria-label": "event", list: known.events }),
-      often(rule),
+      times(rule.times, MOST_TIMES, "times or more", (next) => put(rule, "times", next)),
       span(rule, "within_s", SPANS, "since when"),
       narrowed(rule),
     ],

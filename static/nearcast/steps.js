@@ -1,7 +1,7 @@
 // Things that happen, in order: a visit or an event each, so many times, on such days. Saves
 // [{on, geofences, tags, dwell_s | event, where, days, times}]; what is not touched stays as it was.
 import { dayButtons, short } from "./days.js";
-import { h, select, stateOf } from "./dom.js";
+import { h, say, select, stateOf, times } from "./dom.js";
 import { pairs } from "./pairs.js";
 import { drawPlaces, nameOf, picker } from "./places.js";
 
@@ -66,11 +66,8 @@ export function mount(element) {
     more.hidden = steps.length >= (options.single ? 1 : MOST);
   }
 
-  /** An empty value is left out, as if it had never been said. */
   function put(step, name, said) {
-    const isEmpty = said === "" || said === undefined || (typeof said === "object" && !Object.keys(said).length);
-    if (isEmpty) delete step[name];
-    else step[name] = said;
+    say(step, name, said);
     changed();
   }
 
@@ -98,18 +95,6 @@ export function mount(element) {
       put(step, "dwell_s", Number(amount.value) > 0 ? Math.max(1, Math.round(Number(amount.value) * unit)) : undefined);
     }
     return ["for at least", amount, select(UNITS, unit, (next) => { unit = Number(next); keep(); }, { "aria-label": "unit" })];
-  }
-
-  function times(step) {
-    return h("label", { class: "nc-times" },
-      h("input", {
-        type: "number", min: 1, max: MOST_TIMES, value: step.times ?? 1, class: "nc-input nc-number", "aria-label": "how many times",
-        onchange: (event) => {
-          const count = Math.min(MOST_TIMES, Math.max(1, Math.round(Number(event.target.value) || 1)));
-          event.target.value = count;
-          put(step, "times", count > 1 ? count : undefined);
-        },
-      }), "times");
   }
 
   function days(step) {
@@ -165,7 +150,7 @@ export function mount(element) {
             onclick: () => { steps.splice(at, 1); redraw(); },
           }, "×"))),
       step.on === "event" ? happening(step) : places(step),
-      h("div", { class: "nc-row" }, options.single ? null : times(step), "on", days(step)));
+      h("div", { class: "nc-row" }, options.single ? null : times(step.times, MOST_TIMES, "times", (next) => put(step, "times", next)), "on", days(step)));
   }
 
   draw();

@@ -29,16 +29,18 @@ from campaigns.definition import (
     StepText,
     Trigger,
     TriggerOn,
+    decode,
+    selectors,
+)
+from campaigns.meaning import (
     brand_caps_of,
     budget_of,
     caps_of,
     contents_of,
     dayparts_of,
-    decode,
     ms_of,
     pattern_of,
     quiet_of,
-    selectors,
 )
 
 logger = logging.getLogger(__name__)

@@ -20,11 +20,12 @@ from django.db.models.functions import Cast, Length
 from psycopg.errors import QueryCanceled
 
 from brands import wallclock
-from campaigns import content, definition, hours, past, previews, rules
+from campaigns import content, definition, hours, meaning, past, previews, rules
 from campaigns.audience import Audience, Subject, compile_tree
 from campaigns.catalogue import BrandRules
 from campaigns.conditions import AudienceError, without_here
-from campaigns.definition import AT_PLACES, Definition, Missing, TriggerOn
+from campaigns.definition import AT_PLACES, Definition, TriggerOn
+from campaigns.lacks import Missing
 from campaigns.places import Place, known_places
 from campaigns.previews import Preview, Stage
 from devices.models import Device
@@ -104,7 +105,7 @@ class Look:
 
     @cached_property
     def contents(self) -> dict[str, definition.ContentText]:
-        return definition.contents_of(self.wanted)
+        return meaning.contents_of(self.wanted)
 
     def previews(self, who: Subject | None, where: Place | None) -> list[Preview]:
         return previews.previews(
@@ -171,7 +172,7 @@ def _opens(look: Look, zones: Sequence[ZoneInfo]) -> bool:
             round(start.timestamp() * 1000),
             round(end.timestamp() * 1000),
             tz,
-            dayparts=definition.dayparts_of(wanted.dayparts),
+            dayparts=meaning.dayparts_of(wanted.dayparts),
             quiet=None if wanted.transactional else look.brand.quiet,
         )
         for tz in zones

@@ -18,7 +18,8 @@ import msgspec
 from liquid.exceptions import LiquidError
 
 from campaigns import templates
-from campaigns.definition import ContentText, LocalContent, Missing, language_tag
+from campaigns.definition import ContentText, LocalContent, language_tag
+from campaigns.lacks import Missing
 from campaigns.templates import ROOTS, parsed
 from notifications import push
 

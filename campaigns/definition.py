@@ -1,14 +1,13 @@
-"""What a campaign says: its wire shape, read strictly, and what is missing to publish it. Pure.
+"""What a campaign says: its wire shape, read strictly. Pure.
 
-A draft may be incomplete but never malformed: `decode` names every wrong field, `missing` every
-absent one. `compiled` turns a definition into what the rules run on.
+A draft may be incomplete but never malformed: `decode` names every wrong field. What it lacks to be
+published is `campaigns.lacks`'s question, what it means to the rules `campaigns.meaning`'s.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -16,8 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from brands import wallclock
-from campaigns import budgets, conditions, hours, schedules, scores, sequences
+from campaigns import budgets, conditions, schedules, scores
 from campaigns import caps as capping
 from campaigns import guards as guarding
 from notifications.push import PushOptions
@@ -219,15 +217,6 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     coupon_pool: Annotated[str, Meta(max_length=64)] = ""  # its slug
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """One thing that stands between a draft and being live."""
-
-    field: str
-    code: str
-    message: str
-
-
 class DefinitionError(ValueError):
     """A malformed definition; `fields` has messages by the path of the field."""
 
@@ -279,154 +268,6 @@ def encode(definition: Definition) -> dict[str, Any]:
     return plain
 
 
-def missing(definition: Definition, *, now: datetime) -> list[Missing]:
-    """What a draft lacks to be published, as far as it can be said without rows."""
-    found = [*_missing_trigger(definition.trigger, now), *_missing_content(definition.content)]
-    starts, ends = definition.starts_at, definition.ends_at
-    if ends is not None and ends <= now:
-        found.append(Missing(field="ends_at", code="in_the_past", message="The end has passed."))
-    if starts is not None and ends is not None and ends <= starts:
-        found.append(
-            Missing(field="ends_at", code="before_start", message="It ends before it starts.")
-        )
-    if definition.optimise is not None and (len(definition.variants) < 2 or not definition.goal):
-        found.append(
-            Missing(
-                field="optimise",
-                code="missing",
-                message="Optimising needs at least two variants and a goal.",
-            )
-        )
-    if definition.variants and not any(variant.weight for variant in definition.variants):
-        found.append(
-            Missing(field="variants", code="missing", message="No variant has any weight.")
-        )
-    found += [
-        Missing(field=path, code="missing", message=message)
-        for path, message in guarding.lacking(
-            definition.guards, definition.content.data if definition.content else {}
-        )
-    ]
-    if definition.budget is not None:
-        found += [
-            Missing(field=field, code=code, message=message)
-            for field, code, message in budgets.lacks(
-                definition.budget, starts_ms=ms_of(starts), ends_ms=ms_of(ends)
-            )
-        ]
-    if definition.only_while_inside and not _ends_at_a_place(definition.trigger):
-        found.append(
-            Missing(
-                field="only_while_inside",
-                code="needs_a_place",
-                message="Only a trigger at a geofence has an inside.",
-            )
-        )
-    elif definition.only_while_inside and _last(definition.trigger) is TriggerOn.EXITED:
-        found.append(
-            Missing(
-                field="only_while_inside",
-                code="contradiction",
-                message="A campaign about leaving cannot ask that the device is still inside.",
-            )
-        )
-    return found
-
-
-def _last(trigger: Trigger | None) -> TriggerOn | None:
-    """What sets it off in the end: of a sequence, its last step."""
-    if trigger is None or trigger.on is not TriggerOn.SEQUENCE:
-        return None if trigger is None else trigger.on
-    return trigger.steps[-1].on if trigger.steps else None
-
-
-def _ends_at_a_place(trigger: Trigger | None) -> bool:
-    if trigger is not None and trigger.on is TriggerOn.SCHEDULE:
-        return schedule_of(trigger).is_now
-    return _last(trigger) in PLACE_TRIGGERS
-
-
-def _missing_trigger(trigger: Trigger | None, now: datetime) -> list[Missing]:
-    if trigger is None:
-        return [Missing(field="trigger", code="missing", message="Say what sets it off.")]
-    if trigger.on is TriggerOn.SEQUENCE:
-        return _missing_sequence(trigger)
-    return _missing_selector(trigger, "trigger") + _missing_schedule(trigger, now)
-
-
-def _missing_selector(one: Trigger | StepText, path: str) -> list[Missing]:
-    """What a trigger or a step lacks to be recognised."""
-    if one.on is TriggerOn.EVENT:
-        if one.event:
-            return []
-        return [Missing(field=f"{path}.event", code="missing", message="Name the event.")]
-    if isinstance(one, StepText) and one.on in {TriggerOn.SEQUENCE, TriggerOn.SCHEDULE}:
-        return [Missing(field=f"{path}.on", code="invalid", message=f"A step is no {one.on}.")]
-    if one.geofences or one.tags:
-        return []
-    return [
-        Missing(
-            field=f"{path}.geofences",
-            code="missing",
-            message="Choose geofences, or tags of geofences.",
-        )
-    ]
-
-
-def _missing_schedule(trigger: Trigger, now: datetime) -> list[Missing]:
-    if trigger.on is not TriggerOn.SCHEDULE:
-        return []
-    found = []
-    if trigger.at is None and not trigger.times:
-        found.append(
-            Missing(
-                field="trigger.times", code="missing", message="Say at what time, or what times."
-            )
-        )
-    elif trigger.at is not None and trigger.times:
-        found.append(
-            Missing(
-                field="trigger.at", code="contradiction", message="Either one instant, or times."
-            )
-        )
-    elif trigger.at is not None and trigger.at <= now:
-        found.append(
-            Missing(field="trigger.at", code="in_the_past", message="The time has passed.")
-        )
-    if trigger.since is not None and trigger.within_s is not None:
-        found.append(
-            Missing(
-                field="trigger.since",
-                code="contradiction",
-                message="Either since an instant, or within so long.",
-            )
-        )
-    return found
-
-
-def _missing_sequence(trigger: Trigger) -> list[Missing]:
-    found = [
-        lack
-        for number, step in enumerate(trigger.steps)
-        for lack in _missing_selector(step, f"trigger.steps[{number}]")
-    ]
-    if not trigger.steps:
-        found.append(
-            Missing(field="trigger.steps", code="missing", message="A sequence needs steps.")
-        )
-    if trigger.unless is not None:
-        found += _missing_selector(trigger.unless, "trigger.unless")
-    if (trigger.unless is None) is not (trigger.for_s is None):
-        found.append(
-            Missing(
-                field="trigger.for_s" if trigger.for_s is None else "trigger.unless",
-                code="missing",
-                message="Say both what calls it off and for how long (`unless`, `for_s`).",
-            )
-        )
-    return found
-
-
 def selectors(trigger: Trigger | None) -> list[tuple[str, Trigger | StepText]]:
     """Every part of a trigger that names places or an event, with its path."""
     if trigger is None:
@@ -439,58 +280,6 @@ def selectors(trigger: Trigger | None) -> list[tuple[str, Trigger | StepText]]:
     if trigger.unless is not None:
         found.append(("trigger.unless", trigger.unless))
     return found
-
-
-def pattern_of(trigger: Trigger) -> sequences.Pattern:
-    """The pattern a sequence waits for."""
-    return sequences.Pattern(
-        steps=tuple(_step(step) for step in trigger.steps for _ in range(step.times)),
-        within_ms=None if trigger.within_s is None else trigger.within_s * 1000,
-        unless=None if trigger.unless is None else _step(trigger.unless),
-        for_ms=(trigger.for_s or 0) * 1000,
-        key=trigger.key,
-        nth=trigger.nth,
-        every=trigger.every,
-        absent_ms=None if trigger.absent_s is None else trigger.absent_s * 1000,
-        once=trigger.once,
-        again_after_ms=trigger.again_after_s * 1000,
-    )
-
-
-def schedule_of(trigger: Trigger) -> schedules.Schedule:
-    """When a schedule comes round, and for whom."""
-    days = frozenset(found for day in trigger.days if (found := weekday(day)) is not None)
-    return schedules.Schedule(
-        at_ms=ms_of(trigger.at),
-        times_min=tuple(wallclock.minutes(time) % wallclock.DAY_MINUTES for time in trigger.times),
-        days=days or hours.EVERY_DAY,
-        clock=trigger.zone,
-        within_ms=None if trigger.within_s is None else trigger.within_s * 1000,
-        since_ms=ms_of(trigger.since),
-    )
-
-
-def _step(text: StepText) -> sequences.Step:
-    is_event = text.on is TriggerOn.EVENT
-    return sequences.Step(
-        name=(text.event or "") if is_event else text.on.value,
-        is_event=is_event,
-        geofences=frozenset(text.geofences),
-        tags=frozenset(text.tags),
-        dwell_s=text.dwell_s,
-        where=tuple(text.where.items()),
-        days=frozenset(found for day in text.days if (found := weekday(day)) is not None),
-    )
-
-
-def _missing_content(content: ContentText | None) -> list[Missing]:
-    if content is None:
-        return [Missing(field="content", code="missing", message="Say what the offer is.")]
-    return [
-        Missing(field=f"content.{name}", code="missing", message=f"The offer needs a {name}.")
-        for name in ("title", "body")
-        if not getattr(content, name).strip()
-    ]
 
 
 def _instant(key: str, value: Any) -> Any:
@@ -563,42 +352,6 @@ def _says_one_thing(goal: Goal) -> bool:
     ) == 1
 
 
-def contents_of(definition: Definition) -> dict[str, ContentText]:
-    """What each variant says, by name; without variants the campaign's content, by nothing."""
-    plain = definition.content
-    if plain is None:
-        return {}
-    if not definition.variants:
-        return {"": plain}
-    return {
-        variant.name: msgspec.structs.replace(
-            plain,
-            **_said(variant.content),
-            locales=_by_language(plain.locales, variant.content.locales),
-        )
-        for variant in definition.variants
-    }
-
-
-def _said(content: LocalContent) -> dict[str, str]:
-    return {
-        field: text
-        for field in ("title", "body", "deep_link", "image_url")
-        if (text := getattr(content, field)) is not None
-    }
-
-
-def _by_language(
-    plain: Mapping[str, LocalContent], own: Mapping[str, LocalContent]
-) -> dict[str, LocalContent]:
-    """Each language's texts, field by field the variant's own before the campaign's."""
-    found, names = dict(plain), {language_tag(name): name for name in plain}
-    for name, said in own.items():
-        key = names.get(language_tag(name), name)
-        found[key] = msgspec.structs.replace(found.get(key, LocalContent()), **_said(said))
-    return found
-
-
 def language_tag(name: str) -> str:
     """`fr_CA` and `fr-ca` are the same language."""
     return name.replace("_", "-").lower()
@@ -610,68 +363,3 @@ def weekday(day: str | int) -> int | None:
         return day - 1 if 1 <= day <= 7 else None
     short = day.lower()[:3]
     return DAY_NAMES.index(short) if short in DAY_NAMES else None
-
-
-def dayparts_of(texts: Sequence[DaypartText]) -> tuple[hours.Daypart, ...]:
-    return tuple(
-        hours.Daypart(
-            frozenset(found for day in text.days if (found := weekday(day)) is not None)
-            or hours.EVERY_DAY,
-            wallclock.minutes(text.start),
-            wallclock.minutes(text.end),
-        )
-        for text in texts
-    )
-
-
-def quiet_of(raw: Mapping[str, Any]) -> hours.Daypart | None:
-    """A brand's quiet hours `{"from", "to"}`; None where there are none."""
-    if not raw:
-        return None
-    text = msgspec.convert(raw, DaypartText)
-    return None if text.start == text.end else dayparts_of((text,))[0]
-
-
-def ms_of(at: datetime | None) -> int | None:
-    """An instant as epoch milliseconds."""
-    return None if at is None else round(at.timestamp() * 1000)
-
-
-def budget_of(
-    definition: Definition, *, timezone: str, quiet: hours.Daypart | None
-) -> budgets.Budget | None:
-    """A campaign's budget; it is spread over the hours in which the campaign may speak."""
-    text = definition.budget
-    if text is None:
-        return None
-    return budgets.Budget(
-        limits=budgets.limits_of(text),
-        cost=text.cost,
-        currency=text.currency,
-        tz=wallclock.zone(text.timezone, timezone),
-        even=text.even,
-        starts_ms=ms_of(definition.starts_at),
-        ends_ms=ms_of(definition.ends_at),
-        dayparts=dayparts_of(definition.dayparts),
-        quiet=None if definition.transactional else quiet,
-    )
-
-
-def caps_of(texts: Sequence[CapText], *, of_brand: bool = False) -> tuple[capping.Cap, ...]:
-    return tuple(
-        capping.Cap(
-            limit=text.limit,
-            scope=text.scope,
-            window_ms=None if text.window_s is None else text.window_s * 1000,
-            period=text.per,
-            tag=text.tag,
-            channel=text.channel,
-            of_brand=of_brand,
-        )
-        for text in texts
-    )
-
-
-def brand_caps_of(raw: Sequence[Mapping[str, Any]]) -> tuple[capping.Cap, ...]:
-    """A brand's caps as stored in `Brand.caps`."""
-    return caps_of(msgspec.convert(raw, tuple[CapText, ...]), of_brand=True)

@@ -28,12 +28,12 @@ from campaigns.definition import (
     Definition,
     HoursPolicy,
     InitialState,
-    Missing,
     Trigger,
     TriggerOn,
     readable,
     weekday,
 )
+from campaigns.lacks import Missing
 from campaigns.models import BrandGuard, Segment
 from campaigns.offer_fields import OfferFields
 from campaigns.platforms import PushFields, push_initial

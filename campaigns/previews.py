@@ -14,7 +14,7 @@ import msgspec
 from django.db.models import Q
 
 from brands.models import Brand
-from campaigns import catalogue, content, definition, judging
+from campaigns import catalogue, content, judging, meaning
 from campaigns.audience import Subject
 from campaigns.definition import ContentText, Definition, StepText, Trigger
 from campaigns.places import Place, known_places
@@ -149,7 +149,7 @@ def previews(stage: Stage) -> list[Preview]:
     """Every variant in every language, the default last."""
     return [
         preview(said, stage, locale=locale, variant=variant)
-        for variant, said in definition.contents_of(stage.wanted).items()
+        for variant, said in meaning.contents_of(stage.wanted).items()
         for locale in (*said.locales, "")
     ]
 

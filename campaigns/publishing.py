@@ -16,7 +16,7 @@ from django.db import connection, transaction
 from django.db.models import Max, Q
 
 from brands.models import Brand
-from campaigns import catalogue, cautions, content, coupons, definition, spending
+from campaigns import catalogue, cautions, content, coupons, definition, lacks, meaning, spending
 from campaigns.audience import compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import AudienceError, segments_in
@@ -24,12 +24,12 @@ from campaigns.definition import (
     AT_PLACES,
     Definition,
     DefinitionError,
-    Missing,
     StepText,
     Trigger,
     TriggerOn,
     selectors,
 )
+from campaigns.lacks import Missing
 from campaigns.models import (
     Campaign,
     CampaignAction,
@@ -163,8 +163,8 @@ def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missi
             Missing(field=field, code="invalid", message=" ".join(messages))
             for field, messages in error.fields.items()
         ]
-    found = definition.missing(wanted, now=now)
-    for variant, said in definition.contents_of(wanted).items():
+    found = lacks.missing(wanted, now=now)
+    for variant, said in meaning.contents_of(wanted).items():
         found += [
             replace(one, field=f"variants.{variant}: {one.field}") if variant else one
             for one in content.check(said)
@@ -175,7 +175,7 @@ def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missi
     found += [
         Missing(field=field, code=code, message=message)
         for field, code, message in coupons.lacks(
-            brand_id, wanted.coupon_pool, definition.contents_of(wanted).values(), now=now
+            brand_id, wanted.coupon_pool, meaning.contents_of(wanted).values(), now=now
         )
     ]
     if brand.problem:
@@ -281,7 +281,7 @@ def _go_live(
     campaign.state = CampaignState.LIVE
     campaign.save()
     wanted = definition.decode(raw)
-    budget = definition.budget_of(wanted, timezone=campaign.brand.timezone, quiet=None)
+    budget = meaning.budget_of(wanted, timezone=campaign.brand.timezone, quiet=None)
     if budget is not None and last:
         spending.take_in(campaign.pk, budget)
     _arm(campaign, wanted)

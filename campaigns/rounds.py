@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from campaigns import hours, rules
 from campaigns.catalogue import Entry
-from campaigns.definition import TriggerOn, schedule_of
+from campaigns.definition import TriggerOn
+from campaigns.meaning import schedule_of
 from campaigns.moments import Happening
 from campaigns.places import Place
 from campaigns.schedules import Occurrence, Schedule, occurrences

@@ -21,8 +21,9 @@ from django.utils import timezone
 from campaigns import catalogue as catalogues
 from campaigns import evaluation, past, rounds, rules, schedules
 from campaigns.catalogue import Catalogue, Entry
-from campaigns.definition import TriggerOn, ms_of, schedule_of
+from campaigns.definition import TriggerOn
 from campaigns.judging import judge
+from campaigns.meaning import ms_of, schedule_of
 from campaigns.models import Occurrence
 from campaigns.moments import Happening
 from campaigns.places import known_places

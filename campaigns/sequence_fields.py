@@ -1,6 +1,6 @@
 """The builder's fields for several things after each other: between a form and CONTRACT's trigger.
 
-What a step may say and what a sequence lacks, `campaigns.definition` says.
+What a step may say `campaigns.definition` knows, what a sequence lacks `campaigns.lacks`.
 """
 
 from __future__ import annotations

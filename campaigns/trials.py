@@ -13,7 +13,7 @@ from typing import Any
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 
-from campaigns import definition, previews
+from campaigns import definition, meaning, previews
 from campaigns.models import Campaign, CampaignAction, CampaignLog
 from campaigns.previews import Stage
 from campaigns.standing import TEST
@@ -47,7 +47,7 @@ def send(
     except definition.DefinitionError as error:
         raise TrialError(str(error)) from error
     where = previews.place(brand, wanted, place)
-    contents = definition.contents_of(wanted)
+    contents = meaning.contents_of(wanted)
     said = contents.get(variant) or next(iter(contents.values()), None)
     if said is None:
         raise TrialError("There is no offer to send yet.")

@@ -25,7 +25,7 @@ from brands.admin import BrandScopedAdmin
 from brands.desk import current_brand, rights, zone_of
 from brands.models import Brand, Role
 from brands.templatetags.nearcast import when
-from campaigns import definition, estimates, forms, publishing, sentences, trials
+from campaigns import estimates, forms, lacks, publishing, sentences, trials
 from campaigns.admin.backtests import BacktestPages
 from campaigns.admin.life import LifePages, actor_of, steps_of
 from campaigns.admin.naming import names_of, places_in
@@ -396,7 +396,7 @@ def _size(brand: Brand, wanted: Definition) -> str:
         return ""
 
 
-def _by_field(missing: Iterable[definition.Missing]) -> dict[str, list[str]]:
+def _by_field(missing: Iterable[lacks.Missing]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for one in missing:
         found.setdefault(one.field, []).append(one.message)

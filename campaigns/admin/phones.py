@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from brands.models import Brand
-from campaigns import definition, previews
+from campaigns import meaning, previews
 from campaigns.audience import Subject
 from campaigns.definition import Definition
 from devices.models import Device
@@ -31,7 +31,7 @@ def shown_phones(
     stage = previews.Stage(
         brand_name=brand.name, name=name, wanted=wanted, who=who or _sample(brand), place=where
     )
-    contents = definition.contents_of(wanted)
+    contents = meaning.contents_of(wanted)
     said = contents.get(asked["variant"]) or next(iter(contents.values()), None)
     if said is None or not (said.title or said.body):
         return {"content": {"title": "", "body": ""}, "app": brand.name, "problems": unknown}

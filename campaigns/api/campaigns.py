@@ -31,7 +31,8 @@ from campaigns.api.shapes import (
     VersionOut,
 )
 from campaigns.api.trying import Trying
-from campaigns.definition import Definition, DefinitionError, Missing, decode
+from campaigns.definition import Definition, DefinitionError, decode
+from campaigns.lacks import Missing
 from campaigns.models import Campaign, CampaignState, CampaignVersion, Segment
 from geofences.api import Pages
 from geofences.models import Geofence

@@ -14,7 +14,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from campaigns import definition, previews, trials
+from campaigns import definition, meaning, previews, trials
 from campaigns.models import Campaign
 from campaigns.previews import Stage
 from notifications.push import MAX_PAYLOAD_BYTES
@@ -95,7 +95,7 @@ class Trying(_Base):
         made = (
             [
                 previews.preview(said, stage, locale=given["locale"], variant=variant)
-                for variant, said in definition.contents_of(wanted).items()
+                for variant, said in meaning.contents_of(wanted).items()
             ]
             if given.get("locale")
             else previews.previews(stage)

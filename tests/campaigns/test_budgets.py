@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from campaigns import budgets, hours, rules, words
 from campaigns.budgets import Budget, BudgetText, Charge, Limit, Purse, Unit, Whole, short
-from campaigns.definition import Definition, DefinitionError, decode, missing
+from campaigns.definition import Definition, DefinitionError, decode
 from campaigns.hours import Daypart
+from campaigns.lacks import missing
 from campaigns.sentences import sentence
 from tests.campaigns.values import NOON_MS, a_campaign, a_history, a_moment
 

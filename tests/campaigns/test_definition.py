@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 
 from campaigns import hours
 from campaigns.caps import Period
-from campaigns.definition import (
-    DefinitionError,
-    dayparts_of,
-    decode,
-    encode,
-    missing,
-    quiet_of,
-    weekday,
-)
+from campaigns.definition import DefinitionError, decode, encode, weekday
+from campaigns.lacks import missing
+from campaigns.meaning import dayparts_of, quiet_of
 from campaigns.sentences import sentence, span
 
 NOW = datetime(2026, 6, 10, 9, tzinfo=UTC)

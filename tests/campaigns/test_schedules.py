@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from brands.models import Brand
 from campaigns import evaluation, judging, publishing, scheduling, sentences
-from campaigns.definition import DefinitionError, decode, missing
+from campaigns.definition import DefinitionError, decode
+from campaigns.lacks import missing
 from campaigns.models import Campaign, CampaignLog, Decision, Occurrence
 from campaigns.schedules import ClockOf, Schedule, occurrences, wall_of
 from devices.models import Device, Presence

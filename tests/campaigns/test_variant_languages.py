@@ -11,9 +11,10 @@ from django.utils.timezone import now
 from brands.models import Brand
 from campaigns import previews, publishing
 from campaigns.content import SAMPLE, render
-from campaigns.definition import contents_of, decode
+from campaigns.definition import decode
 from campaigns.differences import differences
 from campaigns.evaluation import evaluate_once
+from campaigns.meaning import contents_of
 from campaigns.previews import Stage
 from geofences.models import Geofence
 from notifications.models import Delivery

@@ -98,6 +98,7 @@ function link(attribution) {
 }
 
 const STEPS = [30, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002];
+const LABEL_PX = 160; // one step finer makes up to 2.5 times as many: each still has room for its degrees
 
 /** Meridians and parallels for what is in view, a handful of each, with their degrees at the edge. */
 export function drawGraticule(map) {
@@ -106,7 +107,8 @@ export function drawGraticule(map) {
   const bounds = map.getBounds();
   const [west, east] = [bounds.getWest(), bounds.getEast()];
   const [south, north] = [Math.max(-85, bounds.getSouth()), Math.min(85, bounds.getNorth())];
-  const step = STEPS.find((each) => (east - west) / each >= 5) ?? STEPS.at(-1);
+  const fewest = Math.min(5, Math.max(2, map.getContainer().clientWidth / LABEL_PX));
+  const step = STEPS.find((each) => (east - west) / each >= fewest) ?? STEPS.at(-1);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const features = [];
   const add = (coordinates, at, text, anchor) => {

@@ -33,7 +33,7 @@ function drawAll() {
 }
 
 function inWords(step) {
-  if (step.on === "event") return `${step.event || "an event"}, wherever they are`;
+  if (step.on === "event") return `does ${step.event || "something"} in the app, wherever they are`;
   const kind = KINDS.find(([name]) => name === step.on)?.[1] ?? step.on;
   const places = [...(step.geofences ?? []).map(nameOf), ...(step.tags ?? []).map((tag) => `tagged ${tag}`)];
   const named = places.slice(0, 3).join(", ") + (places.length > 3 ? ` and ${places.length - 3} more` : "");

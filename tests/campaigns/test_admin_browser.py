@@ -185,7 +185,7 @@ def test_it_draws_a_sequence_on_the_map_by_the_numbers_of_its_steps(
     expect(legend).to_have_text(
         [
             "1comes in: Bara shop",
-            "2balance_low, wherever they are",
+            "2does balance_low in the app, wherever they are",
             "3leaves: Bara shop",
             "✕then nobody comes in: The till",
         ]

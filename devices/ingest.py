@@ -1,4 +1,4 @@
-"""Fixes in, presence and transitions out: one transaction a batch, whatever the batch holds.
+"""Fixes in, presence and transitions out: a batch of any devices at a time.
 
 The only writer, with `devices.clock`, of a device's place, its history, its presences and its
 transitions. It decides nothing itself: `judgement` says which fixes count, `sightings` where they

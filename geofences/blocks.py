@@ -10,7 +10,7 @@ A block's key holds the brand: another brand's geofences are never even looked a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ def _bits(cells: Words, resolution: int, level: int) -> Words:
 class Entries:
     """One row for each geofence and block; any order, each pair once."""
 
+    level: NDArray[np.uint8]
     place: Words
     geofence: Ints  # position
     touched: Words
@@ -57,22 +58,30 @@ class Entries:
         return Entries(
             *(
                 np.concatenate([getattr(one, name) for one in many])
-                for name in ("place", "geofence", "touched", "interior")
+                for name in ("level", "place", "geofence", "touched", "interior")
             )
         )
 
     @classmethod
-    def of(cls, stored: Pieces, geofence: Ints) -> Entries:
-        """From folded covers of one level, whose geofences are named beside them."""
-        place, touched, interior = stored.words.reshape(-1, WORDS).T
-        return cls(place, np.repeat(geofence, stored.size // WORDS), touched, interior)
+    def of(cls, stored: Pieces, resolution: NDArray[np.uint8], geofence: Ints) -> Entries:
+        """From folded covers, whose resolutions and geofences are named beside them."""
+        # Copied: the words may be a small part of what a cold start received.
+        place, touched, interior = stored.words.reshape(-1, WORDS).T.copy()
+        count, level = stored.size // WORDS, np.maximum(resolution, 2) - np.uint8(2)
+        return cls(level.repeat(count), place, geofence.repeat(count), touched, interior)
 
     def renumbered(self, position: Ints) -> Entries:
         """The same under other positions; without those whose new one is negative."""
         geofence = position[self.geofence]
+        if geofence.min(initial=0) >= 0:
+            return replace(self, geofence=geofence)
         stays = np.flatnonzero(geofence >= 0)
         return Entries(
-            self.place[stays], geofence[stays], self.touched[stays], self.interior[stays]
+            self.level[stays],
+            self.place[stays],
+            geofence[stays],
+            self.touched[stays],
+            self.interior[stays],
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geofences import blocks
+from geofences.blocks import Entries
 from geofences.candidates import Candidates
 from geofences.outlines import NO_SHAPES, Outlines, Packed
 from geofences.ragged import NOTHING, Pieces
@@ -49,12 +49,9 @@ class Columns:
     def __len__(self) -> int:
         return len(self.geofence_id)
 
-    def entries(self, number: Ints) -> Iterator[tuple[int, blocks.Entries]]:
-        """The covers by the level of their blocks; `number` stands for each row."""
-        levels = np.maximum(self.resolution, 2) - 2
-        for level in np.unique(levels).tolist():
-            rows = np.flatnonzero(levels == level)
-            yield level, blocks.Entries.of(self.cover.rows(rows), number[rows])
+    def entries(self, number: Ints) -> Entries:
+        """What the covers are made of; `number` stands for each row."""
+        return Entries.of(self.cover, self.resolution, number)
 
     def rows(self, chosen: Ints) -> Columns:
         """Some rows, in the order given."""
@@ -105,7 +102,7 @@ class Layer:
         would take a gigabyte.
         """
         seen: list[Columns] = []
-        levels: dict[int, list[blocks.Entries]] = {}
+        entries: list[Entries] = []
         start = 0
 
         def shapes() -> Iterator[Packed]:
@@ -113,8 +110,7 @@ class Layer:
             for portion in portions:
                 number = np.arange(start, start + len(portion))
                 start += len(portion)
-                for level, entries in portion.entries(number):
-                    levels.setdefault(level, []).append(entries)
+                entries.append(portion.entries(number))
                 seen.append(replace(portion, cover=NOTHING, shape=NO_SHAPES))
                 yield portion.shape
 
@@ -127,7 +123,7 @@ class Layer:
                 name: np.concatenate([portion.settings[name] for portion in seen])
                 for name in seen[0].settings
             },
-            levels,
+            Entries.joined(entries),
             outlines,
         )
 
@@ -138,7 +134,7 @@ class Layer:
         brand_id: Ints,
         version: Ints,
         settings: Mapping[str, NDArray[Any]],
-        levels: Mapping[int, list[blocks.Entries]],
+        entries: Entries,
         outlines: Outlines,
     ) -> Layer:
         """From rows in any order, which entries and outlines name by their number."""
@@ -153,13 +149,7 @@ class Layer:
             version=version[order],
             settings={name: column[order] for name, column in settings.items()},
             brands=brands,
-            table=Table.of(
-                {
-                    level: blocks.Entries.joined(entries).renumbered(position)
-                    for level, entries in levels.items()
-                },
-                rank,
-            ),
+            table=Table.of(entries.renumbered(position), rank),
             outlines=outlines,
             surroundings=Surroundings.of(rank, *outlines.bounds()),
         )
@@ -171,14 +161,13 @@ class Layer:
         def column(name: str) -> NDArray[Any]:
             return np.concatenate([getattr(layer, name)[rows] for layer, rows in chosen])
 
-        levels: dict[int, list[blocks.Entries]] = {}
+        entries: list[Entries] = []
         start = 0
         for layer, rows in chosen:
             number = np.full(len(layer.geofence_id), -1)
             number[rows] = np.arange(start, start + len(rows))
             start += len(rows)
-            for level, entries in layer.table.entries().items():
-                levels.setdefault(level, []).append(entries.renumbered(number))
+            entries.append(layer.table.entries().renumbered(number))
         settings = {
             name: np.concatenate([layer.settings[name][rows] for layer, rows in chosen])
             for name in chosen[0][0].settings
@@ -189,7 +178,7 @@ class Layer:
             column("brand_id"),
             column("version"),
             settings,
-            levels,
+            Entries.joined(entries),
             outlines,
         )
 

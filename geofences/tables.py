@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,8 @@ The Art of Computer Programming 3, 6.4)."""
 _CROWD = 8  # entries of a block from which each of its children gets a list of its own
 _TILE = 256  # fixes that are looked up side by side; their names stay in the first-level cache
 _ONE, _BRAND_BITS = np.uint64(1), np.uint64(BRAND_BITS)
+_MARKS = _ONE << np.arange(7, 7 + 3 * 11, 3, dtype=np.uint64)
+"""The 1 before a block's digits, by level: what tells levels apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,9 @@ class Table:
     crowds: _Crowds
 
     @classmethod
-    def of(cls, entries: Mapping[int, Entries], brand: Ints) -> Table:
-        """Of entries by level; `brand` is the rank of each geofence's, by position."""
-        levels = sorted(level for level, some in entries.items() if len(some.place))
-        ordered = [entries[level] for level in levels]
-        key = _joined(
-            [
-                _keys(level, some.place, brand.take(some.geofence))
-                for level, some in zip(levels, ordered, strict=True)
-            ],
-            np.uint64,
-        )
+    def of(cls, entries: Entries, brand: Ints) -> Table:
+        """`brand` is the rank of each geofence's, by position."""
+        key = _keys(entries.level, entries.place, brand.take(entries.geofence))
         order = np.argsort(key * _SPREAD)
         key = key[order]
         starts = starts_of(key, key)
@@ -90,12 +82,12 @@ class Table:
         directory = np.zeros((1 << width) + 1, np.int32)
         np.cumsum(np.bincount(place, minlength=1 << width), out=directory[1:])
         first = np.append(starts, len(key))
-        geofence = _joined([some.geofence for some in ordered], np.int64)[order].astype(np.int32)
-        touched = _joined([some.touched for some in ordered], np.uint64)[order]
-        interior = _joined([some.interior for some in ordered], np.uint64)[order]
+        geofence = entries.geofence.astype(np.int32)[order]
+        touched, interior = entries.touched[order], entries.interior[order]
+        levels = np.flatnonzero(np.bincount(entries.level))
         return cls(
-            levels=np.array(levels, np.int64),
-            finest=max(levels, default=0),
+            levels=levels,
+            finest=int(levels.max(initial=0)),
             shift=64 - width,
             directory=directory,
             key=key[starts],
@@ -112,21 +104,12 @@ class Table:
         columns = self.directory, self.key, self.first, self.geofence, self.touched, self.interior
         return sum(column.nbytes for column in (*columns, *crowds))
 
-    def entries(self) -> dict[int, Entries]:
-        """What the table was made of, by level."""
-        count = np.diff(self.first)
-        found = {}
-        for level in self.levels.tolist():
-            here = self.key >> np.uint64(BRAND_BITS + 7 + 3 * level) == 1
-            rows = np.flatnonzero(np.repeat(here, count))
-            name = self.key[here] >> np.uint64(BRAND_BITS)
-            found[level] = Entries(
-                np.repeat(name ^ np.uint64(1 << 7 + 3 * level), count[here]),
-                self.geofence[rows].astype(np.int64),
-                self.touched[rows],
-                self.interior[rows],
-            )
-        return found
+    def entries(self) -> Entries:
+        """What the table was made of."""
+        name = np.repeat(self.key >> _BRAND_BITS, np.diff(self.first))
+        level = (np.searchsorted(_MARKS, name, "right") - 1).astype(np.uint8)
+        geofence = self.geofence.astype(np.int64)
+        return Entries(level, name ^ _MARKS[level], geofence, self.touched, self.interior)
 
     def candidates(self, cells: Words, brand: Ints, brands: Ints) -> Candidates:
         """For fixes by their cell, at the finest level + 2 or finer, and their brand.
@@ -149,14 +132,9 @@ class Table:
         return found.first(count)
 
 
-def _joined(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
-    return np.concatenate([np.empty(0, dtype), *parts])
-
-
-def _keys(level: int, place: Words, rank: Ints) -> Words:
+def _keys(level: NDArray[np.uint8], place: Words, rank: Ints) -> Words:
     """Of blocks, no two the same: a 1, the block's digits, its brand."""
-    name = place | np.uint64(1 << 7 + 3 * level)
-    return name << np.uint64(BRAND_BITS) | rank.astype(np.uint64)
+    return (place | _MARKS[level]) << _BRAND_BITS | rank.astype(np.uint64)
 
 
 @compiled

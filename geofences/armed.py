@@ -6,8 +6,8 @@ newer one within a second of a commit (NOTIFY), without stopping traffic.
 
 from __future__ import annotations
 
-import itertools
 import logging
+import math
 import select
 import threading
 import time
@@ -17,6 +17,9 @@ from typing import Any
 
 import psycopg
 from django.db import connection
+from psycopg.abc import PQGen
+from psycopg.generators import copy_from
+from psycopg.pq.abc import PGconn
 
 from geofences import copied
 from geofences.copied import Dwells
@@ -27,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 CHANNEL = "nearcast_geofences"
 SAFETY_LOOK_S = 2.0  # a lost NOTIFY, a start or an end that comes by the clock
-PORTION = 256  # rows of a cold start taken apart at once: they stay in the cache
+PORTION = 128  # rows of a cold start taken apart at once: they stay in the cache
 COMPACT_AT = 5_000  # changes kept beside the base index before it is built anew
 
 _ARMED = """
@@ -58,9 +61,9 @@ class Armed:
 
 
 def _portions(
-    where: str, parameters: Sequence[Any] = (), *, at_once: int | None = None
+    where: str, parameters: Sequence[Any] = (), *, at_once: float = math.inf
 ) -> Iterator[tuple[Columns, Dwells]]:
-    """Geofences, so many at a time or all; the last portion is empty.
+    """Geofences, so many at a time or all; the last portion may be empty.
 
     By COPY: a row costs a tenth of what it costs as the answer to a query, and PostgreSQL reads the
     next ones while these are put away.
@@ -71,13 +74,27 @@ def _portions(
     with (
         connection.wrap_database_errors,
         psycopg.Cursor(raw) as cursor,
-        cursor.copy(statement, parameters) as copy,
+        cursor.copy(statement, parameters),
     ):
-        sent = map(bytes, copy)
-        rows = itertools.chain([next(sent)[copied.HEADER :]], sent)
-        while portion := [row for row in itertools.islice(rows, at_once) if row != copied.END]:
-            yield copied.taken_apart(portion)
-    yield copied.taken_apart([])
+        full = True
+        while full:
+            messages = raw.wait(_messages(raw.pgconn, at_once))
+            full = len(messages) == at_once
+            yield copied.taken_apart(messages)
+
+
+def _messages(pgconn: PGconn, count: float) -> PQGen[list[memoryview]]:
+    """The next of a COPY, so many; fewer at its end.
+
+    To be waited for together: what psycopg does about each one takes longer than to receive it.
+    """
+    messages: list[memoryview] = []
+    while len(messages) < count:
+        message = yield from copy_from(pgconn)
+        if not isinstance(message, memoryview):
+            break
+        messages.append(message)
+    return messages
 
 
 def _some(where: str, parameters: Sequence[Any]) -> tuple[Columns, Dwells]:

@@ -61,16 +61,16 @@ def unpack(packed: bytes) -> Shape:
 
 def _spooled(pieces: Iterable[Words]) -> tuple[Floats, bool]:
     """The pieces as one array of doubles; large ones from a file, and whether it is one."""
-    kept, size, coming = [np.empty(0, np.uint64)], 0, iter(pieces)
+    kept, coming = bytearray(), iter(pieces)
     for piece in coming:
-        kept.append(piece)
-        size += piece.nbytes
-        if size > _SPOOL_BYTES:
+        kept += piece.data
+        if len(kept) > _SPOOL_BYTES:
             break
     else:
-        return np.concatenate(kept).view("<f8"), False
+        return np.frombuffer(kept, "<f8"), False
     with tempfile.TemporaryFile() as file:
-        for piece in itertools.chain(kept, coming):
+        file.write(kept)
+        for piece in coming:
             file.write(piece.data)
         file.flush()
         # A plain view: subclasses of ndarray slow every access down. Copied where it is written,
@@ -121,18 +121,20 @@ class Outlines:
     @classmethod
     def of(cls, portions: Iterable[Packed]) -> Outlines:
         """Of shapes that come portion by portion."""
-        hot, cold_size = [NOTHING], [NOTHING.size]
+        hot, hot_size, cold_size = bytearray(), [NOTHING.size], [NOTHING.size]
 
         def cold() -> Iterator[Words]:
+            nonlocal hot
             for packed in portions:
-                hot.append(packed.hot)
+                hot += packed.hot.words.data
+                hot_size.append(packed.hot.size)
                 cold_size.append(packed.cold.size)
                 yield packed.cold.words
 
         exact, mapped = _spooled(cold())
         return cls(
-            np.concatenate([each.words for each in hot]),
-            Spans.in_line(np.concatenate([each.size for each in hot])),
+            np.frombuffer(hot, "<u8"),
+            Spans.in_line(np.concatenate(hot_size)),
             exact,
             Spans.in_line(np.concatenate(cold_size)),
             mapped,

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import shapely
 
-from geofences import blocks, cells, outlines
+from geofences import blocks, cells, copied, outlines
 from geofences.geometry import Circle, normalise
 from geofences.matching import Columns, Index, Packed, Pieces
 
@@ -39,6 +39,7 @@ def warm() -> None:
     lat, lng = np.array([60.0, 60.001]), np.array([24.0, 24.001])
     index.match(lat=lat, lng=lng, brand=1)
     index.distance_m(ordinal=np.array([0, 1], np.int32), lat=lat, lng=lng)
+    copied.taken_apart([])
 
 
 if __name__ == "__main__":

@@ -21,8 +21,11 @@ def test_it_loads_nothing_where_nothing_is_armed() -> None:
     assert len(armed.load().index) == 0
 
 
-def test_it_loads_geofences_of_several_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(armed, "PORTION", 1)
+@pytest.mark.parametrize("portion", [1, 2, 3])  # the end comes with a portion or alone
+def test_it_loads_geofences_of_several_portions(
+    monkeypatch: pytest.MonkeyPatch, portion: int
+) -> None:
+    monkeypatch.setattr(armed, "PORTION", portion)
     brand = make_brand()
     near = make_circle(brand, exit_buffer_m=31)
     far = make_circle(brand, exit_buffer_m=32, dwell_s=60)

@@ -59,4 +59,5 @@ def _texts(widget: forms.Widget, value: Any) -> list[str]:
     """One or several values as texts; a line has no line breaks, and a text has short ones."""
     values = value if isinstance(value, list | tuple | set) else [value]
     mark = "\n" if isinstance(widget, forms.Textarea) else ""
-    return sorted(re.sub(r"\r\n?|\n", mark, "" if one is None else str(one)) for one in values)
+    # A choice that was said twice is one box that is ticked.
+    return sorted({re.sub(r"\r\n?|\n", mark, "" if one is None else str(one)) for one in values})

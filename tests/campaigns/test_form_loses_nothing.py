@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 from django.utils import timezone
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from brands.models import Brand
@@ -184,6 +184,7 @@ def resent(brand: Brand, before: Definition, **touched: Any) -> CampaignForm:
 
 
 @given(raw=definitions, priority=st.integers(-32_768, 32_767))
+@example(raw={"trigger": {"on": "schedule", "days": ["mon", "mon", 1]}}, priority=1)
 @settings(
     max_examples=60,
     deadline=None,

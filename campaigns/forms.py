@@ -14,13 +14,11 @@ from typing import Any
 import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
-from django.db import connection
-from django.utils.text import slugify
 from django.utils.timezone import get_current_timezone
 
 from brands.forms import CapsField, JsonField, RowsWidget, SpanField
 from brands.models import Brand
-from campaigns import conditions, guards, offer_fields, sequence_fields
+from campaigns import offer_fields, sequence_fields
 from campaigns.definition import (
     DAY_NAMES,
     DEFAULT_EXPIRES_S,
@@ -34,18 +32,16 @@ from campaigns.definition import (
     weekday,
 )
 from campaigns.lacks import Missing
-from campaigns.models import BrandGuard, Segment
 from campaigns.offer_fields import OfferFields
 from campaigns.platforms import PushFields, push_initial
 from campaigns.schedules import ClockOf
 from campaigns.sequence_fields import SequenceFields
+from campaigns.suggesting import suggestions
 from campaigns.untouched import is_untouched
-from geofences.models import Geofence
 
 INPUT = {"class": "nc-input"}
 WIDE = {"class": "nc-input nc-wide"}
 MOST_TEXT = 20_000  # of a template: what it makes of a moment is much shorter
-SUGGESTED_ROWS = 2_000  # of devices and events looked at for names to suggest
 
 CAP_SCOPES = {
     "person": "one person",
@@ -395,104 +391,7 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
             is_whole_span = is_sequence and path == "trigger.within_s"
             field = "steps_within" if is_whole_span else field_of(path)
             for text in texts:
-                self.add_error(field, f"{_detail(path, field)}{text}")
-
-
-class SegmentForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A named audience, with the same conditions as a campaign's."""
-
-    tree = JsonField("conditions", empty={}, label="Who belongs to it")
-
-    class Meta:
-        model = Segment
-        fields = ("name", "tree")
-        widgets = {"name": forms.TextInput(WIDE | {"placeholder": "e.g. Gold members"})}
-
-    def __init__(self, *args: Any, brand: Brand, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.instance.brand = brand
-        widget = self.fields["tree"].widget
-        assert isinstance(widget, RowsWidget), "the tree is edited as rows"
-        options = suggestions(brand)["audience"]
-        # A segment cannot be part of itself.
-        options["segments"] = [one for one in options["segments"] if one[0] != self.instance.slug]
-        widget.options = widget.options | options
-
-    def clean_tree(self) -> dict[str, Any]:
-        """Refuse what the rules could not run."""
-        tree: dict[str, Any] = self.cleaned_data["tree"]
-        slugs = Segment.objects.filter(brand=self.instance.brand).values_list("slug", "tree")
-        found = conditions.problems(tree, path="audience", known_segments=[s for s, _ in slugs])
-        if found:
-            raise ValidationError([_detail(path, "audience") + text for path, text in found])
-        trees = dict(slugs) | ({self.instance.slug: tree} if self.instance.slug else {})
-        if self.instance.slug and _reaches(self.instance.slug, tree, trees):
-            raise ValidationError("The segment would be part of itself.")
-        return tree
-
-    def save(self, commit: bool = True) -> Segment:
-        if not self.instance.slug:
-            self.instance.slug = _free_slug(self.instance.brand, self.cleaned_data["name"])
-        saved: Segment = super().save(commit)
-        return saved
-
-
-class BrandGuardForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A rule that all of a brand's campaigns keep."""
-
-    rule = JsonField("guards", empty=[], label="Never where")
-
-    class Meta:
-        model = BrandGuard
-        fields = ("name", "rule")
-        widgets = {"name": forms.TextInput(WIDE | {"placeholder": "e.g. Not after a complaint"})}
-
-    def __init__(self, *args: Any, brand: Brand, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.instance.brand = brand
-        # The widget shows a list of rules; here it is one.
-        self.initial["rule"] = [self.instance.rule] if self.instance.rule else []
-        widget = self.fields["rule"].widget
-        assert isinstance(widget, RowsWidget), "a rule is edited as a row"
-        widget.options = widget.options | suggestions(brand)["guards"] | {"single": True}
-
-    def clean_rule(self) -> dict[str, Any]:
-        """Refuse what no campaign could keep."""
-        try:
-            texts = msgspec.convert(self.cleaned_data["rule"], tuple[guards.GuardText, ...])
-        except msgspec.ValidationError as error:
-            raise ValidationError(str(error)) from error
-        found = guards.problems(texts, path="")
-        if found or len(texts) != 1:
-            raise ValidationError([text for _, text in found] or "Say what the rule is.")
-        rule: dict[str, Any] = msgspec.to_builtins(texts[0])
-        return rule
-
-
-def _free_slug(brand: Brand, name: str) -> str:
-    """The name as campaigns refer to it; it stays when the name changes."""
-    wanted = slugify(name)[:50] or "segment"
-    taken = set(
-        Segment.objects.filter(brand=brand, slug__startswith=wanted).values_list("slug", flat=True)
-    )
-    numbered = (f"{wanted}-{number}" for number in range(2, len(taken) + 3))
-    return wanted if wanted not in taken else next(s for s in numbered if s not in taken)
-
-
-def _reaches(slug: str, tree: Any, trees: Mapping[str, Any]) -> bool:
-    """Say whether following a tree's segments leads to `slug`."""
-    ahead, seen = conditions.segments_in(tree), set[str]()
-    while ahead:
-        one = ahead.pop()
-        if one == slug:
-            return True
-        if one not in seen:
-            seen.add(one)
-            ahead |= conditions.segments_in(trees.get(one))
-    return False
-
-
-# -- between a definition and the form --------------------------------------------------------
+                self.add_error(field, f"{detail(path, field)}{text}")
 
 
 def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
@@ -633,7 +532,7 @@ def field_of(path: str) -> str | None:
     return head if head in CampaignForm.base_fields else None
 
 
-def _detail(path: str, field: str | None) -> str:
+def detail(path: str, field: str | None) -> str:
     """Say which row or language a message is about, counted as people count."""
     if field == "locales":
         parts = path.split(".")
@@ -655,60 +554,7 @@ def checklist(missing: Iterable[Missing]) -> list[dict[str, str]]:
     return [
         {
             "field": field_of(one.field) or "",
-            "text": _detail(one.field, field_of(one.field)) + one.message,
+            "text": detail(one.field, field_of(one.field)) + one.message,
         }
         for one in missing
     ]
-
-
-def suggestions(brand: Brand) -> dict[str, dict[str, Any]]:
-    """Names that a brand's devices, events, places and segments have, to choose from."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT DISTINCT jsonb_object_keys(attributes) FROM (SELECT attributes FROM"
-            " devices_device WHERE brand_id = %s ORDER BY id DESC LIMIT %s) seen ORDER BY 1",
-            [brand.pk, SUGGESTED_ROWS],
-        )
-        attributes = [row[0] for row in cursor.fetchall()][:200]
-        cursor.execute(
-            "SELECT DISTINCT name FROM (SELECT name FROM devices_event WHERE brand_id = %s"
-            " LIMIT %s) seen ORDER BY 1",
-            [brand.pk, SUGGESTED_ROWS],
-        )
-        events = [row[0] for row in cursor.fetchall()][:200]
-    segments = list(Segment.objects.filter(brand=brand).values_list("slug", "name"))
-    return {
-        "audience": {
-            "attributes": attributes,
-            "events": events,
-            "segments": [list(one) for one in segments],
-            "tags": tags_of(brand),
-        },
-        "dayparts": {},
-        "guards": {"attributes": attributes, "events": events},
-        "score_by": {"attributes": attributes},
-    }
-
-
-def tags_of(brand: Brand, text: str = "", limit: int = 40) -> list[str]:
-    """Return the tags of a brand's geofences, the commonest first."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT tag FROM (SELECT unnest(tags) AS tag FROM geofences_geofence"
-            " WHERE brand_id = %s AND retired_at IS NULL LIMIT 200000) used"
-            " WHERE strpos(lower(tag), lower(%s)) > 0 GROUP BY tag ORDER BY count(*) DESC, tag"
-            " LIMIT %s",
-            [brand.pk, text, limit],
-        )
-        return [row[0] for row in cursor.fetchall()]
-
-
-def places_named(brand: Brand, keys: Iterable[int | str]) -> dict[int | str, Geofence]:
-    """Return the geofences that a trigger names, by what it calls them."""
-    wanted = list(keys)
-    mine = Geofence.objects.filter(brand=brand).only("pk", "external_id", "name", "tags")
-    by_id = mine.in_bulk([key for key in wanted if isinstance(key, int)])
-    texts = [key for key in wanted if isinstance(key, str)]
-    by_external = {place.external_id: place for place in mine.filter(external_id__in=texts)}
-    found: dict[int | str, Geofence] = dict(by_id)
-    return found | {key: place for key, place in by_external.items() if key is not None}

@@ -25,7 +25,7 @@ from brands.admin import BrandScopedAdmin
 from brands.desk import current_brand, rights, zone_of
 from brands.models import Brand, Role
 from brands.templatetags.nearcast import when
-from campaigns import estimates, forms, lacks, publishing, sentences, trials
+from campaigns import estimates, forms, lacks, publishing, sentences, suggesting, trials
 from campaigns.admin.backtests import BacktestPages
 from campaigns.admin.life import LifePages, actor_of, steps_of
 from campaigns.admin.naming import names_of, places_in
@@ -325,7 +325,7 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
                     {"key": row.pk, "name": row.name, "tags": row.tags, "id": row.pk}
                     for row in found
                 ],
-                "tags": forms.tags_of(brand, text, 12),
+                "tags": suggesting.tags_of(brand, text, 12),
             }
         )
 
@@ -425,7 +425,7 @@ def _json_of(bound: Any) -> Any:
 def _named(brand: Brand, shown: Any) -> list[dict[str, Any]]:
     """Names of the places chosen anywhere in the form, for the chips; the gone say so."""
     keys = list(dict.fromkeys(places_in(shown)))
-    known = forms.places_named(brand, keys)
+    known = suggesting.places_named(brand, keys)
     return [
         {
             "key": key,

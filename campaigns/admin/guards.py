@@ -15,9 +15,9 @@ from brands.admin import OwnPageAdmin
 from brands.models import Brand
 from brands.templatetags.nearcast import when
 from campaigns import sentences
-from campaigns.forms import BrandGuardForm
 from campaigns.guards import GuardText
 from campaigns.models import BrandGuard
+from campaigns.shared_forms import BrandGuardForm
 
 
 @admin.register(BrandGuard)

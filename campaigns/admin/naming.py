@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from brands.models import Brand
-from campaigns import definition, forms
+from campaigns import definition, suggesting
 from campaigns.definition import Definition
 
 
 def names_of(brand: Brand, definitions: Iterable[Definition]) -> dict[int | str, str]:
     """Return the names of all places that some definitions speak of."""
     keys = {key for one in definitions for key in places_in(definition.encode(one))}
-    return {key: place.name for key, place in forms.places_named(brand, keys).items()}
+    return {key: place.name for key, place in suggesting.places_named(brand, keys).items()}
 
 
 def places_in(raw: Any) -> Iterator[int | str]:

@@ -14,7 +14,7 @@ from unfold.decorators import display
 from brands.admin import OwnPageAdmin
 from brands.models import Brand
 from brands.templatetags.nearcast import when
-from campaigns import forms, sentences
+from campaigns import sentences, shared_forms
 from campaigns.conditions import segments_in
 from campaigns.models import Campaign, Segment
 
@@ -59,7 +59,7 @@ class SegmentAdmin(OwnPageAdmin):
     def own_page(
         self, request: HttpRequest, segment: Segment | None, brand: Brand, *, may_edit: bool
     ) -> HttpResponse:
-        form: ModelForm[Any] = forms.SegmentForm(
+        form: ModelForm[Any] = shared_forms.SegmentForm(
             request.POST or None, instance=segment or Segment(), brand=brand
         )
         if request.method == "POST" and form.is_valid():

@@ -52,7 +52,7 @@ def run(quick: bool) -> list[Row]:
 
 def _ours(case: str, phones: Sequence[Phone], seconds: float) -> list[Row]:
     with wrk.listed(phones) as crowd, stage.web() as (host, _):
-        rates = measured(host, crowd, seconds)
+        rates = measured(host, crowd, seconds, secret=populate.server_key())
         half = open_loop(host, phones, rate=max(500, int(rates.one / 2)), seconds=seconds)
     late = half["p99_ms"]
     rows = [
@@ -75,9 +75,8 @@ class Rates(NamedTuple):
     refused: float
 
 
-def measured(host: str, crowd: Path, seconds: float) -> Rates:
-    """One fix a POST, 100 a POST, 10,000 devices a gateway call."""
-    secret = populate.server_key()
+def measured(host: str, crowd: Path, seconds: float, *, secret: str) -> Rates:
+    """One fix a POST, 100 a POST, 10,000 devices a gateway call; `secret`: a server key."""
     # As after a while: every phone has been heard of, statistics are up to date.
     _hear_of_all(host, crowd, secret)
     populate.settle("devices_devicestate", "devices_presence", "devices_transition")

@@ -36,9 +36,10 @@ def database_url(name: str = DATABASE) -> str:
     return urlunsplit(parts._replace(path=f"/{name}"))
 
 
-def connect(name: str = DATABASE) -> psycopg.Connection[Any]:
-    url = database_url(name).replace("postgis://", "postgresql://")
-    return psycopg.connect(url, autocommit=True)
+def connect(name: str = "") -> psycopg.Connection[Any]:
+    """To the database of DATABASE_URL, or to another one of its cluster."""
+    url = database_url(name) if name else os.environ["DATABASE_URL"]
+    return psycopg.connect(url.replace("postgis://", "postgresql://"), autocommit=True)
 
 
 def make_database(name: str = DATABASE) -> None:
@@ -68,6 +69,33 @@ def make_database(name: str = DATABASE) -> None:
     from devices import retention
 
     retention.keep(now=datetime.now(UTC))
+
+
+@contextmanager
+def copied_database(name: str) -> Iterator[None]:
+    """A copy of the database of DATABASE_URL, gone at the end."""
+    from django.db import connections
+
+    connections.close_all()  # nobody may be connected to what is copied
+    original = urlsplit(os.environ["DATABASE_URL"]).path.lstrip("/")
+    with connect("postgres") as connection:
+        connection.execute(_sql("DROP DATABASE IF EXISTS {} WITH (FORCE)", name))
+        connection.execute(_sql("CREATE DATABASE {} TEMPLATE {}", name, original))
+    try:
+        yield
+    finally:
+        drop_database(name)
+
+
+@contextmanager
+def pointed_at(name: str) -> Iterator[None]:
+    """DATABASE_URL names another database: for servers that start now, and for `connect`."""
+    before = os.environ["DATABASE_URL"]
+    os.environ["DATABASE_URL"] = database_url(name)
+    try:
+        yield
+    finally:
+        os.environ["DATABASE_URL"] = before
 
 
 def drop_database(name: str) -> None:
@@ -173,11 +201,14 @@ def _children(parent: int) -> list[int]:
 
 def wait_until_idle() -> None:
     """Until nothing is under way: what a load left half done is not the next one's to wait for."""
-    busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND state <> 'idle'"
+    busy = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND state <> 'idle'"
+    )
     until, in_a_row = time.monotonic() + UP_WITHIN_S, 0
     with connect() as connection:
         while in_a_row < READY_IN_A_ROW and time.monotonic() < until:
-            found = connection.execute(busy, (DATABASE,)).fetchone()
+            found = connection.execute(busy).fetchone()
             in_a_row = in_a_row + 1 if found == (1,) else 0  # this one asks
             time.sleep(0.05)
 

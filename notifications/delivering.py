@@ -7,7 +7,6 @@ slow answer holds up its own batch only.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import random
@@ -15,26 +14,26 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
-import uvloop
 from django.conf import settings
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from devices import registration
 from notifications import outbox
+from notifications.courier import Courier, Post
 from notifications.gates import Facts, Gate, Gates, Go, Hold, InboxOnly, Refused, Stop, look_again
 from notifications.models import DeliveryState
 from notifications.outbox import Claimed, Result, Tried, Withheld
-from notifications.push import MAX_TTL_S, Content, Outcome, Push, PushErrorKind, Sender
+from notifications.push import MAX_TTL_S, Content, Outcome, Push, PushErrorKind
 from notifications.retries import MAX_ATTEMPTS, Dead, DeadReason, Retry, Sent, next_attempt
 
 logger = logging.getLogger(__name__)
@@ -62,51 +61,6 @@ _INSIDE = """
         USING (device_id, geofence_id)
      WHERE p.state IN ('inside', 'leaving')
 """
-
-
-class Post(Protocol):
-    """Takes pushes to a provider, somewhere else."""
-
-    def send(self, pushes: Sequence[Push]) -> Future[list[Outcome]]: ...
-
-
-class Courier:
-    """Runs one `Sender` on a thread and an event loop of its own."""
-
-    def __init__(self, make_sender: Callable[[], Sender]) -> None:
-        self._make_sender = make_sender
-        self._ready: Future[tuple[Sender, asyncio.AbstractEventLoop]] = Future()
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-
-    def __enter__(self) -> Courier:
-        self._thread.start()
-        self._ready.result()
-        return self
-
-    def send(self, pushes: Sequence[Push]) -> Future[list[Outcome]]:
-        sender, loop = self._ready.result()
-        return asyncio.run_coroutine_threadsafe(_send(sender, pushes), loop)
-
-    def __exit__(self, *_raised: object) -> None:
-        loop = self._ready.result()[1]
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            loop = runner.get_loop()
-            try:
-                sender = self._make_sender()
-            except BaseException as error:  # noqa: BLE001 - raised where the courier was called
-                self._ready.set_exception(error)
-                return
-            self._ready.set_result((sender, loop))
-            loop.run_forever()
-            runner.run(sender.close())
-
-
-async def _send(sender: Sender, pushes: Sequence[Push]) -> list[Outcome]:
-    return await sender.send(pushes)
 
 
 @dataclass(slots=True, kw_only=True)

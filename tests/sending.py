@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from notifications.delivering import Courier
+from notifications.courier import Courier
 from tests.notifications.rows import FakeSender
 
 

@@ -23,7 +23,8 @@ from campaigns.models import Coupon, CouponImport, CouponPool, Decision
 from devices.models import Device
 from geofences.models import Geofence
 from notifications import outbox
-from notifications.delivering import Courier, deliver_once
+from notifications.courier import Courier
+from notifications.delivering import deliver_once
 from notifications.models import Delivery, Feedback
 from notifications.offers import current_offers
 from notifications.push import PushErrorKind

@@ -20,7 +20,8 @@ from devices import registration
 from devices.models import Device
 from geofences.models import Geofence
 from notifications import outbox
-from notifications.delivering import Courier, decide, deliver_once, gather
+from notifications.courier import Courier
+from notifications.delivering import decide, deliver_once, gather
 from notifications.models import Delivery
 from notifications.push import PushErrorKind
 from tests.campaigns.racing import EVALUATORS, evaluate_all, together

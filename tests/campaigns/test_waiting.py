@@ -21,7 +21,8 @@ from devices import auth
 from devices.models import Device
 from geofences.models import Geofence
 from notifications import outbox
-from notifications.delivering import Courier, deliver_once
+from notifications.courier import Courier
+from notifications.delivering import deliver_once
 from notifications.models import Delivery
 from tests.campaigns.rows import make_campaign, make_event, make_transition
 from tests.factories import make_brand, make_circle, make_device, make_key

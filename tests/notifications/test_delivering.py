@@ -18,7 +18,8 @@ from django.utils import timezone
 from devices import registration
 from devices.models import Device, Presence
 from notifications import delivering, outbox
-from notifications.delivering import LEASE_S, Courier, deliver_once
+from notifications.courier import Courier
+from notifications.delivering import LEASE_S, deliver_once
 from notifications.firebase import sender_for
 from notifications.gates import Hold, Stop, Subject
 from notifications.models import Attempt, Delivery, DeliveryState

@@ -14,8 +14,8 @@ import os
 import random
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ REQUEST = (
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
 )
 SETTLE_S = 5.0
+WRITTEN_IN_S = 20e-6  # a request, amply: they are ready when the first one leaves
 
 
 class Line(asyncio.Protocol):
@@ -49,17 +50,25 @@ class Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         data = self._rest + data if self._rest else data
         while data:
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
+            size, status = self._book.known.get(data) or _read(data)
+            if not size:
                 break
-            head = data[:end].lower()
-            at = head.find(b"content-length:")
-            length = int(head[at + 15 :].split(b"\r\n", 1)[0])
-            if len(data) < end + 4 + length:
-                break
-            self._book.note(head[9:12], time.perf_counter() - self._due.popleft())
-            data = data[end + 4 + length :]
+            if size == len(data):
+                self._book.known[data] = size, status
+            self._book.note(status, time.perf_counter() - self._due.popleft())
+            data = data[size:]
         self._rest = data
+
+
+def _read(data: bytes) -> tuple[int, str]:
+    """How long the first answer is, 0 where it is not all there, and its status."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return 0, ""
+    head = data[:end].lower()
+    at = head.find(b"content-length:")
+    size = end + 4 + int(head[at + 15 :].split(b"\r\n", 1)[0])
+    return (size, head[9:12].decode()) if size <= len(data) else (0, "")
 
 
 class Book:
@@ -68,12 +77,13 @@ class Book:
     def __init__(self) -> None:
         self.late_s: list[float] = []  # behind the appointed time when it left: our own doing
         self.latencies: list[float] = []
-        self.statuses: dict[str, int] = {}
+        self.statuses: Counter[str] = Counter()
+        # Answers of one second are mostly the same bytes: their sizes and statuses.
+        self.known: dict[bytes, tuple[int, str]] = {}
 
-    def note(self, status: bytes, latency_s: float) -> None:
+    def note(self, status: str, latency_s: float) -> None:
         self.latencies.append(latency_s)
-        key = status.decode()
-        self.statuses[key] = self.statuses.get(key, 0) + 1
+        self.statuses[status] += 1
 
     async def wait_for(self, answers: int) -> None:
         """Until all have come, or nothing more is to be hoped for."""
@@ -111,25 +121,33 @@ def _give_way(processes: Iterable[int], nice: int) -> None:
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
 
 
+def _requests(phones: Sequence[Any], count: int, *, rate: int, start_ms: int) -> Iterator[bytes]:
+    """Written before the first one leaves, with the time at which each will."""
+    dice = random.Random(1)
+    for number in range(count):
+        _, token, lat, lng = phones[number % len(phones)]
+        fix = b'{"lat":%.6f,"lng":%.6f,"recorded_at":%d,"accuracy_m":8}' % (
+            lat + dice.uniform(-0.003, 0.003),
+            lng + dice.uniform(-0.003, 0.003),
+            start_ms + number * 1000 // rate,
+        )
+        yield REQUEST % (token.encode(), len(fix), fix)
+
+
 async def drive(
     *, host: str, rate: int, seconds: float, connections: int, phones: list[Any]
 ) -> dict[str, Any]:
     """Send `rate` single fixes a second; each phone walks on a little at each turn."""
-    book = Book()
+    book, total = Book(), int(rate * seconds)
     lines = [await connect(host, book) for _ in range(connections)]
-    total, begun, dice = int(rate * seconds), time.perf_counter() + 0.1, random.Random(1)
-    sent = 0
+    start_ms = time.time_ns() // 1_000_000 + int(total * WRITTEN_IN_S * 1000)
+    requests = list(_requests(phones, total, rate=rate, start_ms=start_ms))
+    await asyncio.sleep(max(0.0, start_ms / 1000 - time.time()))
+    begun, sent = time.perf_counter(), 0
     while sent < total:
         due = min(total, int((time.perf_counter() - begun) * rate) + 1)
         while sent < due:
-            _, token, lat, lng = phones[sent % len(phones)]
-            fix = b'{"lat":%.6f,"lng":%.6f,"recorded_at":%d,"accuracy_m":8}' % (
-                lat + dice.uniform(-0.003, 0.003),
-                lng + dice.uniform(-0.003, 0.003),
-                time.time_ns() // 1_000_000,
-            )
-            request = REQUEST % (token.encode(), len(fix), fix)
-            lines[sent % connections].send(request, at=begun + sent / rate)
+            lines[sent % connections].send(requests[sent], at=begun + sent / rate)
             sent += 1
         await asyncio.sleep(0.001)
     await book.wait_for(total)

@@ -188,9 +188,6 @@ def work() -> None:
     print(time.monotonic())
 
 
-# -- a brand with people, places, campaigns and what happened --------------------------------
-
-
 def _people(devices: int) -> int:
     from django.contrib.gis.geos import Point
     from django.db import connection

@@ -83,9 +83,6 @@ def row(case: str, value: float, unit: str, peer: str = "", peer_value: float | 
     }
 
 
-# -- processes ----------------------------------------------------------------------------------
-
-
 @contextmanager
 def emulator(*, keep: int = 100) -> Iterator[tuple[str, int]]:
     """Run an emulator on a free port."""
@@ -255,9 +252,6 @@ def wait_for_sent(count: int) -> tuple[int, float]:
             return sent, float(took_s)
         time.sleep(0.1)
     raise RuntimeError(f"only {sent} of {count} were sent within {DONE_WITHIN_S} s")
-
-
-# -- contenders ---------------------------------------------------------------------------------
 
 
 def send(mode: str, url: str, count: int) -> dict[str, float]:

@@ -229,9 +229,6 @@ def _stage(campaign: Campaign, raw: Mapping[str, Any], brand: BrandRules) -> Cat
     return catalogue.build((), {brand.id: brand}, [*others, own], marks)
 
 
-# -- places and walks -------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
     """The geofences that any campaign needs, and the dwells it wants told."""
@@ -321,9 +318,6 @@ def _events(
             for key, device_id, name, at_ms, properties in cursor.fetchall()
             if device_id is not None
         ]
-
-
-# -- the story, told to one version -----------------------------------------------------------
 
 
 @dataclass(slots=True, kw_only=True)

@@ -271,9 +271,6 @@ def live_time(
     return Live(hours.open_spans_ms(start_ms, end_ms, tz, dayparts=dayparts, quiet=quiet))
 
 
-# -- from what a campaign says ----------------------------------------------------------------
-
-
 def limits_of(text: BudgetText) -> tuple[Limit, ...]:
     amounts = {
         Whole.TOTAL: text.total,

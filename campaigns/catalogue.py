@@ -351,8 +351,6 @@ def needs(campaigns: Iterable[rules.Campaign], moment: rules.Moment) -> set[Need
     return found
 
 
-# -- rows -------------------------------------------------------------------------------------
-
 _lock = threading.Lock()
 _current = EMPTY
 

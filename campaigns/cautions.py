@@ -153,9 +153,6 @@ def cautions(look: Look) -> list[Missing]:
     ]
 
 
-# -- when -------------------------------------------------------------------------------------
-
-
 def _zone(look: Look) -> ZoneInfo:
     return wallclock.zone(look.brand.timezone)
 
@@ -195,9 +192,6 @@ def _hours(look: Look) -> Iterator[Missing]:
             message=f"In {look.brand.timezone} its hours, dates and the quiet hours leave no time; "
             "only phones in other time zones would hear of it.",
         )
-
-
-# -- who --------------------------------------------------------------------------------------
 
 
 def _nobody(look: Look) -> Iterator[Missing]:
@@ -286,9 +280,6 @@ def _of(count: int) -> str:
     return f"of the {count:,} devices registered last" if count > 1 else "of the only device"
 
 
-# -- where ------------------------------------------------------------------------------------
-
-
 def _gone(look: Look) -> Iterator[Missing]:
     start = max(look.now, look.wanted.starts_at or look.now)
     ended = look.chosen.filter(ends_at__lte=start).order_by("name")
@@ -319,9 +310,6 @@ def _overlapping(look: Look) -> Iterator[Missing]:
 
 def _list(names: Sequence[str]) -> str:
     return "; ".join(names[:3]) + ("; and more" if len(names) > 3 else "")
-
-
-# -- what -------------------------------------------------------------------------------------
 
 
 def _languages(look: Look) -> Iterator[Missing]:

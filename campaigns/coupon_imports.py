@@ -115,9 +115,6 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
     return (line.replace("\0", "\t") for line in lines)
 
 
-# -- jobs -------------------------------------------------------------------------------------
-
-
 def claim(*, now: datetime) -> CouponImport | None:
     """The next file to take in: a queued one, or one whose worker died."""
     with transaction.atomic():

@@ -253,9 +253,6 @@ def _is_over(last_day: date | None, timezone: str | None, now: datetime) -> bool
     )
 
 
-# -- pools ------------------------------------------------------------------------------------
-
-
 def new_pool(brand: Brand, *, name: str, slug: str, **fields: Any) -> CouponPool:
     """A pool with a key of its own."""
     return CouponPool.objects.create(
@@ -337,9 +334,6 @@ def lacks(
     if any(one.is_over(now) for one in named([(brand_id, slug)])):
         found.append(("coupon_pool", "in_the_past", "The pool's codes are good no longer."))
     return found
-
-
-# -- at the till ------------------------------------------------------------------------------
 
 
 class RedeemProblem(StrEnum):

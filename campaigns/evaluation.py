@@ -144,9 +144,6 @@ def reader(current: Catalogue, now: datetime) -> Read:
     return read
 
 
-# -- apply ------------------------------------------------------------------------------------
-
-
 def settle(verdicts: Verdicts, now: datetime) -> None:
     """Write what was decided on moments that no claimed row brought about."""
     _write_refusals([verdicts], now)
@@ -252,9 +249,6 @@ def _epoch_ms(at: datetime) -> int:
 
 def _instant(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, tz=UTC)
-
-
-# -- loop -------------------------------------------------------------------------------------
 
 
 def run(stop: threading.Event) -> None:

@@ -133,9 +133,6 @@ def marks_of(campaign_id: int, group: str, labels: Iterable[str]) -> frozenset[s
     return frozenset(found | {f"group:{group}"} if group else found)
 
 
-# -- asking -----------------------------------------------------------------------------------
-
-
 def against_attribute(guards: Guards, scene: Scene) -> Trace | None:
     """What is known of the person and contradicts the offer."""
     subject = scene.subject
@@ -265,9 +262,6 @@ def _said(reference: str, scene: Scene, data: Mapping[str, str]) -> Any:
     if field == "tags":
         return [tag[len(key) :] for tag in place.tags if tag.startswith(key)] or None
     return place.name if field == "name" else place.external_id
-
-
-# -- reading ----------------------------------------------------------------------------------
 
 
 def problems(texts: Sequence[GuardText], path: str = "guards") -> list[tuple[str, str]]:

@@ -235,9 +235,6 @@ def _resolved(found: Sequence[Arrival]) -> list[Arrival]:
     ]
 
 
-# -- moments ----------------------------------------------------------------------------------
-
-
 def _initial_visits(concerned: Sequence[Arrival]) -> set[tuple[int, int]]:
     """The visits that began with the arming; only asked where a campaign cares."""
     rows = [(one, one.row) for one in concerned if isinstance(one.row, TransitionRow)]

@@ -265,9 +265,6 @@ def _when_due(row: DueRow, person: _Person, items: Sequence[Item], now_ms: int) 
     return Happening(moment=moment, brand=known.brand, candidates=(person.campaign,))
 
 
-# -- writing ----------------------------------------------------------------------------------
-
-
 def _kept(found: Sequence[Found], now_ms: int) -> list[Found]:
     """Write completions; those that nobody wrote before are ours."""
     if not found:

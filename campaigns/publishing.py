@@ -322,9 +322,6 @@ def _log(
     )
 
 
-# -- arming -----------------------------------------------------------------------------------
-
-
 def _arm(campaign: Campaign, wanted: Definition) -> None:
     """Arm exactly the geofences that this definition needs, until it ends.
 
@@ -388,9 +385,6 @@ def _replace_arming(campaign: Campaign, wanted: set[ArmingKey]) -> None:
                     [key.tag for key in changed if key.tag is not None],
                 ),
             )
-
-
-# -- segments ---------------------------------------------------------------------------------
 
 
 def compile_segment(slug: str, trees: Mapping[str, Mapping[str, Any]]) -> None:

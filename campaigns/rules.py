@@ -463,9 +463,6 @@ def ranked(campaigns: Sequence[Campaign]) -> list[Campaign]:
     return sorted(campaigns, key=lambda one: one.turn)
 
 
-# -- the gates, each None or the values it objects to -----------------------------------------
-
-
 def _malformed(campaign: Campaign, _moment: Moment) -> Trace | None:
     return {"problem": campaign.problem} if campaign.problem else None
 

@@ -99,9 +99,6 @@ class Member(NamedTuple):
     entered_ms: int
 
 
-# -- planning ---------------------------------------------------------------------------------
-
-
 def plan(*, now: datetime) -> int:
     """Write what comes round soon, and what came round while nobody looked. Answers how much.
 
@@ -144,9 +141,6 @@ def plan(*, now: datetime) -> int:
 def forget(*, now: datetime) -> int:
     """Delete what was done with long ago."""
     return Occurrence.objects.filter(finished_at__lt=now - KEPT).delete()[0]
-
-
-# -- doing ------------------------------------------------------------------------------------
 
 
 def run_due(*, now: datetime, limit: int = BATCH) -> int:
@@ -303,9 +297,6 @@ def _ms(at: datetime) -> int:
 
 def _instant(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, tz=UTC)
-
-
-# -- loop -------------------------------------------------------------------------------------
 
 
 def run(stop: threading.Event) -> None:

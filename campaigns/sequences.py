@@ -186,9 +186,6 @@ def lookback_ms(pattern: Pattern) -> int | None:
     return (pattern.within_ms or 0) + pattern.for_ms
 
 
-# -- one key ----------------------------------------------------------------------------------
-
-
 def _by_key(pattern: Pattern, line: Sequence[Item]) -> list[tuple[str, list[Item]]]:
     """The things of each value of the key; what happens at a place belongs to all of them."""
     if not pattern.key:

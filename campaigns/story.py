@@ -315,8 +315,6 @@ def of_feedback(row: Feedback) -> Entry:
     )
 
 
-# -- one device -------------------------------------------------------------------------------
-
 KINDS = ("transition", "event", "decision", "delivery")
 
 
@@ -410,9 +408,6 @@ def _rows(device: Device, kind: str, wanted: Wanted, limit: int) -> Iterator[Any
         if mine == last:
             found = found.exclude(**{time: older.at, "pk__gte": older.id})
     yield from found.order_by(f"-{time}", "-id")[:limit]
-
-
-# -- one delivery -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

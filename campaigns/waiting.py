@@ -141,9 +141,6 @@ def _waited(one: Subject, now: datetime) -> bool:
     return one.due_at > one.created_at or now - one.created_at > FRESH
 
 
-# -- gather -----------------------------------------------------------------------------------
-
-
 def _rows(ids: list[int]) -> list[Waited]:
     with connection.cursor() as cursor:
         cursor.execute(_WAITED, (ids,))
@@ -216,9 +213,6 @@ def _made(asked: Sequence[Asked], now: datetime) -> dict[int, list[tuple[int, in
             for key, at_ms, campaign_id in cursor.fetchall():
                 found[key].append((at_ms, campaign_id))
     return found
-
-
-# -- decide -----------------------------------------------------------------------------------
 
 
 def _verdict(one: Asked, made: Iterable[tuple[int, int]], current: Catalogue) -> Hold | Stop | None:

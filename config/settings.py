@@ -39,7 +39,6 @@ def env_list(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in env(name, default).split(",") if part.strip()]
 
 
-# -- what this process is ---------------------------------------------------------------------
 DEMO_SECRET = "demo-secret-for-development-only-never-for-production"  # noqa: S105 - refused below
 ENVIRONMENT = env("NEARCAST_ENV", "development")
 if ENVIRONMENT not in {"development", "production"}:
@@ -52,7 +51,6 @@ SECRET_KEY_FALLBACKS = env_list("NEARCAST_SECRET_KEY_FALLBACKS")
 ALLOWED_HOSTS = env_list("NEARCAST_ALLOWED_HOSTS", "" if PRODUCTION else "*")
 CSRF_TRUSTED_ORIGINS = env_list("NEARCAST_TRUSTED_ORIGINS")
 
-# -- database ---------------------------------------------------------------------------------
 DATABASE_URL = env("DATABASE_URL") or ("" if PRODUCTION else cluster.address())
 DATABASES = {
     "default": dj_database_url.parse(
@@ -75,14 +73,12 @@ if POOL_SIZE:
 DATABASES["default"]["TEST"] = {"NAME": env("NEARCAST_TEST_DB", "nearcast_test")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# -- push, live, map --------------------------------------------------------------------------
 FCM_EMULATOR_URL = env("FCM_EMULATOR_URL")  # set: pushes go there; else to Firebase
 FIREBASE_CREDENTIALS = env("FIREBASE_CREDENTIALS", env("GOOGLE_APPLICATION_CREDENTIALS"))
 REDIS_URL = env("REDIS_URL")
 MAP_TILES_URL = env("NEARCAST_MAP_TILES", "https://tile.openstreetmap.org/{z}/{x}/{y}.png")
 MAP_ATTRIBUTION = env("NEARCAST_MAP_ATTRIBUTION", "© OpenStreetMap contributors")
 
-# -- limits at the doors ----------------------------------------------------------------------
 MAX_BODY_BYTES = env_int("NEARCAST_MAX_BODY_BYTES", 8 * 1024 * 1024)  # after gunzip
 MAX_ITEMS = env_int("NEARCAST_MAX_ITEMS", 10_000)
 MAX_FRAME_BYTES = env_int("NEARCAST_MAX_FRAME_BYTES", 256 * 1024)
@@ -116,7 +112,6 @@ def _refuse_unsafe_production() -> None:
 if PRODUCTION:
     _refuse_unsafe_production()
 
-# -- Django -----------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",

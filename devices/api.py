@@ -44,9 +44,6 @@ MAX_NEARBY = 100  # Android monitors that many geofences for an app, iOS 20
 DEFAULT_NEARBY = 20
 
 
-# -- shapes ------------------------------------------------------------------------------------
-
-
 class ConsentIn(serializers.Serializer[Any]):
     location = Truth()
     marketing = Truth()
@@ -186,9 +183,6 @@ def device_out(device: Device) -> dict[str, Any]:
     }
 
 
-# -- bodies ------------------------------------------------------------------------------------
-
-
 class BodyTooLarge(APIException):
     status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     default_code = "too_large"
@@ -222,9 +216,6 @@ class WholeBody(BaseParser):
 
 class LinesBody(WholeBody):
     media_type = "application/x-ndjson"
-
-
-# -- devices -----------------------------------------------------------------------------------
 
 
 class DevicesView(APIView):
@@ -350,8 +341,6 @@ def _nearby_out(geofence: Geofence, outside_m: float) -> dict[str, Any]:
         "circle": {"lat": lat, "lng": lng, "radius_m": round(radius_m, 1)},
     }
 
-
-# -- the back office ---------------------------------------------------------------------------
 
 _profiles = ItemReader(ProfileIn, envelope="profiles", time_field="", max_items=settings.MAX_ITEMS)
 

@@ -36,7 +36,6 @@ from geofences.models import Geofence, GeofenceCover, GeofenceQuerySet
 from geofences.upserts import Judged, Wanted, upsert
 
 
-# -- bodies -----------------------------------------------------------------------------------
 class TooLarge(APIException):
     status_code = 413
     default_code = "too_large"
@@ -82,7 +81,6 @@ class GeoPackageRenderer(_ExportRenderer):
     format = exports.Format.GPKG.value
 
 
-# -- features ---------------------------------------------------------------------------------
 @extend_schema_field(OpenApiTypes.OBJECT)
 class PlaceField(GeometryField):
     """A GeoJSON geometry, longitude first, WGS84."""
@@ -227,7 +225,6 @@ class Pages(CursorPagination):
         }
 
 
-# -- paths ------------------------------------------------------------------------------------
 class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
     """Geofences of the caller's brands, as GeoJSON."""
 

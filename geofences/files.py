@@ -187,7 +187,6 @@ def values(path: Path) -> Iterator[list[dict[str, Any]]]:
         yield rows
 
 
-# -- formats ----------------------------------------------------------------------------------
 Raw = tuple[list[dict[str, Any]], Any]  # values by row; geometries, or None for a table
 
 
@@ -330,7 +329,6 @@ def _parquet(path: Path) -> Iterator[Raw]:
             yield batch.to_pylist(), None
 
 
-# -- places -----------------------------------------------------------------------------------
 def _points(values: list[dict[str, Any]], columns: Columns) -> tuple[Any, list[str]]:
     """Points from two columns, and for each row what is wrong with it."""
     places: list[shapely.Geometry | None] = []
@@ -369,7 +367,6 @@ def _unlikely(*, lat: float, lng: float) -> str:
     return ""
 
 
-# -- coordinate systems -----------------------------------------------------------------------
 def _believed(named: str, own: pyproj.CRS | None) -> pyproj.CRS | None:
     if not named:
         return own
@@ -427,7 +424,6 @@ def _check_plausible(places: Any, crs: pyproj.CRS) -> None:
         )
 
 
-# -- guessing ---------------------------------------------------------------------------------
 def _guess(
     names: tuple[str, ...], sample: list[dict[str, Any]], wanted: Columns, *, is_table: bool
 ) -> Columns:

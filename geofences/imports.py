@@ -64,7 +64,6 @@ class Plan:
         return asdict(self)
 
 
-# -- rows -------------------------------------------------------------------------------------
 def wanted(row: files.Row, plan: Plan) -> Wanted | Judged:
     """What a row asks for, or its refusal."""
     columns = plan.columns
@@ -172,7 +171,6 @@ def _decoded(value: str) -> Any:
         return value.replace("\x00", "")
 
 
-# -- a file -----------------------------------------------------------------------------------
 @dataclass(slots=True)
 class Seen:
     """What earlier rows had; its size grows with the ids of a file, not with its rows' content."""

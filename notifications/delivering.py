@@ -77,9 +77,6 @@ def add_gate(gate: Gate) -> None:
     _gates.append(gate)
 
 
-# -- gather -----------------------------------------------------------------------------------
-
-
 def gather(batch: Sequence[Claimed]) -> dict[int, Facts]:
     """Read what is true now of the batch's devices: two queries, whatever its size."""
     asked = [(one.device_id, geofence_id) for one in batch if (geofence_id := _place(one))]
@@ -122,9 +119,6 @@ def ask_above(batch: Sequence[Claimed], *, now: datetime) -> dict[int, Hold | St
             until = now + timedelta(seconds=GATE_FAILED_DELAY_S)
             return {one.id: Hold(until=until, reason="gate_failed") for one in batch}
     return found
-
-
-# -- decide -----------------------------------------------------------------------------------
 
 
 def decide(
@@ -241,9 +235,6 @@ def result_of(one: Claimed, outcome: Outcome, *, now: datetime) -> Result:
             )
 
 
-# -- apply ------------------------------------------------------------------------------------
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class Flight:
     """A batch in the air: nothing of it is in a transaction."""
@@ -308,9 +299,6 @@ def deliver_once(post: Post, *, now: datetime, limit: int = BATCH) -> int:
         flight.answer.exception()  # waits
         land(flight, now=now + timedelta(seconds=time.monotonic() - started_s))
     return claimed
-
-
-# -- loop -------------------------------------------------------------------------------------
 
 
 def run(stop: threading.Event) -> None:

@@ -271,9 +271,6 @@ def _unsent(delivery_ids: Sequence[int]) -> None:
             order(delivery_ids)
 
 
-# -- what is owed -----------------------------------------------------------------------------
-
-
 def enqueue(rows: Sequence[NewDelivery]) -> list[int | None]:
     """Write deliveries in the caller's transaction; None where the device had the key already.
 
@@ -356,9 +353,6 @@ def wake() -> None:
         cursor.execute(_WAKE)
 
 
-# -- the workers' side ------------------------------------------------------------------------
-
-
 def claim(*, limit: int, lease_s: float, now: datetime) -> list[Claimed]:
     """Take up to `limit` due deliveries for `lease_s`; no other claim gets them meanwhile."""
     with connection.cursor() as cursor:
@@ -434,9 +428,6 @@ def clean(text: str, most_chars: int) -> str:
 def _json(value: object) -> str:
     # \u0000 is JSON, but no jsonb: without it the row can at least be parked and shown.
     return msgspec.json.encode(value).decode().replace("\\u0000", "")
-
-
-# -- support, and the phones ------------------------------------------------------------------
 
 
 def cancel(delivery_id: int, *, actor_id: int | None, note: str, now: datetime) -> bool:

@@ -139,8 +139,6 @@ class FileJobAdmin(BrandScopedAdmin):
             },
         )
 
-    # -- upload -------------------------------------------------------------------------------
-
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
@@ -161,8 +159,6 @@ class FileJobAdmin(BrandScopedAdmin):
             form=form,
             list_url=self.url("changelist"),
         )
-
-    # -- one import ---------------------------------------------------------------------------
 
     def change_view(
         self,

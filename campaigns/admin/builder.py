@@ -122,8 +122,6 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
             *super().get_urls(),
         ]
 
-    # -- the builder ------------------------------------------------------------------------
-
     def changeform_view(
         self,
         request: HttpRequest,

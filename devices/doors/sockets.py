@@ -160,8 +160,6 @@ class StreamDoor:
         self._looks: list[asyncio.Future[None]] = []  # who waits for the next look
         self._closing = False
 
-    # -- one connection ------------------------------------------------------------------------
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         authorization, subprotocol = _credentials(scope)
@@ -258,8 +256,6 @@ class StreamDoor:
     async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
-    # -- all connections -----------------------------------------------------------------------
-
     def _add(self, socket: Socket) -> None:
         held = self._sockets.setdefault(socket.device_id, [])
         held.append(socket)
@@ -306,8 +302,6 @@ class StreamDoor:
     async def watch(self) -> None:
         """Look at rows whenever asked to, many devices at once; runs until cancelled."""
         await asyncio.gather(self._keep_looking(), self._keep_pinging())
-
-    # -- looking at rows -----------------------------------------------------------------------
 
     def _look_soon(self, device_ids: Iterable[int]) -> None:
         self._asked.update(each for each in device_ids if each in self._sockets)

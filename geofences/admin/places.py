@@ -137,8 +137,6 @@ class GeofenceAdmin(BrandScopedAdmin):
     )
     actions = ("as_geojson", "as_geopackage", "retire", "bring_back")
 
-    # -- the list -----------------------------------------------------------------------------
-
     @display(description="shape", ordering="radius_m")
     def shape(self, row: Geofence) -> str:
         if row.radius_m is not None:
@@ -185,8 +183,6 @@ class GeofenceAdmin(BrandScopedAdmin):
     @admin.action(description="Bring back into use")
     def bring_back(self, request: HttpRequest, chosen: GeofenceQuerySet) -> None:
         messages.success(request, f"{_revive(chosen):,} in use again.")
-
-    # -- paths --------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
@@ -294,8 +290,6 @@ class GeofenceAdmin(BrandScopedAdmin):
             return JsonResponse({"error": in_words(error)})
         (cover,) = writing.covers_of([shape])
         return JsonResponse(cells_as_geojson(cover) | {"area_m2": area_m2(shape)})
-
-    # -- the drawing page ---------------------------------------------------------------------
 
     def get_form(
         self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any

@@ -10,8 +10,6 @@ const VARIABLES = [
   ["coupon.code", "a coupon's code; choose the pool below"],
 ];
 
-// -- what fits the trigger -----------------------------------------------------------------------
-
 function fitTrigger() {
   const on = form.querySelector("[name=on]:checked")?.value ?? "entered";
   for (const part of form.querySelectorAll("[data-when]")) {
@@ -21,8 +19,6 @@ function fitTrigger() {
 for (const radio of form.querySelectorAll("[name=on]")) radio.addEventListener("change", fitTrigger);
 fitTrigger();
 
-// -- what fits the goal --------------------------------------------------------------------------
-
 const goal = form.querySelector("[name=goal_0]");
 function fitGoal() {
   for (const part of form.querySelectorAll("[data-goal]")) {
@@ -31,8 +27,6 @@ function fitGoal() {
 }
 goal?.addEventListener("change", fitGoal);
 if (goal) fitGoal();
-
-// -- variables -----------------------------------------------------------------------------------
 
 const takers = "[name=title], [name=body], [name=deep_link], [name=image_url], [data-takes]";
 let taker = form.querySelector("[name=body]");
@@ -62,8 +56,6 @@ document.getElementById("variables").replaceChildren(
     h("button", { type: "button", class: "nc-chip", title, onclick: () => putIn(name) }, name.replace("device.attributes.", ""))),
 );
 
-// -- preview, sentence and checklist -------------------------------------------------------------
-
 const sentence = document.getElementById("sentence");
 const phones = document.getElementById("phones");
 const checklist = document.getElementById("checklist");
@@ -82,8 +74,6 @@ async function preview() {
   );
   if (!said.checklist.some((one) => one.level === "error")) checklist.prepend(h("li", { class: "done" }, "Everything is there: it can go live."));
 }
-
-// -- a test ----------------------------------------------------------------------------------------
 
 document.getElementById("send-test")?.addEventListener("click", async (event) => {
   const told = document.getElementById("test-said");
@@ -125,8 +115,6 @@ checklist.addEventListener("click", (event) => {
   field?.scrollIntoView({ behavior: "smooth", block: "center" });
   field?.querySelector("input:not([type=hidden]), textarea, select, button")?.focus({ preventScroll: true });
 });
-
-// -- nothing typed is lost -----------------------------------------------------------------------
 
 form.addEventListener("submit", () => { unsaved = false; });
 addEventListener("beforeunload", (event) => {

@@ -71,8 +71,6 @@ export class Drawing {
     this.#draw.on("history", () => this.#tell());
   }
 
-  // -- what it is ------------------------------------------------------------------------------
-
   get kind() {
     if (this.#circle) return "circle";
     return this.#fixed || this.#areas().length ? "areas" : "empty";
@@ -109,8 +107,6 @@ export class Drawing {
   get canRemove() {
     return this.mode !== "select" || this.chosen !== null || this.kind !== "empty";
   }
-
-  // -- orders ----------------------------------------------------------------------------------
 
   /** Show a shape and begin its history with it. */
   load(shape, { fit: inView = false } = {}) {
@@ -180,8 +176,6 @@ export class Drawing {
     if (this.mode !== "circle" || this.#isDrawing()) return;
     this.#setCircle(centre, this.#options.radius_m());
   }
-
-  // -- inside ----------------------------------------------------------------------------------
 
   #isDrawing() {
     return this.mode !== "select" && this.#draw.getModeState() === "drawing";

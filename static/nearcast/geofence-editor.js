@@ -111,7 +111,6 @@ async function start() {
     if (shape) fit(map, [{ geometry: shape.geometry, properties: { radius_m: shape.radius_m } }], { animate });
   }
 
-  // -- what follows from a change --------------------------------------------------------------
   function tell(found) {
     lookedUp = found?.features ? found : null;
     drawCells(lookedUp);

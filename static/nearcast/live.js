@@ -21,8 +21,6 @@ function setState(state) {
   stateLine.textContent = STATES[state];
 }
 
-// -- figures ---------------------------------------------------------------------------------
-
 /** Counts of the last minute, one bar a second. */
 class Minute {
   constructor() {
@@ -83,8 +81,6 @@ function drawSpark(canvas, minute, ink) {
   });
 }
 
-// -- the feed --------------------------------------------------------------------------------
-
 const link = (pattern, id) => pattern.replace("/0/", `/${id}/`);
 
 function row(each, isNew) {
@@ -123,8 +119,6 @@ function show(each) {
   map.easeTo({ center: [each.lng, each.lat], zoom: Math.max(map.getZoom(), 16), animate: !calmly });
   sky.pulse(each);
 }
-
-// -- the socket ------------------------------------------------------------------------------
 
 const seen = {}; // the last id of each kind: where to take up again
 let told = new Set();
@@ -188,8 +182,6 @@ pauseButton.addEventListener("click", () => {
   } else connect();
 });
 
-// -- geofences on the map --------------------------------------------------------------------
-
 let inside = new Map(); // geofence → phones in it, kept by what the feed says until the next view
 
 function showPlaces(features) {
@@ -227,8 +219,6 @@ function fitBetweenPanels() {
   map.fitBounds(asBox(about.bounds), { padding, maxZoom: 16, animate: false });
 }
 
-// -- clicks ----------------------------------------------------------------------------------
-
 function click(event) {
   const device = sky.near(event.point.x, event.point.y);
   if (device !== null) {
@@ -245,8 +235,6 @@ function click(event) {
   );
   popup.setLngLat(event.lngLat).setDOMContent(body).addTo(map);
 }
-
-// -- start -----------------------------------------------------------------------------------
 
 const { map, popup, about } = await makeMap(document.getElementById("live-map"));
 fitBetweenPanels();

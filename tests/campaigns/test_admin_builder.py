@@ -263,8 +263,6 @@ def test_it_puts_a_message_beside_the_field_it_concerns(path: str, field: str | 
     assert field_of(path) == field
 
 
-# -- the page ---------------------------------------------------------------------------------
-
 ADD = "admin:campaigns_campaign_add"
 
 
@@ -503,9 +501,6 @@ def test_it_deletes_only_what_was_never_live(brand: Brand, marketer: Client) -> 
     assert list(Campaign.objects.all()) == [campaign]
 
 
-# -- the preview ------------------------------------------------------------------------------
-
-
 def preview(client: Client, brand: Brand, raw: dict[str, Any], **fields: Any) -> dict[str, Any]:
     sent = a_post(brand, raw, **fields)
     answer = client.post(reverse("admin:campaigns_campaign_preview"), sent)
@@ -667,8 +662,6 @@ def test_it_tells_warnings_from_what_is_missing(brand: Brand, marketer: Client) 
     page = marketer.get(reverse(ADD)).content.decode()
     assert '<li class="error">' in page
 
-
-# -- segments ---------------------------------------------------------------------------------
 
 SEGMENTS = "admin:campaigns_segment_add"
 

@@ -46,9 +46,6 @@ def typed(brand: Brand, **fields: Any) -> CampaignForm:
     return CampaignForm({"name": "N", "on": "entered", **fields}, brand=brand)
 
 
-# -- the form ---------------------------------------------------------------------------------
-
-
 def test_money_is_typed_in_euros_and_kept_in_cents(brand: Brand) -> None:
     form = typed(brand, budget_1="1234.5", budget_2="100", budget_8="1.5", budget_9="eur")
     assert form.is_valid(), form.errors
@@ -140,9 +137,6 @@ def test_words_and_differences_know_them() -> None:
     }  # fmt: skip
 
 
-# -- results ----------------------------------------------------------------------------------
-
-
 def results_of(client: Client, campaign: Campaign) -> str:
     return client.get(
         reverse("admin:campaigns_campaign_results", args=[campaign.pk])
@@ -196,9 +190,6 @@ def test_results_say_what_is_missing_to_compare(
     make_transition(make_device(brand), shop)
     evaluate_once(now=now())
     assert "cannot react to it" in results_of(client, other)
-
-
-# -- pools ------------------------------------------------------------------------------------
 
 
 def test_a_pool_is_made_filled_and_watched(

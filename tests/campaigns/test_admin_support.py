@@ -50,9 +50,6 @@ def make_decision(world: World, **fields: Any) -> Decision:
     )
 
 
-# -- lists ------------------------------------------------------------------------------------
-
-
 def test_it_pages_through_rows_of_one_instant_without_losing_any(world: World) -> None:
     at = now() - timedelta(hours=1)
     other = make_campaign(world.brand, world.geofence, name="Other")
@@ -189,9 +186,6 @@ def test_it_shows_what_it_found_before_a_search_took_too_long(
     assert "Searched back to" in page.content.decode()
 
 
-# -- stories ----------------------------------------------------------------------------------
-
-
 def test_it_tells_a_delivery_from_the_position_to_what_the_phone_said(world: World) -> None:
     told = story.of_one_delivery(world.delivery)
     kinds = [entry.kind for entry in told.entries]
@@ -258,9 +252,6 @@ def test_it_narrows_a_timeline_to_a_campaign_and_a_verdict(world: World) -> None
 def test_it_keeps_another_brands_rows_out_of_a_timeline(world: World) -> None:
     make_decision(world, brand_id=world.brand.pk + 1000)
     assert len(history(world.device, 50)) == 3
-
-
-# -- why, or why not --------------------------------------------------------------------------
 
 
 def reasons(world: World, campaign: Campaign | None = None) -> str:

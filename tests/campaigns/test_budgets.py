@@ -44,9 +44,6 @@ def spend(budget: Budget, purse: Purse, at_ms: int, place: int | None = 5) -> bo
     return True
 
 
-# -- amounts ----------------------------------------------------------------------------------
-
-
 def test_it_stops_at_the_amount_and_says_when_there_is_more() -> None:
     budget, purse = a_budget(Limit(Whole.DAY, Unit.SENDS, 3)), Purse()
     assert [spend(budget, purse, NOON_MS) for _ in range(5)] == [True] * 3 + [False] * 2
@@ -123,8 +120,6 @@ def matches(limit: Limit, row: tuple[date, int | None], day: date, place: int | 
         not limit.whole.is_local or row[1] == place
     )
 
-
-# -- pace -------------------------------------------------------------------------------------
 
 dayparts = st.lists(
     st.builds(
@@ -228,9 +223,6 @@ def test_a_run_of_two_years_is_laid_out_once() -> None:
     assert live.instant_ms(live.total_ms) is None
 
 
-# -- in the rules, in words -------------------------------------------------------------------
-
-
 def test_the_rules_refuse_with_what_they_saw() -> None:
     campaign = a_campaign(budget=a_budget(Limit(Whole.DAY, Unit.SENDS, 1)))
     history = a_history()
@@ -266,8 +258,6 @@ def test_pace_and_money_are_said_in_words() -> None:
 def test_it_writes_money_as_people_do(minor: int, currency: str, said: str) -> None:
     assert budgets.money(minor, currency) == said
 
-
-# -- as a campaign says it --------------------------------------------------------------------
 
 PLAIN = {
     "trigger": {"on": "entered", "tags": ["shop"]},

@@ -50,9 +50,6 @@ def test_it_has_nothing_to_say_of_a_plain_campaign(brand: Brand, shop: Geofence)
     assert warnings(brand, a_definition(shop)) == {}
 
 
-# -- errors -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
@@ -120,9 +117,6 @@ def test_it_stops_what_fcm_would_refuse_at_a_real_place(brand: Brand) -> None:
     shop = make_circle(brand, name="Ä" * 180)
     raw = a_definition(shop) | says(body="{{ place.name }} " * 10, data={"again": "x" * 900})
     assert errors(brand, raw) == [("content.body", "payload_too_large")]
-
-
-# -- warnings ---------------------------------------------------------------------------------
 
 
 def test_it_warns_of_an_empty_audience(brand: Brand, shop: Geofence) -> None:
@@ -211,8 +205,6 @@ def test_it_reads_a_draft_that_says_nothing_yet(brand: Brand) -> None:
     assert warnings(brand, {}) == {}
     assert warnings(brand, {"nonsense": 1}) == {}
 
-
-# -- what people did --------------------------------------------------------------------------
 
 BOUGHT = {"event": "purchase", "value": 2, "within_s": 86_400}
 CAME = {"visits": {"tags": ["shop"]}, "value": 1}

@@ -67,9 +67,6 @@ def states() -> dict[str, str]:
     return dict(Coupon.objects.order_by("id").values_list("code", "state"))
 
 
-# -- drawn ------------------------------------------------------------------------------------
-
-
 def test_each_offer_carries_a_code_of_its_own_until_none_is_left(
     brand: Brand, shop: Geofence
 ) -> None:
@@ -135,9 +132,6 @@ def test_two_campaigns_share_a_pool_in_one_batch(brand: Brand, shop: Geofence) -
     assert len(set(Delivery.objects.values_list("content__body", flat=True))) == 3
 
 
-# -- seen and not seen ------------------------------------------------------------------------
-
-
 def test_nobody_sees_a_code_before_its_offer_is_sent(
     brand: Brand, shop: Geofence, courier: Courier
 ) -> None:
@@ -200,9 +194,6 @@ def test_a_repeat_gets_its_code_again_or_is_stopped(
     deliver_once(courier, now=now())
     first.refresh_from_db()
     assert (first.state, first.reason) == ("suppressed", "coupon_given_to_another")
-
-
-# -- in parallel, and against an oracle -------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)
@@ -277,9 +268,6 @@ def test_draws_are_what_a_list_of_codes_would_give(steps: list[str]) -> None:
             assert states() == wanted | dict.fromkeys(redeemed, "redeemed")
 
 
-# -- at the till ------------------------------------------------------------------------------
-
-
 def test_the_till_redeems_once_and_the_offer_hears_of_it(
     brand: Brand, shop: Geofence, courier: Courier
 ) -> None:
@@ -321,9 +309,6 @@ def test_the_till_is_told_why_not(brand: Brand, shop: Geofence) -> None:
     answer = till("POST", "coupons/redeem", {"code": "AAA", "occurred_at": then})
     assert answer.status_code == 200  # the till was offline, and the code still good
     assert till("POST", "coupons/redeem", {}).status_code == 422
-
-
-# -- pools and files --------------------------------------------------------------------------
 
 
 def test_pools_over_the_api(brand: Brand) -> None:
@@ -427,9 +412,6 @@ def test_the_worker_takes_files_in_and_keeps_none(
     assert (good.state, good.taken, bad.state) == ("done", 2, "failed")
     assert "UTF-8" in bad.problem
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-# -- before it is published -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,6 @@ def test_a_back_office_asks_over_the_api(client: Client, brand: Brand) -> None:
     }  # fmt: skip
 
 
-# -- test groups ------------------------------------------------------------------------------
-
-
 def slow_bucket(person: str, salt: str, of: int) -> int:
     """By the book: the hash as a fraction of all hashes, times the number of buckets."""
     digest = hashlib.blake2b(f"{salt}\x00{person}".encode(), digest_size=8).hexdigest()
@@ -145,8 +142,6 @@ def test_it_estimates_a_test_group_of_many_within_its_interval(brand: Brand) -> 
     spread = found.high - found.low
     assert found.low - spread < slow < found.high + spread
 
-
-# -- here -------------------------------------------------------------------------------------
 
 HERE = {"visits": "here", "op": "eq", "value": 1}
 

@@ -29,9 +29,6 @@ PEOPLE = [f"person {number}" for number in range(20_000)]
 DAY_S = 86_400
 
 
-# -- who is in which group --------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("wanted", [0.0, 0.01, 0.1, 0.5, 0.9])
 def test_it_leaves_out_as_many_as_asked(wanted: float) -> None:
     held = sum(is_held_out(one, campaign_id=7, share=wanted) for one in PEOPLE)
@@ -81,8 +78,6 @@ def test_only_those_move_who_must_when_shares_change() -> None:
         became = variant_of(one, campaign_id=7, weights=after)
         assert was == became or (became == "a" or was == "b")
 
-
-# -- learning ---------------------------------------------------------------------------------
 
 GUARD = Guard(burn_in=100, floor=0.05, freeze_at=0.99)
 
@@ -138,9 +133,6 @@ def test_it_earns_more_than_sharing_alike() -> None:
     assert earned > 1.2 * 40 * 200 * 0.075
 
 
-# -- lift -------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("treated", "control", "low", "high"),
     [  # Newcombe 1998, table II, method 10
@@ -174,9 +166,6 @@ def test_its_interval_holds_the_truth_as_often_as_it_says() -> None:
 def test_nobody_says_nothing() -> None:
     assert tuple(share(Arm(0, 0))) == (0.0, 1.0)
     assert lift(Arm(5, 1), Arm(5, 0)).relative is None
-
-
-# -- on the road ------------------------------------------------------------------------------
 
 
 def crowd(shop: Geofence, count: int) -> list[Device]:

@@ -237,9 +237,6 @@ def test_it_reads_as_a_sentence() -> None:
     assert change.title == "Never where"
 
 
-# -- rows ---------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def brand() -> Brand:
     return make_brand()
@@ -370,9 +367,6 @@ def test_it_cannot_go_live_with_a_rule_about_data_that_the_offer_has_not(brand: 
     assert not {"guards[0].against"} & {
         one.field for one in publishing.check(brand.pk, raw, now=now())
     }
-
-
-# -- doors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db

@@ -163,8 +163,6 @@ def test_it_reads_as_a_sentence(trigger: dict[str, Any], said: str) -> None:
     assert sentences.sentence(wanted).startswith(said + ", ")
 
 
-# -- rows ---------------------------------------------------------------------------------------
-
 WEDNESDAY = datetime(2030, 6, 12, tzinfo=UTC)
 NINE = {"on": "schedule", "times": ["09:00"], "tags": ["stadium"]}
 

@@ -171,8 +171,6 @@ def test_leaving_comes_before_coming_at_one_instant() -> None:
     assert [item.name for item in ordered(items)] == ["exited", "entered"]
 
 
-# -- against an oracle ------------------------------------------------------------------------
-
 steps = st.lists(st.sampled_from([A, B, C]), min_size=1, max_size=3).map(tuple)
 patterns = st.builds(
     Pattern,

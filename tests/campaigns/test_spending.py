@@ -71,9 +71,6 @@ def the_sums() -> dict[tuple[Any, int | None], tuple[int, int]]:
             for row in Spend.objects.exclude(sends=0)}  # fmt: skip
 
 
-# -- reserved and given back ------------------------------------------------------------------
-
-
 def test_it_stops_when_the_budget_is_spent_and_says_so(brand: Brand, shop: Geofence) -> None:
     budget = {"per_day": {"money": 400}, "cost": 150, "currency": "EUR"}
     make_campaign(brand, shop, budget=budget)
@@ -261,9 +258,6 @@ def test_a_batch_asks_the_budget_once(brand: Brand, shop: Geofence) -> None:
     assert spent() == (22, 0)
 
 
-# -- a budget for a campaign that runs --------------------------------------------------------
-
-
 def republish(campaign: Campaign, budget: dict[str, Any] | None) -> None:
     raw = {name: value for name, value in campaign.draft.items() if name != "budget"}
     edited = publishing.edit(campaign, raw=raw | ({"budget": budget} if budget else {}), actor=None)
@@ -307,9 +301,6 @@ def test_a_budget_that_comes_and_goes_counts_everything_once(brand: Brand, shop:
     publishing.roll_back(campaign, number=2, actor=None, now=now())
     assert spent() == (5, 0)
     assert the_sums() == ledger()
-
-
-# -- in parallel ------------------------------------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)

@@ -66,9 +66,6 @@ def send(draft: Campaign, device: str, **fields: Any) -> Delivery:
     return Delivery.objects.get(pk=trials.send(draft, device=device, **asked))
 
 
-# -- previews ---------------------------------------------------------------------------------
-
-
 def test_it_shows_every_language_to_a_real_person(draft: Campaign) -> None:
     device = make_device(draft.brand, external_id="anna", locale="fr-CA")
     Profile.objects.create(brand=draft.brand, external_id="anna", attributes={"first_name": "Anna"})
@@ -107,9 +104,6 @@ def test_it_shows_what_each_platform_is_sent(draft: Campaign) -> None:
     assert '"android"' not in sent["ios"]
     assert '"channel_id": "offers"' in sent["android"]
     assert '"TTL": "60"' in sent["web"]
-
-
-# -- tests ------------------------------------------------------------------------------------
 
 
 def test_it_sends_one_marked_logged_test(draft: Campaign) -> None:
@@ -173,9 +167,6 @@ def test_it_says_why_it_cannot_be_sent(
     with pytest.raises(trials.TrialError, match=why):
         send(draft, device, **fields)
     assert not Delivery.objects.exists()
-
-
-# -- over the API and on the page -------------------------------------------------------------
 
 
 def test_a_back_office_looks_and_tests(draft: Campaign, client: Client) -> None:

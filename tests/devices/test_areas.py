@@ -104,9 +104,6 @@ def test_it_agrees_with_counting_one_by_one(fixes: list[tuple[int, Place]], tz: 
     }
 
 
-# -- rows ---------------------------------------------------------------------------------------
-
-
 def remember(device: Device, place: Place, *, nights: int = 4, ago_days: int = 6) -> None:
     """Fixes of some nights, as ingest writes them."""
     for night in range(nights):

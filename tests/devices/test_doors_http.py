@@ -40,9 +40,6 @@ NDJSON = {"Content-Type": "application/x-ndjson"}
 GZIP = JSON | {"Content-Encoding": "gzip"}
 
 
-# -- what is taken -----------------------------------------------------------------------------
-
-
 def test_it_keeps_one_fix_before_it_answers(phone: Phone) -> None:
     answer = phone.post(LOCATIONS, json=a_fix(accuracy_m=12.5, battery=0.8))
     assert (answer.status_code, answer.json()) == (200, {"accepted": 1, "rejected": []})
@@ -105,9 +102,6 @@ def test_it_answers_a_body_without_items(phone: Phone) -> None:
 def test_it_lets_ten_fixes_a_second_pass(phone: Phone) -> None:
     for n in range(30):
         assert phone.post(LOCATIONS, json=a_fix(recorded_at=now_ms() - n)).status_code == 200
-
-
-# -- per item ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -192,9 +186,6 @@ def test_it_reads_unknown_as_unknown(phone: Phone) -> None:
     assert (fix.accuracy_m, fix.speed_mps, fix.heading_deg, fix.battery) == (None,) * 4
 
 
-# -- whole bodies ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("content", "headers", "status", "code"),
     [
@@ -267,9 +258,6 @@ def test_it_takes_nothing_but_post(phone: Phone, method: str) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-# -- who ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("path", [LOCATIONS, EVENTS])
 def test_it_takes_nothing_from_whoever_shows_no_device_token(
     http: httpx.Client, brand: Brand, path: str
@@ -320,9 +308,6 @@ def test_it_limits_a_device_that_asks_too_much_and_no_other(
     assert int(answer.headers["retry-after"]) >= 1
     assert answer.json()["code"] == "rate_limited"
     assert calm.post(LOCATIONS, json=[]).status_code == 200
-
-
-# -- events ------------------------------------------------------------------------------------
 
 
 def test_it_keeps_an_event(phone: Phone) -> None:
@@ -380,8 +365,6 @@ def test_it_rejects_an_event_it_cannot_keep(
     assert (rejection["index"], rejection["code"]) == (0, code)
     assert rejection["message"].startswith(message)
 
-
-# -- whatever it is sent -----------------------------------------------------------------------
 
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -127,9 +127,6 @@ def owe(phone: Phone, key: str = "k", **fields: Any) -> int:
     return delivery_id
 
 
-# -- who ---------------------------------------------------------------------------------------
-
-
 def test_it_opens_to_a_token_offered_as_subprotocol(server: LiveWeb, phone: Phone) -> None:
     offered = Subprotocol(f"bearer.{phone.token}")
     with connect(f"{server.ws_url}/v1/stream", subprotocols=[offered]) as raw:
@@ -173,9 +170,6 @@ def test_it_closes_the_oldest_of_too_many_of_one_device(server: LiveWeb, phone: 
         ]
         assert first.closes_with() == 4409
         assert second.hears_nothing()
-
-
-# -- fixes, events, feedback -------------------------------------------------------------------
 
 
 def test_it_acknowledges_fixes_once_they_are_durable(stream: Stream, phone: Phone) -> None:
@@ -268,9 +262,6 @@ def test_it_says_when_the_person_has_not_agreed(server: LiveWeb, http: Any, bran
         answer = stream.ask({"type": "locations", "seq": 1, "locations": [a_fix()]})
     assert answer["rejected"][0]["code"] == "consent_withdrawn"
     assert DeviceState.objects.get(device_id=phone.device.pk).lat is None
-
-
-# -- offers ------------------------------------------------------------------------------------
 
 
 def test_it_pushes_an_offer_as_soon_as_it_is_owed(stream: Stream, phone: Phone) -> None:

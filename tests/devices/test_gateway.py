@@ -178,9 +178,6 @@ def test_it_opens_to_server_keys_only(
     assert http.request(method, path, json=[]).status_code == 401
 
 
-# -- profiles ----------------------------------------------------------------------------------
-
-
 def put(http: httpx.Client, key: Headers, body: Any) -> httpx.Response:
     return http.put(PROFILES, json=body, headers=key)
 

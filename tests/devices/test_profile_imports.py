@@ -207,8 +207,6 @@ def test_it_tries_rows_and_keeps_nothing(brand: Brand) -> None:
     assert not Profile.objects.exists()
 
 
-# -- against an obvious oracle ----------------------------------------------------------------
-
 uploads = st.lists(
     st.tuples(
         st.sampled_from("abc"),
@@ -252,9 +250,6 @@ def test_it_merges_as_a_plain_dictionary_would(
     assert known(brand) == {
         person: {name: value for name, (value, _) in mine.items()} for person, mine in plain.items()
     }
-
-
-# -- jobs -------------------------------------------------------------------------------------
 
 
 def queued(brand: Brand, text: str) -> ProfileImport:
@@ -319,9 +314,6 @@ def test_it_stops_when_somebody_cancels(brand: Brand) -> None:
     assert len(known(brand)) == 2
 
 
-# -- the command ------------------------------------------------------------------------------
-
-
 def test_it_is_a_command(brand: Brand, table: Callable[..., Path], tmp_path: Path) -> None:
     path, refused, said = table(PEOPLE + ",,1,\n"), tmp_path / "refused.csv", StringIO()
     call_command(
@@ -351,9 +343,6 @@ def test_the_command_says_what_is_wrong(brand: Brand, table: Callable[..., Path]
         call_command("import_profiles", table("a,b\n1,2\n"), brand=brand.slug, verbosity=0)
     with pytest.raises(CommandError, match="no column 'c'"):
         call_command("import_profiles", table(PEOPLE), brand=brand.slug, column=["c=c:text"])
-
-
-# -- the pages --------------------------------------------------------------------------------
 
 
 def test_it_is_uploaded_confirmed_and_watched_in_the_admin(brand: Brand) -> None:
@@ -407,9 +396,6 @@ def test_it_is_for_marketers_and_for_ones_own_brand(brand: Brand) -> None:
     assert marketer.get(f"{PAGES}{job.pk}/progress.json").status_code == 403
     supporter = logged_in(make_member(brand, Role.SUPPORT))
     assert supporter.get(f"{PAGES}add/").status_code == 403
-
-
-# -- undoing ----------------------------------------------------------------------------------
 
 
 def undone(job: ProfileImport) -> ProfileImport:

@@ -77,9 +77,6 @@ def walk_in(device_id: int) -> None:
     ingest(assemble([row]), now_ms=now_ms(), armed=follower.refresh())
 
 
-# -- register ----------------------------------------------------------------------------------
-
-
 def test_it_registers_an_installation(app: App) -> None:
     answer = app.register(
         push_token="t1", locale="fr_CA", timezone="America/Montreal", attributes={"tier": "gold"}
@@ -182,9 +179,6 @@ def test_it_registers_with_a_publishable_key_only(app: App) -> None:
     assert app.send("post", "/v1/devices", told(), bearer=app.token).status_code == 401
 
 
-# -- change ------------------------------------------------------------------------------------
-
-
 def test_it_changes_what_is_named_and_nothing_else(app: App) -> None:
     app.register(push_token="t1", external_id="c1", locale="en")
     answer = app.send("patch", "/v1/devices/me", {"locale": "fi", "external_id": None})
@@ -226,9 +220,6 @@ def test_it_ends_every_visit_when_consent_is_withdrawn() -> None:
         ("entered", ""),
         ("exited", "consent_withdrawn"),
     ]
-
-
-# -- push tokens -------------------------------------------------------------------------------
 
 
 def test_it_moves_a_push_token_to_who_holds_the_phone(app: App) -> None:
@@ -317,9 +308,6 @@ def test_it_makes_one_device_of_an_installation_that_registers_twice_at_once() -
     assert not together([register] * 6)
     assert Device.objects.count() == 1
     assert sorted(one.created for one in found) == [False] * 5 + [True]
-
-
-# -- revoke, erase, export ---------------------------------------------------------------------
 
 
 def test_it_refuses_a_revoked_token_at_once(app: App) -> None:
@@ -468,9 +456,6 @@ def test_it_exports_everything_held_about_the_device_and_no_other() -> None:
     }
     assert held["transitions"][0]["geofence"]["name"]
     assert held["feedback"][0]["event"] == "opened"
-
-
-# -- what to monitor ---------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("transactional_db")

@@ -66,7 +66,6 @@ def form(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
-# -- drawing, without a browser -------------------------------------------------------------------
 def test_it_makes_a_geofence_of_a_drawing(marketer: Client, brand: Brand) -> None:
     answer = marketer.post(f"{LIST}add/", form(dwell_minutes="5", external_id=" "))
 
@@ -172,7 +171,6 @@ def test_it_retires_and_brings_back(marketer: Client, brand: Brand) -> None:
     assert market.retired_at is None
 
 
-# -- who sees and may what ------------------------------------------------------------------------
 def test_it_lets_support_look_and_change_nothing(support: Client, brand: Brand) -> None:
     market = make_polygon(brand, json.dumps(POLYGON), name="Market")
     page = f"{LIST}{market.pk}/change/"
@@ -218,7 +216,6 @@ def test_it_shows_strangers_the_log_in(client: Client, db: None) -> None:
         assert client.get(page).status_code == 302
 
 
-# -- list and map ---------------------------------------------------------------------------------
 def test_it_filters_the_list(marketer: Client, brand: Brand) -> None:
     make_circle(brand, name="Corner shop", tags=["shop"])
     make_polygon(brand, json.dumps(POLYGON), name="Market", track_visits=False)
@@ -293,7 +290,6 @@ def test_it_previews_the_cells_of_a_drawing(marketer: Client, brand: Brand) -> N
     assert "cannot be read" in preview("nonsense")["error"]
 
 
-# -- imports --------------------------------------------------------------------------------------
 def upload(client: Client, text: str, name: str = "shops.csv") -> GeofenceImport:
     client.post(f"{IMPORTS}add/", {"file": SimpleUploadedFile(name, text.encode())})
     return GeofenceImport.objects.latest("pk")
@@ -398,7 +394,6 @@ def test_it_discards_a_draft(marketer: Client) -> None:
     assert filejobs.claim(GeofenceImport, now=job.created_at) is None
 
 
-# -- in a real browser ----------------------------------------------------------------------------
 @pytest.fixture
 def live_brand(chromium: Browser, transactional_db: None, live_web: LiveWeb) -> Brand:
     brand = make_brand()

@@ -340,7 +340,6 @@ async def test_it_gives_the_file_over_asgi(brand: Brand) -> None:
     assert len(json.loads(content)["features"]) == 1
 
 
-# -- isolation --------------------------------------------------------------------------------
 def test_it_hides_the_geofences_of_another_brand(call: Call) -> None:
     theirs = make_circle(make_brand(), external_id="theirs")
     path = f"/v1/geofences/{theirs.pk}"

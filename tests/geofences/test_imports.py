@@ -83,7 +83,6 @@ def remark(job: GeofenceImport, row: int) -> str:
     return job.rows.get(row=row).remark
 
 
-# -- tables -----------------------------------------------------------------------------------
 def test_it_imports_a_table_of_points_as_circles(brand: Brand, table: Callable[..., Path]) -> None:
     path = table("store_id,name,latitude,longitude,city\n007,Café,60.17,24.94,Helsinki\n")
 
@@ -196,7 +195,6 @@ def test_it_reprojects_a_table_by_the_named_system(
     assert geofence.geometry.y == pytest.approx(30.17, abs=0.01)
 
 
-# -- again and again ----------------------------------------------------------------------------
 def test_it_updates_by_external_id_and_leaves_the_same_alone(
     brand: Brand, table: Callable[..., Path]
 ) -> None:
@@ -261,7 +259,6 @@ def test_it_retires_what_a_list_no_longer_has(brand: Brand, table: Callable[...,
     assert again.counts == {"unchanged": 1, "updated": 1, "retired": 0}
 
 
-# -- geometry ---------------------------------------------------------------------------------
 def test_it_repairs_where_that_is_safe_and_refuses_where_not(brand: Brand, tmp_path: Path) -> None:
     spike = [*SQUARE[:2], [24.95, 60.165], [24.96, 60.165], [24.95, 60.165], *SQUARE[2:]]
     bow_tie = [SQUARE[0], SQUARE[2], SQUARE[1], SQUARE[3], SQUARE[0]]
@@ -318,7 +315,6 @@ def test_it_reads_the_formats_people_have(brand: Brand, tmp_path: Path, form: st
     assert Geofence.objects.get().name == "Market"
 
 
-# -- coordinate systems -------------------------------------------------------------------------
 def test_it_refuses_a_file_without_a_system(tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame({"id": ["a"]}, geometry=[shapely.Polygon(SQUARE)])
     path = tmp_path / "areas.shp"
@@ -356,7 +352,6 @@ def test_it_knows_no_system_of_that_name(table: Callable[..., Path]) -> None:
     assert "no known coordinate system" in files.look(path, files.Columns(crs="EPSG:1")).problem
 
 
-# -- files that want more than to be read ---------------------------------------------------------
 def test_it_opens_no_file_that_leads_to_another(tmp_path: Path) -> None:
     target = collection(tmp_path / "secret.geojson", (polygon(SQUARE), {"id": "a"}))
     path = tmp_path / "areas.geojson"
@@ -387,7 +382,6 @@ def test_it_says_that_a_file_cannot_be_read(tmp_path: Path, name: str, content: 
         files.look(tmp_path / name)
 
 
-# -- jobs -------------------------------------------------------------------------------------
 def queued(brand: Brand, text: str, **plan: Any) -> GeofenceImport:
     job = GeofenceImport(brand=brand, file_name="shops.csv", state=ImportState.QUEUED)
     columns = files.Columns(external_id="id", lat="lat", lng="lng")
@@ -494,7 +488,6 @@ def test_it_fails_a_job_whose_file_cannot_be_read_and_does_the_next(brand: Brand
     assert bad.message
 
 
-# -- the command and back -------------------------------------------------------------------------
 @pytest.mark.parametrize("form", list(exports.Format))
 def test_it_reads_back_what_it_exported(
     brand: Brand, tmp_path: Path, form: exports.Format, capsys: pytest.CaptureFixture[str]
@@ -531,7 +524,6 @@ def test_it_names_the_brands_when_there_is_no_such(brand: Brand, tmp_path: Path)
         call_command("import_geofences", tmp_path / "a.csv", brand="nobody")
 
 
-# -- real data ----------------------------------------------------------------------------------
 @pytest.mark.shared_data
 def test_it_refuses_the_file_in_a_wrong_system(brand: Brand, shared_data: Path) -> None:
     path = shared_data / "austin" / "airport_zoning.WRONG_CRS_epsg2277.geojson"

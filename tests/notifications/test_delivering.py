@@ -56,9 +56,6 @@ def the_delivery() -> Delivery:
     return Delivery.objects.get()
 
 
-# -- the road ---------------------------------------------------------------------------------
-
-
 def test_it_sends_what_is_due_once(courier: Courier, sender: FakeSender) -> None:
     device = make_device(make_brand())
     make_delivery(device)
@@ -152,9 +149,6 @@ def test_it_asks_the_same_number_of_questions_for_one_and_for_a_hundred(
         assert deliver(courier) == 100
 
 
-# -- every answer of the provider -------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("outcome", "state", "reason", "due_in_s"),
     [
@@ -242,9 +236,6 @@ def test_it_gives_up_in_the_end(courier: Courier, sender: FakeSender) -> None:
     assert the_delivery().state == "failed"
     assert the_delivery().reason == "exhausted: TEST"
     assert Attempt.objects.count() == MAX_ATTEMPTS
-
-
-# -- tokens -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -343,9 +334,6 @@ def test_it_leaves_an_offer_without_token_to_the_inbox(
     )
     [offer] = current_offers([device.pk], now=NOON)[device.pk]
     assert offer.delivery_id == delivery.pk
-
-
-# -- gates ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -471,9 +459,6 @@ def test_it_waits_with_a_batch_whose_gate_fails(
     assert the_delivery().due_at == NOON + timedelta(minutes=1)
 
 
-# -- one bad row stops nothing ----------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "broken",
     [
@@ -526,9 +511,6 @@ def test_it_parks_a_row_that_kills_every_worker_that_takes_it(
     assert sender.sent == []
 
 
-# -- crashes ----------------------------------------------------------------------------------
-
-
 def test_it_sends_again_what_a_killed_worker_may_have_sent(
     courier: Courier, sender: FakeSender
 ) -> None:
@@ -563,9 +545,6 @@ def test_it_leaves_to_its_lease_what_was_lost_on_the_way(
     assert the_delivery().state == "sent"
 
 
-# -- the courier ------------------------------------------------------------------------------
-
-
 def test_it_closes_its_sender() -> None:
     sender = FakeSender()
     with Courier(lambda: sender):
@@ -580,9 +559,6 @@ def test_it_says_at_once_when_no_sender_can_be_made() -> None:
 
     with pytest.raises(ValueError, match="no credentials"), Courier(broken):
         pass
-
-
-# -- the loop ---------------------------------------------------------------------------------
 
 
 def until(condition: Callable[[], bool], within_s: float = 20) -> None:
@@ -748,9 +724,6 @@ def test_it_comes_back_when_its_connection_is_cut(
     until(lambda: the_delivery().state == "sent")
 
     assert len(sender.sent) == 1
-
-
-# -- the whole road, with the real library ----------------------------------------------------
 
 
 @pytest.mark.django_db(transaction=True)

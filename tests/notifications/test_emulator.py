@@ -47,9 +47,6 @@ def granted(account: ServiceAccount, *, now_s: float) -> str:
     return f"{grant['token_type']} {grant['access_token']}"
 
 
-# -- access tokens ------------------------------------------------------------------------------
-
-
 def test_it_gives_a_token_for_its_own_signature_and_takes_it_for_an_hour() -> None:
     account, now_s = ServiceAccount.create(), time.time()
 
@@ -107,9 +104,6 @@ def test_it_keeps_its_key_in_a_file_of_its_owner(tmp_path: Path) -> None:
 
     assert path.stat().st_mode & 0o777 == 0o600
     assert first.document("http://x") == second.document("http://x")
-
-
-# -- the shape of a request ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -265,9 +259,6 @@ def test_it_knows_the_very_fields_of_the_discovery_document(
     discovery = msgspec.json.decode((shared_data / "payloads" / "fcm.v1.json").read_bytes())
 
     assert set(shape) == set(discovery["schemas"][name]["properties"])
-
-
-# -- over HTTP ----------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -37,9 +37,6 @@ def claim(*, limit: int = 100, **later: float) -> list[Claimed]:
     return outbox.claim(limit=limit, lease_s=LEASE_S, now=NOON + timedelta(**later))
 
 
-# -- enqueue ----------------------------------------------------------------------------------
-
-
 def test_it_answers_ids_in_order_and_none_for_what_is_owed_already() -> None:
     device = make_device(make_brand())
     first, second = new_delivery(device), new_delivery(device)
@@ -162,9 +159,6 @@ def test_it_announces_any_number_of_devices_in_payloads_that_fit() -> None:
     assert len(payloads) == -(-5_000 // (MAX_NOTIFY_BYTES // 14))
 
 
-# -- claim ------------------------------------------------------------------------------------
-
-
 def test_it_claims_what_is_due_earliest_first_and_nothing_else() -> None:
     device = make_device(make_brand())
     later = make_delivery(device, due_at=NOON + timedelta(minutes=1))
@@ -232,9 +226,6 @@ def test_it_waits_for_nobody_who_holds_a_row() -> None:
 
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(take).result(timeout=10) == [free.pk]
-
-
-# -- record -----------------------------------------------------------------------------------
 
 
 def test_it_records_states_and_attempts_together() -> None:
@@ -360,9 +351,6 @@ def test_it_announces_a_held_offer_when_it_goes_out(listening: Any) -> None:
     assert listening() == [("nearcast_offers", str(device.pk))]
 
 
-# -- support ----------------------------------------------------------------------------------
-
-
 def make_actor() -> Any:
     return get_user_model().objects.create_user("support")
 
@@ -423,9 +411,6 @@ def test_it_never_shortens_a_life_by_resending() -> None:
     outbox.resend(delivery.pk, actor_id=None, note="", now=NOON - timedelta(hours=1))
 
     assert Delivery.objects.get().expires_at == delivery.expires_at
-
-
-# -- feedback ---------------------------------------------------------------------------------
 
 
 def feedback(delivery: Delivery, device_id: int, event: FeedbackEvent) -> NewFeedback:

@@ -33,10 +33,11 @@ def test_it_is_alive_without_a_database(django_assert_num_queries: Any) -> None:
         assert Client().get("/healthz").status_code == 200
 
 
-def test_it_is_ready_once_the_index_is_loaded() -> None:
+def test_it_is_ready_once_the_index_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
     follower.forget()
     answer = Client().get("/readyz")
     assert (answer.status_code, answer.json()["index"]) == (503, "not loaded yet")
+    assert caplog.records == []  # whoever starts it asks every second
     follower.refresh()
     answer = Client().get("/readyz")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)

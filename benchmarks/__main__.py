@@ -29,15 +29,21 @@ def main() -> int:
     chosen = parser.parse_args()
     rows, failed, started = [], 0, time.monotonic()
     parts = chosen.parts or (QUICK if chosen.quick else PARTS)
-    for part in parts:
-        begun = time.monotonic()
-        print(f"… {part}", end=" ", flush=True)
-        found, error = _run(part, quick=chosen.quick)
-        rows += found
-        failed += bool(error)
-        print(f"{time.monotonic() - begun:.0f} s{': ' + error if error else ''}", flush=True)
+    done: list[str] = []
+    try:
+        for part in parts:
+            begun = time.monotonic()
+            print(f"… {part}", end=" ", flush=True)
+            found, error = _run(part, quick=chosen.quick)
+            rows += found
+            failed += bool(error)
+            done.append(part)
+            print(f"{time.monotonic() - begun:.0f} s{': ' + error if error else ''}", flush=True)
+    except KeyboardInterrupt:  # what was measured until then is worth as much
+        print("interrupted", flush=True)
+        failed += 1
     publish(rows)
-    if left := [part for part in PARTS if part not in parts]:
+    if left := [part for part in PARTS if part not in done]:
         print(f"Not run: {', '.join(left)}.")
     print(f"Took {time.monotonic() - started:.0f} s in all.")
     return 1 if failed else 0

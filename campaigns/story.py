@@ -14,7 +14,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.urls import reverse
-from django.utils.translation import get_language
 
 from brands import wallclock
 from brands.templatetags.nearcast import seconds as span
@@ -43,6 +42,7 @@ class Entry:
     tone: str = ""
     facts: Facts = ()
     url: str = ""
+    language: str = "en"  # of the text
 
 
 ENTERED_BECAUSE = {
@@ -252,12 +252,7 @@ def said(row: Decision, language: str, zones: Mapping[int, ZoneInfo]) -> str:
     return words.message(row.reason, row.trace, language, tz)
 
 
-def language() -> str:
-    """The language of whoever asks, as far as decisions speak it."""
-    return (get_language() or "en")[:2]
-
-
-def of_decision(row: Decision, names: Names) -> Entry:
+def of_decision(row: Decision, names: Names, language: str = "en") -> Entry:
     sends = row.verdict == Verdict.SEND
     return Entry(
         at=row.decided_at,
@@ -266,7 +261,8 @@ def of_decision(row: Decision, names: Names) -> Entry:
         icon="check_circle" if sends else "block",
         tone="good" if sends else "warn",
         title=f"{names.campaign(row.campaign_id)}: {'send' if sends else 'no offer'}",
-        text=said(row, language(), names.zones),
+        text=said(row, language, names.zones),
+        language=language,
         facts=(("version", row.campaign_version), *facts_of(row.trace)),
         url=reverse("admin:campaigns_decision_change", args=[row.pk]),
     )
@@ -352,14 +348,16 @@ class Wanted:
     older: Spot | None = None
 
 
-def of_device(device: Device, wanted: Wanted, *, limit: int) -> tuple[list[Entry], Spot | None]:
+def of_device(
+    device: Device, wanted: Wanted, *, limit: int, language: str = "en"
+) -> tuple[list[Entry], Spot | None]:
     """Return a device's history, newest first: four index scans merged by time."""
     rows = {kind: list(_rows(device, kind, wanted, limit + 1)) for kind in KINDS}
     names = names_of(device.brand_id, [row for found in rows.values() for row in found])
     makers: dict[str, Any] = {
         "transition": lambda row: of_transition(row, names),
         "event": of_event,
-        "decision": lambda row: of_decision(row, names),
+        "decision": lambda row: of_decision(row, names, language),
         "delivery": of_delivery,
     }
     merged = heapq.merge(
@@ -421,8 +419,8 @@ class DeliveryStory:
     geofence: Geofence | None
 
 
-def of_one_delivery(delivery: Delivery) -> DeliveryStory:
-    """Gather a delivery's whole story."""
+def of_one_delivery(delivery: Delivery, language: str = "en") -> DeliveryStory:
+    """Gather a delivery's whole story, with reasons in a language."""
     brand_id, device_id = delivery.brand_id, delivery.device_id
     moment_id = delivery.moment_id or 0
     moment = (
@@ -454,7 +452,7 @@ def of_one_delivery(delivery: Delivery) -> DeliveryStory:
     names = names_of(brand_id, [*visit, *decisions, delivery])
     entries = [of_transition(row, names) for row in visit]
     entries += [of_event(event)] if event else []
-    entries += [of_decision(own, names)] if own else []
+    entries += [of_decision(own, names, language)] if own else []
     zone = names.zones.get(device_id) or wallclock.zone("UTC")
     entries.append(
         Entry(
@@ -475,13 +473,13 @@ def of_one_delivery(delivery: Delivery) -> DeliveryStory:
     entries += [of_feedback(row) for row in delivery.feedback.all()]
     entries += [_of_action(row) for row in delivery.actions.select_related("actor")]
     if delivery.state in {DeliveryState.EXPIRED, DeliveryState.SUPPRESSED, DeliveryState.PARKED}:
-        why = words.withheld(own.trace, language(), zone) if own else ""
-        entries.append(_ending(delivery, why))
+        why = words.withheld(own.trace, language, zone) if own else ""
+        entries.append(_ending(delivery, why, language))
     return DeliveryStory(
         entries=sorted(entries, key=lambda entry: (entry.at, _ORDER_OF_KINDS.index(entry.kind))),
         visit=visit,
         decision=own,
-        others=[of_decision(row, names) for row in decisions if row is not own],
+        others=[of_decision(row, names, language) for row in decisions if row is not own],
         geofence=Geofence.objects.filter(brand_id=brand_id, pk=delivery.geofence_id or 0).first(),
     )
 
@@ -503,7 +501,7 @@ def _of_action(row: Any) -> Entry:
     )
 
 
-def _ending(delivery: Delivery, why: str) -> Entry:
+def _ending(delivery: Delivery, why: str, language: str) -> Entry:
     state = DeliveryState(delivery.state)
     at = delivery.expires_at if state is DeliveryState.EXPIRED else delivery.due_at
     return Entry(
@@ -514,4 +512,5 @@ def _ending(delivery: Delivery, why: str) -> Entry:
         tone=STATE_TONES[state],
         title=f"It {STATE_WORDS[state]}",
         text=why or delivery.reason,
+        language=language if why else "en",
     )

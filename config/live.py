@@ -23,7 +23,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from brands.desk import current_brand
+from brands.desk import current_brand, zone_of
 from brands.models import Role
 from brands.rights import rights_of
 from config import tail
@@ -51,6 +51,7 @@ def page(request: HttpRequest) -> HttpResponse:
         "is_fullwidth": "1",
         "live": {
             "brand": brand.pk if brand else None,
+            "timezone": zone_of(brand).key,
             "device": reverse("admin:devices_device_change", args=[0]),
             "delivery": reverse("admin:notifications_delivery_change", args=[0]),
             "geofence": reverse("admin:geofences_geofence_change", args=[0]),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connections
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from tests.live_server import LiveWeb
 
@@ -36,10 +36,17 @@ def chromium() -> Iterator[Browser]:
 
 
 def log_in(
-    browser: Browser, web: LiveWeb, username: str, *, width: int = 1280, timeout_ms: int = 15_000
+    browser: Browser,
+    web: LiveWeb,
+    username: str,
+    *,
+    width: int = 1280,
+    locale: str = "en-US",
+    timeout_ms: int = 15_000,
 ) -> Page:
     """A page of somebody whose password is PASSWORD, on the dashboard."""
-    page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
+    viewport: ViewportSize = {"width": width, "height": 900}
+    page = browser.new_context(viewport=viewport, locale=locale).new_page()
     page.set_default_timeout(timeout_ms)
     page.goto(f"{web.base_url}/admin/")
     page.fill("[name=username]", username)

@@ -48,7 +48,9 @@ class BigListAdmin(BrandScopedAdmin):
     per_page = 50
     limit_ms = 5_000
 
-    def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
+    def find(
+        self, request: HttpRequest, brand: Brand, asked: dict[str, Any], *, older: str | None
+    ) -> Page:
         """Return one page of what was asked for; ValueError where `older` is not a place."""
         raise NotImplementedError
 
@@ -70,14 +72,14 @@ class BigListAdmin(BrandScopedAdmin):
         try:
             with transaction.atomic(), connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL statement_timeout = {self.limit_ms}")
-                page = self.find(brand, asked, older=request.GET.get("older"))
+                page = self.find(request, brand, asked, older=request.GET.get("older"))
         except OperationalError as error:
             if not isinstance(error.__cause__, QueryCanceled):
                 raise
             too_much = True
         except ValueError:
             messages.warning(request, "That page is not there; these are the newest.")
-            page = self.find(brand, asked, older=None)
+            page = self.find(request, brand, asked, older=None)
         query = request.GET.copy()
         query.pop("older", None)
         newest = query.urlencode()

@@ -12,14 +12,15 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.functional import lazy
 from django.utils.timezone import get_current_timezone_name, now
 
 from brands.admin import BigListAdmin, Page
 from brands.desk import current_brand
 from brands.models import Brand
-from campaigns import lookup, story, whynot, words
+from campaigns import lookup, reading, story, whynot, words
 from campaigns.models import Campaign, Completion, Decision, Verdict
 from campaigns.rules import SENDS, Reason
 from devices.admin import DeviceAdmin, map_of, place_of, trail_of
@@ -160,7 +161,9 @@ class DeliveryDesk(DeliveryAdmin):
     filter_form = DeliveryFilters
     page_template = "admin/campaigns/delivery/page.html"
 
-    def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
+    def find(
+        self, request: HttpRequest, brand: Brand, asked: dict[str, Any], *, older: str | None
+    ) -> Page:
         query = (asked.get("q") or "").strip()
         found: lookup.Found[Delivery] = lookup.find(
             Delivery,
@@ -183,7 +186,7 @@ class DeliveryDesk(DeliveryAdmin):
         return _page(rows, found)
 
     def page(self, request: HttpRequest, delivery: Delivery) -> dict[str, Any]:
-        told = story.of_one_delivery(delivery)
+        told = story.of_one_delivery(delivery, reading.language_of(request))
         return {
             "title": f"Delivery {delivery.pk}",
             "delivery": delivery,
@@ -194,6 +197,7 @@ class DeliveryDesk(DeliveryAdmin):
             "story": told,
             "map": _map_of(told, delivery),
             "actions": self.actions_of(request, delivery),
+            "reading": reading.switch(request),
         }
 
 
@@ -224,6 +228,7 @@ class DecisionDesk(BigListAdmin):
     """Every verdict, in words, with the values that were seen."""
 
     filter_form = DecisionFilters
+    list_template = "admin/campaigns/decision/list.html"
     row_template = "admin/campaigns/decision/row.html"
     page_template = "admin/campaigns/decision/page.html"
     headings = ("Verdict", "Why", "Campaign", "Device", "When")
@@ -232,7 +237,9 @@ class DecisionDesk(BigListAdmin):
     )
     empty_text = "A decision appears here when a device enters, stays in or leaves a geofence."
 
-    def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
+    def find(
+        self, request: HttpRequest, brand: Brand, asked: dict[str, Any], *, older: str | None
+    ) -> Page:
         query = (asked.get("q") or "").strip()
         found: lookup.Found[Decision] = lookup.find(
             Decision,
@@ -247,18 +254,34 @@ class DecisionDesk(BigListAdmin):
             now=now(),
         )
         names = story.names_of(brand.pk, found.rows)
+        language = reading.language_of(request)
         rows = [
             {
                 "decision": row,
                 "campaign": names.campaign(row.campaign_id),
                 "place": names.place(row.geofence_id) if row.geofence_id else "",
                 "label": words.label(row.reason),
-                "message": story.said(row, story.language(), names.zones),
+                "message": story.said(row, language, names.zones),
                 "sends": row.reason in SENDS,
             }
             for row in found.rows
         ]
         return _page(rows, found)
+
+    def get_urls(self) -> list[URLPattern]:
+        choose = self.admin_site.admin_view(self.choose_view)
+        return [path("reading/", choose, name="campaigns_reading"), *super().get_urls()]
+
+    def choose_view(self, request: HttpRequest) -> HttpResponse:
+        """Read reasons in another language from now on."""
+        listed = reverse("admin:campaigns_decision_changelist")
+        return reading.choose(request, request.POST.get("language", ""), fallback=listed)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        switch = {"reading": reading.switch(request)}
+        return super().changelist_view(request, switch | (extra_context or {}))
 
     def page(self, request: HttpRequest, row: Decision) -> dict[str, Any]:
         names = story.names_of(row.brand_id, [row])
@@ -268,8 +291,8 @@ class DecisionDesk(BigListAdmin):
             "title": f"Decision {row.pk}",
             "decision": row,
             "sends": row.reason in SENDS,
-            "message": story.said(row, "en", names.zones),
-            "message_fr": story.said(row, "fr", names.zones),
+            "message": story.said(row, reading.language_of(request), names.zones),
+            "reading": reading.switch(request),
             "facts": story.facts_of(row.trace),
             "campaign": names.campaign(row.campaign_id),
             "device": Device.objects.filter(pk=row.device_id).first(),
@@ -321,6 +344,7 @@ class DeviceDesk(DeviceAdmin):
                 older=older,
             ),
             limit=self.timeline_entries,
+            language=reading.language_of(request),
         )
         query = request.GET.copy()
         query.pop("older", None)
@@ -333,6 +357,7 @@ class DeviceDesk(DeviceAdmin):
             "filtered": filtered,
             "older_url": f"?{query.urlencode()}" if next_spot else None,
             "why": self._why(request, device),
+            "reading": reading.switch(request, "#why" if request.GET.get("why") else ""),
             "campaigns": list(
                 Campaign.objects.filter(brand=device.brand).values("pk", "name", "state")[
                     :MOST_CAMPAIGNS
@@ -357,11 +382,12 @@ class DeviceDesk(DeviceAdmin):
         ).order_by("-decided_at", "-id")
         rows = list(decisions[:10])
         names = story.names_of(device.brand_id, rows)
+        language = reading.language_of(request)
         return {
             "campaign": campaign,
             "decisions": [
                 {
-                    "entry": story.of_decision(row, names),
+                    "entry": story.of_decision(row, names, language),
                     "sends": row.verdict == Verdict.SEND,
                     "place": names.place(row.geofence_id) if row.geofence_id else "",
                 }
@@ -369,5 +395,5 @@ class DeviceDesk(DeviceAdmin):
             ],
             "causes": []
             if rows
-            else whynot.in_words_of(device, campaign, now=now(), language=story.language()),
+            else whynot.in_words_of(device, campaign, now=now(), language=language),
         }

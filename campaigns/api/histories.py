@@ -17,9 +17,11 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.filters import OrderingFilter
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from brands.access import BrandScoped
-from campaigns import story
+from campaigns import reading, story
 from campaigns.models import Campaign, Decision, Verdict
 from campaigns.rules import Reason
 from devices.models import Device, Transition
@@ -123,7 +125,7 @@ class Named(serializers.ListSerializer[Any]):
 
     def to_representation(self, data: Any) -> list[Any]:
         rows = list(data)
-        self._context = names_of(rows)
+        self._context = {**self._context, **names_of(rows)}
         return super().to_representation(rows)
 
 
@@ -152,7 +154,7 @@ class Row(serializers.Serializer[Any]):
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         if "campaigns" not in self.context:
-            self._context = names_of([instance])
+            self._context = {**self._context, **names_of([instance])}
         return super().to_representation(instance)
 
     def place(self, geofence_id: int | None) -> dict[str, Any] | None:
@@ -204,7 +206,7 @@ class DecisionOut(Row):
         return {"id": row.campaign_id, "name": self.context["campaigns"].get(row.campaign_id, "")}
 
     def get_message(self, row: Decision) -> str:
-        return story.said(row, story.language(), self.context["zones"])
+        return story.said(row, self.context["language"], self.context["zones"])
 
     @extend_schema_field(MomentOut)
     def get_moment(self, row: Decision) -> Any:
@@ -282,12 +284,24 @@ class TransitionViewSet(History):
 
 
 class DecisionViewSet(History):
-    """Why a campaign spoke, or did not; `message` is in the language of Accept-Language."""
+    """Why a campaign spoke, or did not; `message` is in the language of Accept-Language.
+
+    English and French; `Content-Language` says which of them it is.
+    """
 
     queryset = Decision.objects.all()
     serializer_class = DecisionOut
     filterset_class = DecisionFilters
     ordering_fields = ("id", "decided_at")
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        context = super().get_serializer_context()
+        return {**context, "language": reading.language_asked(self.request)}
+
+    def finalize_response(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        answer = super().finalize_response(request, *args, **kwargs)
+        reading.tell(answer, reading.language_asked(request))
+        return answer
 
 
 class DeliveryViewSet(History):

@@ -107,7 +107,9 @@ class DeviceAdmin(BigListAdmin):
         "POST /v1/devices. They appear here at once."
     )
 
-    def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
+    def find(
+        self, request: HttpRequest, brand: Brand, asked: dict[str, Any], *, older: str | None
+    ) -> Page:
         rows = Device.objects.filter(brand=brand).select_related("state").order_by("-pk")
         if query := (asked.get("q") or "").strip():
             named = Q(external_id=query) | Q(installation_id=query) | Q(push_token=query)

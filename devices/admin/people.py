@@ -42,7 +42,9 @@ class PeopleAdmin(BigListAdmin):
         "Import a file of your CRM, or let your back office send it: PUT /v1/gateway/profiles."
     )
 
-    def find(self, brand: Brand, asked: dict[str, Any], *, older: str | None) -> Page:
+    def find(
+        self, request: HttpRequest, brand: Brand, asked: dict[str, Any], *, older: str | None
+    ) -> Page:
         # By id: the one order that an index gives without a look at every row of the brand.
         rows = Profile.objects.filter(brand=brand).order_by("external_id")
         if query := (asked.get("q") or "").strip().replace("\0", ""):

@@ -59,7 +59,7 @@ function showCounts() {
     offers: counts.offers.total(),
   };
   for (const [name, value] of Object.entries(shown)) {
-    root.querySelector(`[data-count="${name}"]`).textContent = value.toLocaleString();
+    root.querySelector(`[data-count="${name}"]`).textContent = value.toLocaleString("en");
   }
   const ink = getComputedStyle(root).getPropertyValue("--nc-brand") || "#0d9488";
   for (const canvas of root.querySelectorAll("[data-spark]")) drawSpark(canvas, counts[canvas.dataset.spark], ink);
@@ -81,6 +81,10 @@ function drawSpark(canvas, minute, ink) {
   });
 }
 
+// By the brand's clock, as on every other page, wherever the browser is.
+const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium", timeZone: options.timezone });
+const inUtc = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium", timeZone: "UTC" });
+
 const link = (pattern, id) => pattern.replace("/0/", `/${id}/`);
 
 function row(each, isNew) {
@@ -97,7 +101,7 @@ function row(each, isNew) {
     { class: `${kind}${isNew ? " new" : ""}`, onclick: (event) => event.target.closest("a") || show(each) },
     h("span", { class: "material-symbols-outlined" }, ICONS[kind] || "place"),
     h("div", {}, what),
-    h("time", { dateTime: each.at, title: at.toLocaleString() }, at.toLocaleTimeString([], { hourCycle: "h23" })),
+    h("time", { dateTime: each.at, title: `${inUtc.format(at)} UTC` }, clock.format(at)),
   );
 }
 

@@ -10,7 +10,7 @@ from django.contrib.gis.geos import Point
 from playwright.sync_api import Browser, expect
 
 from brands.models import Role
-from campaigns.models import Campaign, CampaignState
+from campaigns.models import Campaign, CampaignState, Decision
 from notifications.models import Delivery, DeliveryActionLog, DeliveryState
 from tests.browser import PASSWORD, SLOW_MS, log_in
 from tests.factories import make_circle
@@ -316,6 +316,28 @@ def test_it_answers_why_on_one_screen(world: World, live_web: LiveWeb, chromium:
     page.select_option("#why-campaign", label="Bara campaign")
     page.click("button >> text=Why?")
     expect(page.locator("#why")).to_contain_text("the offer was made")
+
+
+def test_a_french_browser_reads_english_pages_and_reasons_in_the_language_it_chooses(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    Decision.objects.update(verdict="refuse", reason="no_marketing_consent", trace={})
+    make_member(world.brand, Role.SUPPORT, username="sam", password=PASSWORD)
+    page = log_in(chromium, live_web, "sam", locale="fr-FR")
+    page.goto(f"{live_web.base_url}/admin/devices/device/{world.device.pk}/change/")
+    page.select_option("#why-campaign", str(world.campaign.pk))
+    page.click("text=Why?")
+    french = page.locator("#why [lang=fr]", has_text="n’a pas accepté la prospection")
+    expect(french).to_be_visible()
+    expect(page.get_by_text("Déconnexion")).to_have_count(0)
+
+    page.locator("#why").get_by_role("button", name="English").click()
+    expect(page.locator("#why", has_text="has not agreed to marketing")).to_be_visible()
+    expect(french).to_have_count(0)
+    page.goto(f"{live_web.base_url}/admin/campaigns/decision/{world.decision.pk}/change/")
+    expect(page.locator("h2", has_text="has not agreed to marketing")).to_be_visible()
+    page.get_by_role("button", name="Français").click()
+    expect(page.locator("h2", has_text="n’a pas accepté")).to_be_visible()
 
 
 def test_it_fits_a_phone(world: World, live_web: LiveWeb, chromium: Browser) -> None:

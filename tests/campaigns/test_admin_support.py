@@ -360,6 +360,45 @@ def test_it_speaks_french_to_those_who_do(world: World) -> None:
     assert "has not agreed to marketing" in page.content.decode()
 
 
+def test_reasons_change_language_by_a_switch_and_nothing_else_does(world: World) -> None:
+    Decision.objects.update(verdict="refuse", reason="no_marketing_consent", trace={})
+    client = logged_in(world.admin)
+    why = Campaign.objects.get().pk
+    pages = {
+        "the list": reverse("admin:campaigns_decision_changelist"),
+        "a decision": reverse("admin:campaigns_decision_change", args=[world.decision.pk]),
+        "a delivery": reverse("admin:notifications_delivery_change", args=[world.delivery.pk]),
+        "a device": reverse("admin:devices_device_change", args=[world.device.pk]) + f"?why={why}",
+    }
+
+    def read(address: str) -> str:
+        return client.get(address, headers={"accept-language": "fr-FR,fr;q=0.9"}).content.decode()
+
+    for title, address in pages.items():
+        page = read(address)
+        assert "n’a pas accepté la prospection" in page, title
+        assert '<html lang="en"' in page, title
+        # Words of Django's and of the theme's that their French catalogues would put in.
+        assert not re.findall("Déconnexion|Thème|Rechercher|Accueil|Historique", page), title
+
+    change = reverse("admin:campaigns_reading")
+    answer = client.post(change, {"language": "en", "next": pages["a device"] + "#why"})
+    assert (answer.status_code, answer["Location"]) == (303, pages["a device"] + "#why")
+    for title, address in pages.items():
+        page = read(address)
+        assert "has not agreed to marketing" in page, title
+        assert "prospection" not in page, title
+
+
+@pytest.mark.parametrize("elsewhere", ["https://example.com/", "//example.com", "javascript:1", ""])
+def test_the_switch_between_languages_leads_nowhere_else(world: World, elsewhere: str) -> None:
+    answer = logged_in(world.admin).post(
+        reverse("admin:campaigns_reading"), {"language": "tlh", "next": elsewhere}
+    )
+    assert answer["Location"] == reverse("admin:campaigns_decision_changelist")
+    assert not answer.cookies
+
+
 def test_it_says_that_more_positions_must_agree(world: World) -> None:
     campaign = never_decided(world)
     seen_now(world)

@@ -170,8 +170,10 @@ def test_a_decision_says_why_in_words(call: Call, story: dict[str, Any]) -> None
     assert decision["moment"]["kind"] == "transition"
     assert decision["geofence"]["name"] == "Corner"
     assert decision["message"].startswith("Not in the audience: wanted is platform is android")
-    french = call("GET", path, headers={"Accept-Language": "fr"}).json()["results"][0]
-    assert french["message"].startswith("Hors de l’audience")
+    answer = call("GET", path, headers={"Accept-Language": "nl, fr-CH;q=0.9, en;q=0.8"})
+    assert answer.json()["results"][0]["message"].startswith("Hors de l’audience")
+    assert answer["Content-Language"] == "fr"
+    assert "Accept-Language" in answer["Vary"]
     assert decision["trace"]["seen"] == "ios"
     alone = call("GET", f"decisions/{decision['id']}").json()
     assert alone == decision

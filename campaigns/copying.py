@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from campaigns import rules
+from campaigns.reasons import Decision, Reason, Trace
 
 COLUMNS = (
     "device_id, moment_kind, moment_id, geofence_id, brand_id, campaign_id, campaign_version,"
@@ -39,7 +40,7 @@ class Happening(Protocol):
     def moment(self) -> rules.Moment: ...
 
 
-Row = tuple[Happening, rules.Campaign, rules.Decision]
+Row = tuple[Happening, rules.Campaign, Decision]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -52,7 +53,7 @@ class Copied:
         self._at = _BIGINT(8, (at - _EPOCH) // timedelta(microseconds=1))
         # By campaign and trace: those who lose to the same winner say the same. With the trace,
         # so that no other one is made in its place.
-        self._said: dict[tuple[int, int], tuple[bytes, rules.Trace]] = {}
+        self._said: dict[tuple[int, int], tuple[bytes, Trace]] = {}
         self._campaigns: dict[int, bytes] = {}
 
     def rows(self, decided: Iterable[Row]) -> bytes:
@@ -86,7 +87,7 @@ class Copied:
             ]
         )
 
-    def _tail(self, campaign: rules.Campaign, decision: rules.Decision) -> bytes:
+    def _tail(self, campaign: rules.Campaign, decision: Decision) -> bytes:
         by = self._campaigns.get(campaign.id)
         if by is None:
             by = self._campaigns[campaign.id] = _by(campaign)
@@ -115,7 +116,7 @@ def _by(campaign: rules.Campaign) -> bytes:
 
 
 @cache
-def _verdict(send: bool, reason: rules.Reason) -> bytes:
+def _verdict(send: bool, reason: Reason) -> bytes:
     return _text("send" if send else "refuse") + _text(reason)
 
 

@@ -1,7 +1,7 @@
 """From what happened to decisions and deliveries: claim, gather, decide, apply, one commit.
 
-It owns no rule: campaigns.rules decides, campaigns.history keeps caps exact, and
-notifications.outbox writes what is owed. A batch that fails is done again one row at a time, so
+It owns no rule: campaigns.rules and campaigns.restraint decide, campaigns.history keeps caps exact,
+and notifications.outbox writes what is owed. A batch that fails is done again one row at a time, so
 that the row at fault is parked with its reason and stops nothing else.
 """
 
@@ -21,11 +21,12 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from campaigns import catalogue as catalogues
-from campaigns import copying, coupons, history, moments, past, progress, rules, spending
+from campaigns import copying, coupons, history, moments, past, progress, restraint, spending
 from campaigns.catalogue import Catalogue
 from campaigns.definition import HoursPolicy
 from campaigns.judging import Offers, Pair, Read, Send, Verdicts, in_steps
 from campaigns.moments import Batch, Happening
+from campaigns.reasons import Reason
 from campaigns.turns import OvertakenError, Turn, Turns
 from devices.arrays import COPY_HEADER, COPY_TRAILER
 from notifications.outbox import NewDelivery, enqueue
@@ -193,7 +194,7 @@ def _apply(batch: Batch, verdicts: Verdicts, now: datetime) -> None:
         off = [
             happening.moment.id
             for happening, _, decision in verdicts.refusals
-            if decision.reason is rules.Reason.CALLED_OFF
+            if decision.reason is Reason.CALLED_OFF
         ]
         if off:
             cursor.execute(_CALLED_OFF, (off,))
@@ -220,7 +221,7 @@ def _delivery(send: Send, decision_id: int) -> NewDelivery:
         priority=campaign.priority,
         created_at=_instant(moment.now_ms),
         due_at=_instant(send.decision.due_ms),
-        expires_at=_instant(rules.expires_ms(campaign, moment, send.decision.due_ms)),
+        expires_at=_instant(restraint.expires_ms(campaign, moment, send.decision.due_ms)),
     )
 
 

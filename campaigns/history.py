@@ -16,7 +16,7 @@ from typing import Any
 from django.db import connection
 
 from campaigns import caps as capping
-from campaigns import rules
+from campaigns import restraint, rules
 from campaigns.catalogue import Catalogue
 from campaigns.judging import MomentKey, Offers, Pair, moment_key
 from campaigns.moments import Happening
@@ -247,7 +247,7 @@ def _read_winners(
         for device_id, kind, moment_id, campaign_id, name, priority in cursor.fetchall():
             entry = catalogue.entries.get(campaign_id)
             group = "" if entry is None else entry.campaign.group
-            offers.winners[moments[kind, device_id, moment_id]][group] = rules.Winner(
+            offers.winners[moments[kind, device_id, moment_id]][group] = restraint.Winner(
                 campaign_id=campaign_id, name=name, priority=priority
             )
 

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from campaigns import budgets, caps, codes, places, rules
+from campaigns import budgets, caps, codes, places, restraint, rules
 from campaigns.audience import Subject
 from campaigns.catalogue import Catalogue
 from campaigns.content import ContentError, Scene, render
 from campaigns.moments import Happening
+from campaigns.reasons import Decision, Reason
 
 logger = logging.getLogger(__name__)
 
 Pair = tuple[Happening, rules.Campaign]
-Refused = tuple[Happening, rules.Campaign, rules.Decision]
+Refused = tuple[Happening, rules.Campaign, Decision]
 MomentKey = tuple[object, ...]
 
 
@@ -31,16 +32,16 @@ class Offers:
 
     def __init__(self) -> None:
         self.counts: dict[int, caps.Counts] = {}
-        self.winners: dict[MomentKey, dict[str, rules.Winner]] = defaultdict(dict)
+        self.winners: dict[MomentKey, dict[str, restraint.Winner]] = defaultdict(dict)
         self.marks: Mapping[int, frozenset[str]] = {}  # see campaigns.guards.marks_of
         self.purses: dict[int, budgets.Purse] = defaultdict(budgets.Purse)  # by campaign
         self.supplies: dict[tuple[int, str], codes.Supply] = {}  # by brand and pool
         # What is said of those who lose, by winner and campaign: see `_lost`.
-        self.losses: dict[tuple[rules.Winner, int], rules.Decision] = {}
+        self.losses: dict[tuple[restraint.Winner, int], Decision] = {}
 
-    def of(self, happening: Happening) -> rules.History:
+    def of(self, happening: Happening) -> restraint.History:
         """What restraint looks at for one moment."""
-        return rules.History(
+        return restraint.History(
             counts=self.counts[happening.brand.id],
             winners=self.winners[moment_key(happening)],
             marks=self.marks,
@@ -66,7 +67,7 @@ class Send:
 
     happening: Happening
     campaign: rules.Campaign
-    decision: rules.Decision
+    decision: Decision
     content: dict[str, Any]
     variant: str = ""
     charge: budgets.Charge | None = None
@@ -147,7 +148,7 @@ def _through_the_gates(happenings: Iterable[Happening], verdicts: Verdicts) -> l
             except Exception as error:
                 logger.exception("campaign %s broke on %s", one.campaign.id, moment.id)
                 trace = {"problem": str(error)[:200]}
-                refused = rules.Decision(False, rules.Reason.MALFORMED, trace)
+                refused = Decision(False, Reason.MALFORMED, trace)
             if refused is None:
                 likely.append((happening, one.campaign))
             else:
@@ -186,46 +187,46 @@ def _turn(pair: Pair) -> tuple[float, ...]:
         return (*campaign.turn, moment.id)
     if "distance_m" in campaign.score_by and happening.place is not None:
         moment.distance_m = places.distance_m(happening.place, happening.fix)
-    return (-campaign.priority, -rules.score_of(campaign, moment), campaign.id, moment.id)
+    return (-campaign.priority, -restraint.score_of(campaign, moment), campaign.id, moment.id)
 
 
 def _lost(
-    happening: Happening, campaign: rules.Campaign, past: rules.History, offers: Offers
-) -> rules.Decision:
+    happening: Happening, campaign: rules.Campaign, past: restraint.History, offers: Offers
+) -> Decision:
     """The refusal of one that gives way, made once for the same two campaigns."""
     key = (past.winners[campaign.group], campaign.id)
     found = offers.losses.get(key)
     if found is None:
-        found = offers.losses[key] = rules.restrain(campaign, happening.moment, past)
+        found = offers.losses[key] = restraint.restrain(campaign, happening.moment, past)
     return found
 
 
 def _restrain(
     happening: Happening,
     campaign: rules.Campaign,
-    past: rules.History,
+    past: restraint.History,
     current: Catalogue,
     verdicts: Verdicts,
 ) -> None:
     moment = happening.moment
-    decision = rules.restrain(campaign, moment, past)
+    decision = restraint.restrain(campaign, moment, past)
     if not decision.send:
         verdicts.refusals.append((happening, campaign, decision))
         return
-    variant = rules.variant_of(campaign, moment)
+    variant = restraint.variant_of(campaign, moment)
     if variant:
         decision.trace["variant"] = variant
     try:
-        content = _content(happening, campaign, variant, current, rules.coupon(campaign, past))
+        content = _content(happening, campaign, variant, current, restraint.coupon(campaign, past))
     except ContentError as error:
         trace = {"field": error.field, "problem": error.message}
-        refused = rules.Decision(False, rules.Reason.CONTENT_ERROR, trace)
+        refused = Decision(False, Reason.CONTENT_ERROR, trace)
         verdicts.refusals.append((happening, campaign, refused))
         return
-    rules.won(campaign, moment, past, decision.due_ms)
-    group = rules.left_out(campaign, moment)
+    restraint.won(campaign, moment, past, decision.due_ms)
+    group = restraint.left_out(campaign, moment)
     if group:
-        ghost = rules.Decision(False, rules.Reason.HELD_OUT, {"group": group, **decision.trace})
+        ghost = Decision(False, Reason.HELD_OUT, {"group": group, **decision.trace})
         verdicts.refusals.append((happening, campaign, ghost))
         return
     verdicts.sends.append(
@@ -235,8 +236,8 @@ def _restrain(
             decision=decision,
             content=content,
             variant=variant,
-            charge=rules.charge(campaign, moment, past, decision.due_ms),
-            coupon=rules.coupon(campaign, past, take=True),
+            charge=restraint.charge(campaign, moment, past, decision.due_ms),
+            coupon=restraint.coupon(campaign, past, take=True),
         )
     )
 

@@ -18,6 +18,7 @@ from campaigns import behaviour, past, rules, sequences
 from campaigns.catalogue import Catalogue
 from campaigns.moments import Arrival, DueRow, Happening
 from campaigns.places import known_places
+from campaigns.reasons import Reason, Refusal, Trace
 from campaigns.sequences import Completion, Fired, Item
 from campaigns.subjects import Known, Subjects
 
@@ -211,18 +212,16 @@ def _in_vain(
         if item is None or key in done or not pattern.steps[-1].matches(item, tz):
             continue
         if key in rests:
-            objection = rules.Refusal(
-                rules.Reason.SEQUENCE_RESTS, rest_trace(pattern, fired, item.at_ms)
-            )
+            objection = Refusal(Reason.SEQUENCE_RESTS, rest_trace(pattern, fired, item.at_ms))
         else:
             near = sequences.nearest(pattern, items, item, tz)
-            objection = rules.Refusal(rules.Reason.SEQUENCE_INCOMPLETE, near_trace(pattern, near))
+            objection = Refusal(Reason.SEQUENCE_INCOMPLETE, near_trace(pattern, near))
         found.append(_about(happening, campaign, objection=objection))
     return found
 
 
-def near_trace(pattern: sequences.Pattern, near: sequences.Nearest) -> rules.Trace:
-    trace: rules.Trace = {"matched": near.matched, "of": near.of}
+def near_trace(pattern: sequences.Pattern, near: sequences.Nearest) -> Trace:
+    trace: Trace = {"matched": near.matched, "of": near.of}
     if near.lacks:
         trace["lacks"] = f"no {near.lacks} before"
     elif near.late_by_s is not None:
@@ -236,9 +235,9 @@ def near_trace(pattern: sequences.Pattern, near: sequences.Nearest) -> rules.Tra
     return trace
 
 
-def rest_trace(pattern: sequences.Pattern, fired: Sequence[Fired], at_ms: int) -> rules.Trace:
+def rest_trace(pattern: sequences.Pattern, fired: Sequence[Fired], at_ms: int) -> Trace:
     before = [one.at_ms for one in fired if one.at_ms <= at_ms]
-    trace: rules.Trace = {"fired": len(fired)}
+    trace: Trace = {"fired": len(fired)}
     if before:
         trace["last_at"] = max(before)
         if pattern.again_after_ms and not pattern.once:
@@ -252,13 +251,13 @@ def _when_due(row: DueRow, person: _Person, items: Sequence[Item], now_ms: int) 
     last = next((i for i in items if (i.kind, i.id) == (row.last_kind, row.last_id)), None)
     objection = None
     if last is None:
-        objection = rules.Refusal(rules.Reason.SEQUENCE_INCOMPLETE, {"lacks": "its last step"})
+        objection = Refusal(Reason.SEQUENCE_INCOMPLETE, {"lacks": "its last step"})
     else:
         completion = Completion(last, row.first_ms, row.key)
         broken = sequences.called_off(pattern, completion, items, known.tz)
         if broken is not None:
             trace = {"by": broken.name, "at": broken.at_ms, "waited_s": pattern.for_ms // 1000}
-            objection = rules.Refusal(rules.Reason.CALLED_OFF, trace)
+            objection = Refusal(Reason.CALLED_OFF, trace)
     moment = moment_of(known, person.campaign, last, now_ms)
     moment.kind, moment.id, moment.occurred_ms = "timer", row.id, row.due_ms
     moment.objection = objection
@@ -323,7 +322,7 @@ def _firing(ours: Sequence[Found], now_ms: int) -> list[Happening]:
 
 
 def _about(
-    happening: Happening, campaign: rules.Campaign, *, objection: rules.Refusal | None = None
+    happening: Happening, campaign: rules.Campaign, *, objection: Refusal | None = None
 ) -> Happening:
     """The same moment, for this sequence alone."""
     own = happening.moment

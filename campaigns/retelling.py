@@ -18,6 +18,7 @@ from campaigns.catalogue import BrandRules, Catalogue
 from campaigns.definition import TriggerOn
 from campaigns.moments import Happening
 from campaigns.places import Place
+from campaigns.reasons import Reason, Refusal
 from campaigns.retracing import Step
 from campaigns.sequences import Item
 from campaigns.subjects import Known, Subjects
@@ -177,7 +178,7 @@ def _fired(campaign: rules.Campaign, items: Sequence[Item], known: Known) -> Ite
         off = sequences.called_off(pattern, one, items, known.tz)
         if off is not None:
             trace = {"by": off.name, "at": off.at_ms}
-            objection = rules.Refusal(rules.Reason.CALLED_OFF, trace)
+            objection = Refusal(Reason.CALLED_OFF, trace)
         moment = progress.moment_of(known, campaign, one.last, at_ms + pattern.for_ms)
         moment.occurred_ms = at_ms + pattern.for_ms
         moment.objection = objection
@@ -185,12 +186,12 @@ def _fired(campaign: rules.Campaign, items: Sequence[Item], known: Known) -> Ite
     done = {(one.last.kind, one.last.id) for one in (*new, *resting)}
     for one in resting:
         moment = progress.moment_of(known, campaign, one.last, one.last.at_ms)
-        moment.objection = rules.Refusal(rules.Reason.SEQUENCE_RESTS, {})
+        moment.objection = Refusal(Reason.SEQUENCE_RESTS, {})
         yield _at_its_time(moment, known, campaign)
     for item in items:
         if (item.kind, item.id) not in done and pattern.steps[-1].matches(item, known.tz):
             moment = progress.moment_of(known, campaign, item, item.at_ms)
-            moment.objection = rules.Refusal(rules.Reason.SEQUENCE_INCOMPLETE, {})
+            moment.objection = Refusal(Reason.SEQUENCE_INCOMPLETE, {})
             yield _at_its_time(moment, known, campaign)
 
 

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 
 from django.db import connection, transaction
 
-from campaigns import budgets, catalogue, locks, rules
+from campaigns import budgets, catalogue, locks
 from campaigns.budgets import Purse, Spent
 from campaigns.history import COUNTED
 from campaigns.judging import Offers, Pair, Send
+from campaigns.reasons import Reason
 from notifications.arrays import array
 from notifications.gates import Hold, Stop, Subject
 
@@ -168,7 +169,7 @@ def still_paid(deliveries: Sequence[Subject], *, now: datetime) -> Mapping[int, 
                 continue  # nothing limits it any more
             # Somebody asked for it: its amount must hold, its pace need not.
             if budgets.short(budget, purses[campaign_id], at_ms, geofence_id, paced=False):
-                stopped[delivery_id] = Stop(reason=rules.Reason.BUDGET_SPENT)
+                stopped[delivery_id] = Stop(reason=Reason.BUDGET_SPENT)
                 continue
             taken = budgets.charge_of(budget, at_ms, geofence_id)
             purses[campaign_id].take(taken)

@@ -20,7 +20,7 @@ from brands.templatetags.nearcast import seconds as span
 from campaigns import sentences, words
 from campaigns.lookup import EPOCH
 from campaigns.models import Campaign, Completion, Decision, Verdict
-from campaigns.rules import Reason
+from campaigns.reasons import Reason
 from devices.models import Device, Event, Transition
 from devices.presence import TransitionKind, TransitionReason
 from geofences.models import Geofence

@@ -23,6 +23,7 @@ from campaigns.catalogue import Catalogue
 from campaigns.definition import HoursPolicy
 from campaigns.history import COUNTED, LONGEST_HOLD
 from campaigns.places import Place, known_places
+from campaigns.reasons import Reason
 from campaigns.standing import TEST
 from campaigns.subjects import Known, Subjects, person_of
 from notifications.gates import Hold, Stop, Subject
@@ -222,7 +223,7 @@ def _verdict(one: Asked, made: Iterable[tuple[int, int]], current: Catalogue) ->
     if one.campaign.guards is not None:
         told = guards.against_offer(one.campaign.guards, made, current.marks, at_ms=one.now.now_ms)
         if told is not None:
-            return Stop(reason=rules.Reason.CONTRADICTS_OFFER, seen=told)
+            return Stop(reason=Reason.CONTRADICTS_OFFER, seen=told)
     return _hour(one)
 
 
@@ -234,7 +235,7 @@ def _hour(one: Asked) -> Hold | Stop | None:
     quiet = None if campaign.transactional else campaign.quiet
     if is_open and not hours.is_quiet(wall.weekday, wall.minute, quiet):
         return None
-    reason = rules.Reason.QUIET_HOURS if is_open else rules.Reason.OUTSIDE_DAYPART
+    reason = Reason.QUIET_HOURS if is_open else Reason.OUTSIDE_DAYPART
     policy = campaign.quiet_policy if is_open else campaign.outside_dayparts
     next_ms = hours.next_allowed_ms(
         moment.now_ms, moment.tz, dayparts=campaign.dayparts, quiet=quiet

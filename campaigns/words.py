@@ -11,7 +11,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from campaigns.budgets import money
-from campaigns.rules import Reason
+from campaigns.reasons import Reason
 
 LANGUAGES = ("en", "fr")
 

@@ -22,7 +22,7 @@ from brands.desk import current_brand
 from brands.models import Brand
 from campaigns import lookup, reading, story, whynot, words
 from campaigns.models import Campaign, Completion, Decision, Verdict
-from campaigns.rules import SENDS, Reason
+from campaigns.reasons import SENDS, Reason
 from devices.admin import DeviceAdmin, map_of, place_of, trail_of
 from devices.models import Device, Event, Transition
 from devices.sketch import Mark

@@ -23,7 +23,7 @@ from rest_framework.response import Response
 from brands.access import BrandScoped
 from campaigns import reading, story
 from campaigns.models import Campaign, Decision, Verdict
-from campaigns.rules import Reason
+from campaigns.reasons import Reason
 from devices.models import Device, Transition
 from devices.presence import TransitionKind
 from geofences.api import Pages

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from campaigns import budgets, hours, rules, words
+from campaigns import budgets, hours, restraint, words
 from campaigns.budgets import Budget, BudgetText, Charge, Limit, Purse, Unit, Whole, short
 from campaigns.definition import Definition, DefinitionError, decode
 from campaigns.hours import Daypart
 from campaigns.lacks import missing
+from campaigns.reasons import Reason
 from campaigns.sentences import sentence
 from tests.campaigns.values import NOON_MS, a_campaign, a_history, a_moment
 
@@ -227,10 +228,10 @@ def test_the_rules_refuse_with_what_they_saw() -> None:
     campaign = a_campaign(budget=a_budget(Limit(Whole.DAY, Unit.SENDS, 1)))
     history = a_history()
     moment = a_moment()
-    assert rules.decide(campaign, moment, history).send
-    rules.charge(campaign, moment, history, NOON_MS)
-    decision = rules.decide(campaign, moment, history)
-    assert (decision.send, decision.reason) == (False, rules.Reason.BUDGET_SPENT)
+    assert restraint.decide(campaign, moment, history).send
+    restraint.charge(campaign, moment, history, NOON_MS)
+    decision = restraint.decide(campaign, moment, history)
+    assert (decision.send, decision.reason) == (False, Reason.BUDGET_SPENT)
     said = words.message(decision.reason, decision.trace)
     assert said == "Budget: 1 of 1 today; next: 2026-06-10 21:00 UTC."
     said = words.message(decision.reason, decision.trace, "fr")
@@ -241,9 +242,9 @@ def test_pace_and_money_are_said_in_words() -> None:
     limit = Limit(Whole.DAY, Unit.MONEY, 240_000)
     campaign = a_campaign(budget=a_budget(limit, cost=10_000, currency="EUR", even=True))
     history, moment = a_history(), a_moment()
-    while (decision := rules.decide(campaign, moment, history)).send:
-        rules.charge(campaign, moment, history, NOON_MS)
-    assert decision.reason is rules.Reason.PACED
+    while (decision := restraint.decide(campaign, moment, history)).send:
+        restraint.charge(campaign, moment, history, NOON_MS)
+    assert decision.reason is Reason.PACED
     assert words.message(decision.reason, decision.trace) == (
         "Pacing: 1,300.00 EUR of 1,300.00 EUR today so far, spread evenly, "
         "until 2026-06-10 10:00 UTC."

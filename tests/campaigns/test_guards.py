@@ -19,8 +19,9 @@ from campaigns.differences import differences
 from campaigns.evaluation import evaluate_once
 from campaigns.models import BrandGuard, Campaign, CampaignState, Decision
 from campaigns.places import Place
-from campaigns.rules import Decision as Verdict
-from campaigns.rules import Reason, decide
+from campaigns.reasons import Decision as Verdict
+from campaigns.reasons import Reason
+from campaigns.restraint import decide
 from devices.models import Device, Profile
 from geofences.models import Geofence
 from notifications.models import Delivery

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from campaigns.definition import HoursPolicy
 from campaigns.evaluation import evaluate_once
 from campaigns.hours import Daypart, is_open, is_quiet
-from campaigns.rules import Reason, decide, expires_ms
+from campaigns.reasons import Reason
+from campaigns.restraint import decide, expires_ms
 from notifications.models import Delivery
 from tests.campaigns.rows import make_campaign, make_transition
 from tests.campaigns.values import a_campaign, a_history, a_moment

@@ -11,15 +11,9 @@ import pytest
 from campaigns import caps, hours, words
 from campaigns.audience import compile_tree
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
-from campaigns.rules import (
-    Decision,
-    Moment,
-    Reason,
-    Winner,
-    decide,
-    ranked,
-    won,
-)
+from campaigns.reasons import Decision, Reason
+from campaigns.restraint import Winner, decide, won
+from campaigns.rules import Moment, ranked
 from tests.campaigns.values import NOON_MS, a_campaign, a_history, a_moment, a_subject, an_offer
 
 DAY_MS = 86_400_000

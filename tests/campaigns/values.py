@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from campaigns import caps, hours, rules
+from campaigns import caps, hours, restraint, rules
 from campaigns.audience import Subject, compile_tree
 from campaigns.definition import TriggerOn
 
@@ -55,11 +55,11 @@ def a_moment(**fields: Any) -> rules.Moment:
     return rules.Moment(**values)
 
 
-def a_history(*offers: caps.Offer, **winners: rules.Winner) -> rules.History:
+def a_history(*offers: caps.Offer, **winners: restraint.Winner) -> restraint.History:
     counts = caps.Counts(1)
     for offer in offers:
         counts.add(offer)
-    return rules.History(counts=counts, winners=dict(winners))
+    return restraint.History(counts=counts, winners=dict(winners))
 
 
 def an_offer(at_ms: int = NOON_MS - 60_000, **fields: Any) -> caps.Offer:

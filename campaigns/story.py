@@ -1,411 +1,21 @@
-"""What happened to a device or a delivery, as entries of one timeline, in words.
-
-The rows are those that the code itself decided by: transitions, events, decisions, deliveries,
-attempts, feedback and what staff did. Nothing here changes one.
-"""
+"""Everything that led to one delivery and came of it; `campaigns.entries` has the words."""
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from zoneinfo import ZoneInfo
-
-from django.urls import reverse
 
 from brands import wallclock
-from brands.templatetags.nearcast import seconds as span
-from campaigns import sentences, words
-from campaigns.lookup import EPOCH
-from campaigns.models import Campaign, Completion, Decision, Verdict
-from campaigns.reasons import Reason
-from devices.models import Device, Event, Transition
-from devices.presence import TransitionKind, TransitionReason
+from campaigns import entries, words
+from campaigns.entries import Entry, Names
+from campaigns.models import Decision
+from campaigns.timeline import KINDS
+from devices.models import Event, Transition
 from geofences.models import Geofence
-from notifications.models import Attempt, Delivery, DeliveryState, Feedback
+from notifications.models import Delivery, DeliveryState
 
-Facts = tuple[tuple[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One thing that happened. `tone` is good, bad, warn, brand or nothing."""
-
-    at: datetime
-    id: int
-    kind: str
-    icon: str
-    title: str
-    text: str = ""
-    tone: str = ""
-    facts: Facts = ()
-    url: str = ""
-    language: str = "en"  # of the text
-
-
-ENTERED_BECAUSE = {
-    TransitionReason.INITIAL: "It was already there when the geofence was armed.",
-    TransitionReason.SILENCE: "It fell silent for too long and was given up.",
-    TransitionReason.GEOFENCE_ENDED: "The geofence ended.",
-    TransitionReason.GEOFENCE_MOVED: "The geofence was moved or drawn anew.",
-    TransitionReason.DISARMED: "No campaign needed the geofence any more.",
-    TransitionReason.CONSENT_WITHDRAWN: "The person withdrew the consent to location.",
-}
-STATE_TONES = {
-    DeliveryState.SENT: "good",
-    DeliveryState.FAILED: "bad",
-    DeliveryState.PARKED: "bad",
-    DeliveryState.EXPIRED: "warn",
-    DeliveryState.SUPPRESSED: "warn",
-    DeliveryState.CANCELLED: "warn",
-}
-STATE_WORDS = {
-    DeliveryState.PENDING: "waits to be sent",
-    DeliveryState.SENDING: "is being sent",
-    DeliveryState.SENT: "was sent",
-    DeliveryState.FAILED: "could not be sent",
-    DeliveryState.EXPIRED: "expired before it could be sent",
-    DeliveryState.SUPPRESSED: "was held back at the last moment",
-    DeliveryState.CANCELLED: "was cancelled",
-    DeliveryState.PARKED: "is broken and was set aside",
-}
-ATTEMPT_WORDS = {
-    "sent": "The push service took it",
-    "transient": "The push service could not take it now; it will be tried again",
-    "rejected": "The push service refused it",
-    "token_gone": "The push service no longer knows this phone",
-}
-FEEDBACK_ICONS = {
-    "received": "mark_chat_read",
-    "opened": "touch_app",
-    "dismissed": "swipe",
-    "redeemed": "redeem",
-}
-_PAST = {
-    TransitionKind.ENTERED: "Entered",
-    TransitionKind.DWELLED: "Stayed in",
-    TransitionKind.EXITED: "Left",
-}
-
-
-def facts_of(trace: Mapping[str, Any]) -> Facts:
-    """A decision's trace as pairs to show; instants become times."""
-    facts = [
-        (_fact_name(key), _fact_value(key, value))
-        for key, value in trace.items()
-        if key != "withheld"
-    ]
-    told = trace.get("withheld")
-    if isinstance(told, Mapping):
-        facts.append(("held back at", _fact_value("at", told.get("at"))))
-        facts.append(("held back for", words.label(str(told.get("reason", "")))))
-        facts += facts_of(told.get("seen") or {})
-    return tuple(facts)
-
-
-def _fact_name(key: str) -> str:
-    return key.removesuffix("_s").removesuffix("_m").replace("_", " ")
-
-
-def _fact_value(key: str, value: Any) -> Any:
-    if (key == "at" or key.endswith("_at")) and isinstance(value, int):
-        return datetime.fromtimestamp(value / 1000, UTC)
-    if key.endswith("_s") and isinstance(value, int):
-        return span(value)
-    if key.endswith("_m") and isinstance(value, int | float):
-        return f"{value:,.0f} m"
-    if key == "wanted" and isinstance(value, Mapping):
-        return sentences.condition(value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {part}" for name, part in value.items())
-    return "unknown" if value is None else value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Names:
-    """Names of the places and campaigns that some rows speak of."""
-
-    places: Mapping[int, str]
-    campaigns: Mapping[int, str]
-    zones: Mapping[int, ZoneInfo]  # of devices
-
-    def place(self, geofence_id: int | None) -> str:
-        if geofence_id is None:
-            return "no place"
-        return self.places.get(geofence_id) or f"geofence {geofence_id}, which is gone"
-
-    def campaign(self, campaign_id: int) -> str:
-        return self.campaigns.get(campaign_id) or f"campaign {campaign_id}, which is gone"
-
-
-def names_of(brand_id: int, rows: Iterable[Any]) -> Names:
-    """Look up every name once."""
-    seen = list(rows)
-    places = _ids(seen, "geofence_id")
-    campaigns = _ids(seen, "campaign_id")
-    return Names(
-        places=dict(
-            Geofence.objects.filter(brand_id=brand_id, pk__in=places).values_list("pk", "name")
-        ),
-        campaigns=dict(
-            Campaign.objects.filter(brand_id=brand_id, pk__in=campaigns).values_list("pk", "name")
-        ),
-        zones=zones_of(_ids([row for row in seen if isinstance(row, Decision)], "device_id")),
-    )
-
-
-def zones_of(device_ids: Iterable[int]) -> dict[int, ZoneInfo]:
-    """Whose clock the words about a device go by: its own, else its brand's."""
-    ids = list(device_ids)
-    if not ids:
-        return {}
-    known = Device.objects.filter(pk__in=ids).values_list("pk", "timezone", "brand__timezone")
-    return {key: wallclock.zone(own, brands) for key, own, brands in known}
-
-
-def _ids(rows: Iterable[Any], column: str) -> set[int]:
-    found = (getattr(row, column, None) for row in rows)
-    return {one for one in found if one is not None}
-
-
-def of_transition(row: Transition, names: Names) -> Entry:
-    kind = TransitionKind(row.kind)
-    because = ENTERED_BECAUSE.get(TransitionReason(row.reason)) if row.reason else None
-    told = f"±{row.accuracy_m:.0f} m" if row.accuracy_m else ""
-    late_s = (row.recorded_at - row.occurred_at).total_seconds()
-    facts: list[tuple[str, Any]] = []
-    if 1 <= late_s < 60:
-        facts.append(("noticed", f"{late_s:.0f} s later"))
-    if row.lat is not None and row.lng is not None:
-        facts.append(("position", f"{row.lat:.6f}, {row.lng:.6f} {told}".strip()))
-    else:
-        facts.append(("told by", "the server's clock: no position was due"))
-    if kind is not TransitionKind.ENTERED:
-        stayed_s = round((row.occurred_at - row.entered_at).total_seconds())
-        facts.append(("stayed", span(stayed_s)))
-    if row.parked_reason:
-        facts.append(("set aside", row.parked_reason))
-    after = f" for {span(row.dwell_s)}" if kind is TransitionKind.DWELLED else ""
-    return Entry(
-        at=row.occurred_at,
-        id=row.pk,
-        kind="transition",
-        icon={"entered": "login", "dwelled": "timelapse", "exited": "logout"}[row.kind],
-        tone="brand",
-        title=f"{_PAST[kind]} {names.place(row.geofence_id)}{after}",
-        text=because or (f"Noticed {span(late_s)} later." if late_s >= 60 else ""),
-        facts=tuple(facts),
-    )
-
-
-def of_event(row: Event) -> Entry:
-    return Entry(
-        at=row.occurred_at,
-        id=row.pk,
-        kind="event",
-        icon="bolt",
-        title=f"Event {row.name}",
-        text=", ".join(f"{key}: {value}" for key, value in row.properties.items()),
-        facts=_when_told(row.received_at - row.occurred_at),
-    )
-
-
-def of_round(row: Decision) -> Entry:
-    """The moment of a schedule: no row brought it about."""
-    return Entry(
-        at=row.decided_at,
-        id=row.pk,
-        kind="event",
-        icon="schedule",
-        tone="brand",
-        title="The campaign’s time came round",
-    )
-
-
-def of_wait(row: Completion) -> Entry:
-    """The moment of a sequence that waited to see whether anything calls it off."""
-    return Entry(
-        at=row.due_at,
-        id=row.pk,
-        kind="event",
-        icon="hourglass_bottom",
-        tone="brand",
-        title="The sequence was complete, and its wait was over",
-        facts=(("complete since", row.completed_at),),
-    )
-
-
-def _when_told(after: timedelta) -> Facts:
-    late_s = after.total_seconds()
-    return (("told us", f"{span(late_s)} later"),) if late_s >= 1 else ()
-
-
-def said(row: Decision, language: str, zones: Mapping[int, ZoneInfo]) -> str:
-    """A decision's reason in words, and why its offer did not go out where it did not."""
-    tz = zones.get(row.device_id) or wallclock.zone("UTC")
-    wanted = row.trace.get("wanted")
-    if row.reason == Reason.NOT_IN_AUDIENCE and language == "en" and isinstance(wanted, Mapping):
-        seen = _fact_value("seen", row.trace.get("seen"))
-        return f"Not in the audience: wanted is {sentences.condition(wanted)}; seen was {seen}."
-    return words.message(row.reason, row.trace, language, tz)
-
-
-def of_decision(row: Decision, names: Names, language: str = "en") -> Entry:
-    sends = row.verdict == Verdict.SEND
-    return Entry(
-        at=row.decided_at,
-        id=row.pk,
-        kind="decision",
-        icon="check_circle" if sends else "block",
-        tone="good" if sends else "warn",
-        title=f"{names.campaign(row.campaign_id)}: {'send' if sends else 'no offer'}",
-        text=said(row, language, names.zones),
-        language=language,
-        facts=(("version", row.campaign_version), *facts_of(row.trace)),
-        url=reverse("admin:campaigns_decision_change", args=[row.pk]),
-    )
-
-
-def of_delivery(row: Delivery) -> Entry:
-    state = DeliveryState(row.state)
-    return Entry(
-        at=row.created_at,
-        id=row.pk,
-        kind="delivery",
-        icon="outgoing_mail",
-        tone=STATE_TONES.get(state, ""),
-        title=f"“{row.content.get('title', '')}” {STATE_WORDS[state]}",
-        text=row.reason,
-        url=reverse("admin:notifications_delivery_change", args=[row.pk]),
-    )
-
-
-def of_attempt(row: Attempt) -> Entry:
-    sent = row.outcome == "sent"
-    facts: list[tuple[str, Any]] = [("took", f"{row.latency_ms} ms")]
-    if row.provider_message_id:
-        facts.append(("message id", row.provider_message_id))
-    return Entry(
-        at=row.at,
-        id=row.pk,
-        kind="attempt",
-        icon="send" if sent else "sms_failed",
-        tone="good" if sent else "bad",
-        title=ATTEMPT_WORDS.get(row.outcome, row.outcome.replace("_", " ").capitalize()),
-        text=row.error,
-        facts=tuple(facts),
-    )
-
-
-def of_feedback(row: Feedback) -> Entry:
-    return Entry(
-        at=row.occurred_at,
-        id=row.pk,
-        kind="feedback",
-        icon=FEEDBACK_ICONS.get(row.event, "feedback"),
-        tone="good",
-        title=f"The phone says: {row.event}",
-        facts=_when_told(row.received_at - row.occurred_at),
-    )
-
-
-KINDS = ("transition", "event", "decision", "delivery")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spot:
-    """Where a page of a timeline ends; evaluation writes many rows of one instant."""
-
-    at: datetime
-    kind: str
-    id: int
-
-    def __str__(self) -> str:
-        return f"{(self.at - EPOCH) // timedelta(microseconds=1)}-{self.kind}-{self.id}"
-
-    @classmethod
-    def read(cls, text: str) -> Spot:
-        """Read what `str` wrote; ValueError for anything else."""
-        at, kind, number = [*text.split("-"), "", ""][:3]
-        if kind not in KINDS:
-            raise ValueError(text)
-        try:
-            return cls(at=EPOCH + timedelta(microseconds=int(at)), kind=kind, id=int(number))
-        except OverflowError as error:
-            raise ValueError(text) from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What of a device's history is wanted; empty: everything."""
-
-    kinds: frozenset[str] = frozenset()
-    campaign_id: int | None = None
-    verdict: str = ""
-    until: datetime | None = None
-    older: Spot | None = None
-
-
-def of_device(
-    device: Device, wanted: Wanted, *, limit: int, language: str = "en"
-) -> tuple[list[Entry], Spot | None]:
-    """Return a device's history, newest first: four index scans merged by time."""
-    rows = {kind: list(_rows(device, kind, wanted, limit + 1)) for kind in KINDS}
-    names = names_of(device.brand_id, [row for found in rows.values() for row in found])
-    makers: dict[str, Any] = {
-        "transition": lambda row: of_transition(row, names),
-        "event": of_event,
-        "decision": lambda row: of_decision(row, names, language),
-        "delivery": of_delivery,
-    }
-    merged = heapq.merge(
-        *([makers[kind](row) for row in rows[kind]] for kind in KINDS),
-        key=_order,
-        reverse=True,
-    )
-    entries = [entry for _, entry in zip(range(limit + 1), merged, strict=False)]
-    more = len(entries) > limit
-    entries = entries[:limit]
-    last = entries[-1] if more else None
-    return entries, None if last is None else Spot(at=last.at, kind=last.kind, id=last.id)
-
-
-def _order(entry: Entry) -> tuple[datetime, int, int]:
-    # At one instant: what came of it above what led to it.
-    return entry.at, KINDS.index(entry.kind), entry.id
-
-
-def _rows(device: Device, kind: str, wanted: Wanted, limit: int) -> Iterator[Any]:
-    if wanted.kinds and kind not in wanted.kinds:
-        return
-    if kind == "decision":
-        found: Any = Decision.objects.all()
-        time = "decided_at"
-    elif kind == "delivery":
-        found, time = Delivery.objects.all(), "created_at"
-    else:
-        # A campaign or a verdict is asked for: what is neither is left out.
-        if wanted.campaign_id or wanted.verdict:
-            return
-        found = Transition.objects.all() if kind == "transition" else Event.objects.all()
-        time = "occurred_at"
-    found = found.filter(device_id=device.pk, brand_id=device.brand_id)
-    if wanted.campaign_id:
-        found = found.filter(campaign_id=wanted.campaign_id)
-    if wanted.verdict:
-        if kind != "decision":
-            return
-        found = found.filter(verdict=wanted.verdict)
-    if wanted.until is not None:
-        found = found.filter(**{f"{time}__lt": wanted.until})
-    if (older := wanted.older) is not None:
-        mine, last = KINDS.index(kind), KINDS.index(older.kind)
-        found = found.filter(**{f"{time}__{'lt' if mine > last else 'lte'}": older.at})
-        if mine == last:
-            found = found.exclude(**{time: older.at, "pk__gte": older.id})
-    yield from found.order_by(f"-{time}", "-id")[:limit]
+_ORDER_OF_KINDS = (*KINDS, "attempt", "feedback", "action", "ending")
+_ENDED = {DeliveryState.EXPIRED, DeliveryState.SUPPRESSED, DeliveryState.PARKED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,96 +31,73 @@ class DeliveryStory:
 
 def of_one_delivery(delivery: Delivery, language: str = "en") -> DeliveryStory:
     """Gather a delivery's whole story, with reasons in a language."""
-    brand_id, device_id = delivery.brand_id, delivery.device_id
-    moment_id = delivery.moment_id or 0
-    moment = (
-        Transition.objects.filter(pk=moment_id, device_id=device_id).first()
-        if delivery.moment_kind == "transition"
-        else None
-    )
-    visit = (
-        list(Transition.objects.filter(device_id=device_id, visit_id=moment.visit_id))
-        if moment
-        else []
-    )
-    event = (
-        Event.objects.filter(pk=moment_id, brand_id=brand_id).first()
-        if delivery.moment_kind == "event"
-        else None
-    )
-    decisions = list(
-        Decision.objects.filter(
-            device_id=device_id,
-            brand_id=brand_id,
-            moment_kind=delivery.moment_kind,
-            moment_id=moment_id,
-        )
-        if moment_id
-        else []
-    )
+    brand_id = delivery.brand_id
+    visit, decisions = _visit_of(delivery), _decisions_at_its_moment(delivery)
     own = next((row for row in decisions if row.campaign_id == delivery.campaign_id), None)
-    names = names_of(brand_id, [*visit, *decisions, delivery])
-    entries = [of_transition(row, names) for row in visit]
-    entries += [of_event(event)] if event else []
-    entries += [of_decision(own, names, language)] if own else []
-    zone = names.zones.get(device_id) or wallclock.zone("UTC")
-    entries.append(
-        Entry(
-            at=delivery.created_at,
-            id=delivery.pk,
-            kind="delivery",
-            icon="outgoing_mail",
-            title="The offer was written down to be sent",
-            facts=(
-                ("due", delivery.due_at),
-                ("expires", delivery.expires_at),
-                ("priority", delivery.priority),
-                *(("checked again when sent", key.replace("_", " ")) for key in delivery.gates),
-            ),
-        )
-    )
-    entries += [of_attempt(row) for row in delivery.attempts.all()]
-    entries += [of_feedback(row) for row in delivery.feedback.all()]
-    entries += [_of_action(row) for row in delivery.actions.select_related("actor")]
-    if delivery.state in {DeliveryState.EXPIRED, DeliveryState.SUPPRESSED, DeliveryState.PARKED}:
-        why = words.withheld(own.trace, language, zone) if own else ""
-        entries.append(_ending(delivery, why, language))
+    names = entries.names_of(brand_id, [*visit, *decisions, delivery])
+    told = [entries.of_transition(row, names) for row in visit]
+    told += [entries.of_event(row) for row in _event_of(delivery)]
+    told += [entries.of_decision(own, names, language)] if own else []
+    told += _what_became_of(delivery, own, names, language)
     return DeliveryStory(
-        entries=sorted(entries, key=lambda entry: (entry.at, _ORDER_OF_KINDS.index(entry.kind))),
+        entries=sorted(told, key=lambda entry: (entry.at, _ORDER_OF_KINDS.index(entry.kind))),
         visit=visit,
         decision=own,
-        others=[of_decision(row, names, language) for row in decisions if row is not own],
+        others=[entries.of_decision(row, names, language) for row in decisions if row is not own],
         geofence=Geofence.objects.filter(brand_id=brand_id, pk=delivery.geofence_id or 0).first(),
     )
 
 
-_ORDER_OF_KINDS = (*KINDS, "attempt", "feedback", "action", "ending")
+def _visit_of(delivery: Delivery) -> list[Transition]:
+    """All transitions of the visit that set it off."""
+    if delivery.moment_kind != "transition":
+        return []
+    of_device = Transition.objects.filter(device_id=delivery.device_id)
+    moment = of_device.filter(pk=delivery.moment_id or 0).first()
+    return list(of_device.filter(visit_id=moment.visit_id)) if moment else []
 
 
-def _of_action(row: Any) -> Entry:
-    who = row.actor.get_full_name() or row.actor.get_username() if row.actor else "The back office"
-    did = {"resend": "sent it again", "cancel": "cancelled it", "test": "sent it as a test"}
-    return Entry(
-        at=row.at,
-        id=row.pk,
-        kind="action",
-        icon="support_agent",
-        tone="brand",
-        title=f"{who} {did.get(row.action, row.action)}",
-        text=row.note,
+def _event_of(delivery: Delivery) -> list[Event]:
+    """The event that set it off, if one did."""
+    if delivery.moment_kind != "event":
+        return []
+    return list(Event.objects.filter(pk=delivery.moment_id or 0, brand_id=delivery.brand_id)[:1])
+
+
+def _decisions_at_its_moment(delivery: Delivery) -> list[Decision]:
+    """Its own and those of the campaigns that were asked with it."""
+    if not delivery.moment_id:
+        return []
+    return list(
+        Decision.objects.filter(
+            device_id=delivery.device_id,
+            brand_id=delivery.brand_id,
+            moment_kind=delivery.moment_kind,
+            moment_id=delivery.moment_id,
+        )
     )
 
 
-def _ending(delivery: Delivery, why: str, language: str) -> Entry:
-    state = DeliveryState(delivery.state)
-    at = delivery.expires_at if state is DeliveryState.EXPIRED else delivery.due_at
-    return Entry(
-        at=max(at, delivery.created_at),
+def _what_became_of(
+    delivery: Delivery, own: Decision | None, names: Names, language: str
+) -> Iterator[Entry]:
+    yield Entry(
+        at=delivery.created_at,
         id=delivery.pk,
-        kind="ending",
-        icon="block",
-        tone=STATE_TONES[state],
-        title=f"It {STATE_WORDS[state]}",
-        text=why or delivery.reason,
-        language=language if why else "en",
+        kind="delivery",
+        icon="outgoing_mail",
+        title="The offer was written down to be sent",
+        facts=(
+            ("due", delivery.due_at),
+            ("expires", delivery.expires_at),
+            ("priority", delivery.priority),
+            *(("checked again when sent", key.replace("_", " ")) for key in delivery.gates),
+        ),
     )
+    yield from (entries.of_attempt(row) for row in delivery.attempts.all())
+    yield from (entries.of_feedback(row) for row in delivery.feedback.all())
+    yield from (entries.of_action(row) for row in delivery.actions.select_related("actor"))
+    if delivery.state in _ENDED:
+        zone = names.zones.get(delivery.device_id) or wallclock.zone("UTC")
+        why = words.withheld(own.trace, language, zone) if own else ""
+        yield entries.of_ending(delivery, why, language)

@@ -20,7 +20,7 @@ from django.utils.timezone import get_current_timezone_name, now
 from brands.admin import BigListAdmin, Page
 from brands.desk import current_brand
 from brands.models import Brand
-from campaigns import lookup, reading, story, whynot, words
+from campaigns import entries, lookup, reading, story, timeline, whynot, words
 from campaigns.models import Campaign, Completion, Decision, Verdict
 from campaigns.reasons import SENDS, Reason
 from devices.admin import DeviceAdmin, map_of, place_of, trail_of
@@ -182,7 +182,7 @@ class DeliveryDesk(DeliveryAdmin):
             named = Delivery.objects.filter(pk=int(query), brand_id=brand.pk)
             rows = [*named, *(row for row in rows if row.pk != int(query))]
         for row in rows:
-            row.tone = story.STATE_TONES.get(DeliveryState(row.state), "")  # type: ignore[attr-defined]
+            row.tone = entries.STATE_TONES.get(DeliveryState(row.state), "")  # type: ignore[attr-defined]
         return _page(rows, found)
 
     def page(self, request: HttpRequest, delivery: Delivery) -> dict[str, Any]:
@@ -190,8 +190,8 @@ class DeliveryDesk(DeliveryAdmin):
         return {
             "title": f"Delivery {delivery.pk}",
             "delivery": delivery,
-            "tone": story.STATE_TONES.get(DeliveryState(delivery.state), ""),
-            "state_words": story.STATE_WORDS[DeliveryState(delivery.state)],
+            "tone": entries.STATE_TONES.get(DeliveryState(delivery.state), ""),
+            "state_words": entries.STATE_WORDS[DeliveryState(delivery.state)],
             "device": Device.objects.filter(pk=delivery.device_id).first(),
             "brand": current_brand(request),
             "story": told,
@@ -253,7 +253,7 @@ class DecisionDesk(BigListAdmin):
             limit=self.per_page,
             now=now(),
         )
-        names = story.names_of(brand.pk, found.rows)
+        names = entries.names_of(brand.pk, found.rows)
         language = reading.language_of(request)
         rows = [
             {
@@ -261,7 +261,7 @@ class DecisionDesk(BigListAdmin):
                 "campaign": names.campaign(row.campaign_id),
                 "place": names.place(row.geofence_id) if row.geofence_id else "",
                 "label": words.label(row.reason),
-                "message": story.said(row, language, names.zones),
+                "message": entries.said(row, language, names.zones),
                 "sends": row.reason in SENDS,
             }
             for row in found.rows
@@ -284,16 +284,16 @@ class DecisionDesk(BigListAdmin):
         return super().changelist_view(request, switch | (extra_context or {}))
 
     def page(self, request: HttpRequest, row: Decision) -> dict[str, Any]:
-        names = story.names_of(row.brand_id, [row])
+        names = entries.names_of(row.brand_id, [row])
         moment = _moment_of(row, names)
         places = Geofence.objects.filter(brand_id=row.brand_id)
         return {
             "title": f"Decision {row.pk}",
             "decision": row,
             "sends": row.reason in SENDS,
-            "message": story.said(row, reading.language_of(request), names.zones),
+            "message": entries.said(row, reading.language_of(request), names.zones),
             "reading": reading.switch(request),
-            "facts": story.facts_of(row.trace),
+            "facts": entries.facts_of(row.trace),
             "campaign": names.campaign(row.campaign_id),
             "device": Device.objects.filter(pk=row.device_id).first(),
             "place": places.filter(pk=row.geofence_id).first() if row.geofence_id else None,
@@ -304,19 +304,19 @@ class DecisionDesk(BigListAdmin):
         }
 
 
-def _moment_of(row: Decision, names: story.Names) -> story.Entry | None:
+def _moment_of(row: Decision, names: entries.Names) -> entries.Entry | None:
     if row.moment_kind == "transition":
         transition = Transition.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()
-        return story.of_transition(transition, names) if transition else None
+        return entries.of_transition(transition, names) if transition else None
     if row.moment_kind == "schedule":
-        return story.of_round(row)
+        return entries.of_round(row)
     if row.moment_kind == "timer":
         waited = Completion.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()
-        return story.of_wait(waited) if waited else None
+        return entries.of_wait(waited) if waited else None
     if row.moment_kind != "event":
         return None
     event = Event.objects.filter(pk=row.moment_id, brand_id=row.brand_id).first()
-    return story.of_event(event) if event else None
+    return entries.of_event(event) if event else None
 
 
 @admin.register(Device)
@@ -331,12 +331,12 @@ class DeviceDesk(DeviceAdmin):
         form.of_brand(device.brand)
         asked = form.cleaned_data if form.is_bound and form.is_valid() else {}
         try:
-            older = story.Spot.read(request.GET["older"]) if request.GET.get("older") else None
+            older = timeline.Spot.read(request.GET["older"]) if request.GET.get("older") else None
         except ValueError:
             older = None
-        entries, next_spot = story.of_device(
+        shown, next_spot = timeline.of_device(
             device,
-            story.Wanted(
+            timeline.Wanted(
                 kinds=frozenset({asked["kind"]}) if asked.get("kind") else frozenset(),
                 campaign_id=asked.get("campaign"),
                 verdict=asked.get("verdict") or "",
@@ -353,7 +353,7 @@ class DeviceDesk(DeviceAdmin):
             query["older"] = str(next_spot)
         return super().page(request, device) | {
             "form": form,
-            "entries": entries,
+            "entries": shown,
             "filtered": filtered,
             "older_url": f"?{query.urlencode()}" if next_spot else None,
             "why": self._why(request, device),
@@ -381,13 +381,13 @@ class DeviceDesk(DeviceAdmin):
             device_id=device.pk, campaign_id=campaign.pk, brand_id=device.brand_id
         ).order_by("-decided_at", "-id")
         rows = list(decisions[:10])
-        names = story.names_of(device.brand_id, rows)
+        names = entries.names_of(device.brand_id, rows)
         language = reading.language_of(request)
         return {
             "campaign": campaign,
             "decisions": [
                 {
-                    "entry": story.of_decision(row, names, language),
+                    "entry": entries.of_decision(row, names, language),
                     "sends": row.verdict == Verdict.SEND,
                     "place": names.place(row.geofence_id) if row.geofence_id else "",
                 }

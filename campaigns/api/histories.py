@@ -21,7 +21,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from brands.access import BrandScoped
-from campaigns import reading, story
+from campaigns import entries, reading
 from campaigns.models import Campaign, Decision, Verdict
 from campaigns.reasons import Reason
 from devices.models import Device, Transition
@@ -136,7 +136,7 @@ def names_of(rows: Sequence[Any]) -> dict[str, Any]:
     return {
         "places": {row[0]: row for row in places.values_list("pk", "external_id", "name")},
         "campaigns": dict(campaigns.values_list("pk", "name")),
-        "zones": story.zones_of(
+        "zones": entries.zones_of(
             _ids([row for row in rows if isinstance(row, Decision)], "device_id")
         ),
     }
@@ -206,7 +206,7 @@ class DecisionOut(Row):
         return {"id": row.campaign_id, "name": self.context["campaigns"].get(row.campaign_id, "")}
 
     def get_message(self, row: Decision) -> str:
-        return story.said(row, self.context["language"], self.context["zones"])
+        return entries.said(row, self.context["language"], self.context["zones"])
 
     @extend_schema_field(MomentOut)
     def get_moment(self, row: Decision) -> Any:

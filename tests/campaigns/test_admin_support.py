@@ -12,7 +12,8 @@ from django.db import connection
 from django.urls import reverse
 from django.utils.timezone import now
 
-from campaigns import lookup, publishing, story, whynot
+from campaigns import lookup, publishing, story, timeline, whynot
+from campaigns.entries import Entry
 from campaigns.models import Campaign, Decision
 from devices.models import Device, DeviceState, Fix, Presence, Transition
 from devices.presence import CERTAINTY, Sighting, classify
@@ -213,15 +214,17 @@ def test_it_names_what_other_campaigns_decided_at_the_same_moment(world: World) 
     assert "Bara campaign" in other.text
 
 
-def history(device: Device, limit: int, **wanted: Any) -> list[story.Entry]:
-    entries: list[story.Entry] = []
+def history(device: Device, limit: int, **wanted: Any) -> list[Entry]:
+    entries: list[Entry] = []
     older = None
     while True:
-        page, older = story.of_device(device, story.Wanted(**wanted, older=older), limit=limit)
+        page, older = timeline.of_device(
+            device, timeline.Wanted(**wanted, older=older), limit=limit
+        )
         entries += page
         if older is None:
             return entries
-        older = story.Spot.read(str(older))
+        older = timeline.Spot.read(str(older))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])

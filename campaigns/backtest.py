@@ -20,9 +20,10 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from brands import wallclock
-from campaigns import catalogue, coupons, hours, judging, retelling
+from campaigns import catalogue, compiling, coupons, hours, judging, retelling
 from campaigns.caps import Counts
-from campaigns.catalogue import BrandRules, Catalogue, Entry
+from campaigns.catalogue import Catalogue
+from campaigns.compiling import BrandRules, Entry
 from campaigns.definition import TriggerOn
 from campaigns.judging import Offers, Verdicts
 from campaigns.models import Campaign
@@ -206,7 +207,7 @@ def _stage(campaign: Campaign, raw: Mapping[str, Any], brand: BrandRules) -> Cat
         for entry in catalogue.current().entries.values()
         if entry.campaign.brand_id == brand.id and entry.campaign.id != campaign.pk
     ]
-    own = catalogue.entry_of(
+    own = compiling.entry_of(
         raw, campaign_id=campaign.pk, version=0, name=campaign.name, brand=brand
     )
     if own is None:

@@ -22,7 +22,7 @@ from psycopg.errors import QueryCanceled
 from brands import wallclock
 from campaigns import content, definition, hours, meaning, past, previews, rules
 from campaigns.audience import Audience, Subject, compile_tree
-from campaigns.catalogue import BrandRules
+from campaigns.compiling import BrandRules
 from campaigns.conditions import AudienceError, without_here
 from campaigns.definition import AT_PLACES, Definition, TriggerOn
 from campaigns.lacks import Missing

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connection
 
-from campaigns import catalogue, past, rules
+from campaigns import catalogue, compiling, past, rules
 from campaigns.conditions import without_here
 from campaigns.definition import Definition, Trigger, TriggerOn
 from campaigns.moments import Happening
@@ -90,8 +90,8 @@ def estimate(
     return replace(_scaled(hits, asked, of), without_here=left_out)
 
 
-def _compiled(tree: Mapping[str, Any], brand: catalogue.BrandRules) -> rules.Campaign:
-    return catalogue.compiled(
+def _compiled(tree: Mapping[str, Any], brand: compiling.BrandRules) -> rules.Campaign:
+    return compiling.compiled(
         Definition(trigger=Trigger(on=TriggerOn.EVENT), audience=dict(tree)),
         campaign_id=0,
         version=0,

@@ -14,7 +14,8 @@ import msgspec
 from django.db import connection
 
 from campaigns import rules
-from campaigns.catalogue import BrandRules, Catalogue
+from campaigns.catalogue import Catalogue
+from campaigns.compiling import BrandRules
 from campaigns.definition import InitialState, TriggerOn
 from campaigns.places import Place, known_places
 from campaigns.subjects import Known, Subjects

@@ -16,7 +16,6 @@ from django.db import connection
 
 from campaigns import behaviour, rules, sequences
 from campaigns.audience import Subject
-from campaigns.catalogue import needs
 from campaigns.moments import Happening
 from devices.areas import REACH_M
 
@@ -88,7 +87,7 @@ def measure(happenings: Iterable[Happening], now_ms: int) -> None:
     subjects: dict[int, tuple[Subject, int]] = {}
     for happening in happenings:
         subject = happening.moment.subject
-        wanted = needs(happening.candidates, happening.moment)
+        wanted = rules.needs(happening.candidates, happening.moment)
         if wanted:
             here = {need for need in wanted if need.here}
             if here:

@@ -16,7 +16,17 @@ from django.db import connection, transaction
 from django.db.models import Max, Q
 
 from brands.models import Brand
-from campaigns import catalogue, cautions, content, coupons, definition, lacks, meaning, spending
+from campaigns import (
+    catalogue,
+    cautions,
+    compiling,
+    content,
+    coupons,
+    definition,
+    lacks,
+    meaning,
+    spending,
+)
 from campaigns.audience import compile_tree
 from campaigns.behaviour import Need
 from campaigns.conditions import AudienceError, segments_in
@@ -181,7 +191,7 @@ def check(brand_id: int, raw: Mapping[str, Any], *, now: datetime) -> list[Missi
     if brand.problem:
         found.append(Missing(field="brand", code="invalid", message=brand.problem))
     try:
-        catalogue.compiled(wanted, campaign_id=0, version=0, name="", brand=brand)
+        compiling.compiled(wanted, campaign_id=0, version=0, name="", brand=brand)
     except AudienceError as error:
         found += [
             Missing(field=path, code="invalid", message=message) for path, message in error.problems

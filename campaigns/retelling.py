@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from brands import wallclock
-from campaigns import behaviour, catalogue, hours, past, progress, rounds, rules, sequences
+from campaigns import behaviour, hours, past, progress, rounds, rules, sequences
 from campaigns.audience import Subject
-from campaigns.catalogue import BrandRules, Catalogue
+from campaigns.catalogue import Catalogue
+from campaigns.compiling import BrandRules
 from campaigns.definition import TriggerOn
 from campaigns.moments import Happening
 from campaigns.places import Place
@@ -216,7 +217,7 @@ def _moment(known: Known, at_ms: int, kind: str, key: int) -> rules.Moment:
 
 def _measure(story: Story, happenings: Sequence[Happening]) -> None:
     """Give each subject the figures that audiences ask for, from the story so far."""
-    if not any(catalogue.needs(one.candidates, one.moment) for one in happenings):
+    if not any(rules.needs(one.candidates, one.moment) for one in happenings):
         return
     events: dict[str, list[behaviour.PastEvent]] = defaultdict(list)
     for row in story.events:
@@ -227,7 +228,7 @@ def _measure(story: Story, happenings: Sequence[Happening]) -> None:
     areas = _areas(story, happenings)
     for one in happenings:
         subject, now_ms = one.moment.subject, one.moment.now_ms
-        wanted = catalogue.needs(one.candidates, one.moment)
+        wanted = rules.needs(one.candidates, one.moment)
         for need in past.concrete(wanted, one.moment.geofence_id):
             subject.measures[need] = (
                 behaviour.area_age_s(need, areas.get(subject.device_id, ()), now_ms=now_ms)
@@ -247,9 +248,7 @@ def _areas(story: Story, happenings: Sequence[Happening]) -> dict[int, list[beha
     wanted = {
         need
         for one in happenings
-        for need in past.concrete(
-            catalogue.needs(one.candidates, one.moment), one.moment.geofence_id
-        )
+        for need in past.concrete(rules.needs(one.candidates, one.moment), one.moment.geofence_id)
         if need.kind in past.AREAS
     }
     subjects = {key: (known.subject, story.brand.id) for key, known in story.known.items()}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from campaigns import hours, rules
-from campaigns.catalogue import Entry
+from campaigns.compiling import Entry
 from campaigns.definition import TriggerOn
 from campaigns.meaning import schedule_of
 from campaigns.moments import Happening

@@ -9,7 +9,7 @@ Instants are epoch milliseconds. Nothing here reads a clock, a row or a setting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -19,6 +19,7 @@ from campaigns import budgets, hours
 from campaigns import caps as capping
 from campaigns import guards as guarding
 from campaigns.audience import REMEMBERED, Audience, Miss, Subject, Test
+from campaigns.behaviour import Need
 from campaigns.definition import HoursPolicy, InitialState, TriggerOn
 from campaigns.reasons import Decision, Reason, Refusal, Trace
 from campaigns.sequences import Pattern
@@ -28,7 +29,7 @@ Gate = Callable[["Campaign", "Moment"], Trace | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Campaign:
-    """A published version, ready to be judged (campaigns.catalogue makes it)."""
+    """A published version, ready to be judged (campaigns.compiling makes it)."""
 
     id: int
     version: int
@@ -228,6 +229,16 @@ def _applicable(campaign: Campaign) -> Iterator[Gate]:
 def ranked(campaigns: Sequence[Campaign]) -> list[Campaign]:
     """In the order in which they may speak: priority, score, then the older campaign."""
     return sorted(campaigns, key=lambda one: one.turn)
+
+
+def needs(campaigns: Iterable[Campaign], moment: Moment) -> set[Need]:
+    """Every figure about behaviour that these campaigns' audiences and rules ask for."""
+    found: set[Need] = set()
+    for one in campaigns:
+        found |= one.audience.needs
+        if one.guards is not None and one.guards.events:
+            found |= one.guards.needs(moment)
+    return found
 
 
 def _malformed(campaign: Campaign, _moment: Moment) -> Trace | None:

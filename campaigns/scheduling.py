@@ -20,7 +20,8 @@ from django.utils import timezone
 
 from campaigns import catalogue as catalogues
 from campaigns import evaluation, past, rounds, rules, schedules
-from campaigns.catalogue import Catalogue, Entry
+from campaigns.catalogue import Catalogue
+from campaigns.compiling import Entry
 from campaigns.definition import TriggerOn
 from campaigns.judging import judge
 from campaigns.meaning import ms_of, schedule_of

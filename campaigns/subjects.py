@@ -13,7 +13,7 @@ from django.db import connection
 from brands import wallclock
 from campaigns import hours
 from campaigns.audience import Subject
-from campaigns.catalogue import BrandRules
+from campaigns.compiling import BrandRules
 
 _DEVICES = """
     SELECT d.id, d.brand_id, d.external_id, d.platform, d.locale, d.timezone, d.app_version,

@@ -8,40 +8,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
 from django import forms
-from django.core.exceptions import ValidationError
-from django.utils.timezone import get_current_timezone
 
-from brands.forms import CapsField, JsonField, RowsWidget, SpanField
+from brands.fields import (
+    INPUT,
+    NUMBER,
+    WIDE,
+    CapsField,
+    JsonField,
+    LocalTimeField,
+    RowsWidget,
+    SpanField,
+    listed,
+)
 from brands.models import Brand
-from campaigns import offer_fields, sequence_fields
+from campaigns import content_fields, offer_fields, schedule_fields, sequence_fields
+from campaigns.content_fields import ContentFields
 from campaigns.definition import (
-    DAY_NAMES,
     DEFAULT_EXPIRES_S,
     DEFAULT_MAX_AGE_S,
     Definition,
     HoursPolicy,
     InitialState,
-    Trigger,
     TriggerOn,
     readable,
-    weekday,
 )
 from campaigns.lacks import Missing
 from campaigns.offer_fields import OfferFields
 from campaigns.platforms import PushFields, push_initial
-from campaigns.schedules import ClockOf
+from campaigns.schedule_fields import ScheduleFields
 from campaigns.sequence_fields import SequenceFields
 from campaigns.suggesting import suggestions
 from campaigns.untouched import is_untouched
-
-INPUT = {"class": "nc-input"}
-WIDE = {"class": "nc-input nc-wide"}
-MOST_TEXT = 20_000  # of a template: what it makes of a moment is much shorter
 
 CAP_SCOPES = {
     "person": "one person",
@@ -58,9 +59,7 @@ SHOWN_OF_TRIGGER: dict[str, Mapping[str, str]] = {
     TriggerOn.EXITED: _PLACES,
     TriggerOn.DWELLED: _PLACES | {"dwell_s": "dwell"},
     TriggerOn.EVENT: {"event": "event", "where": "where"},
-    TriggerOn.SCHEDULE: _PLACES
-    | {"at": "once_at", "times": "times", "days": "weekdays", "zone": "clock"}
-    | {"within_s": "been_within", "since": "since"},
+    TriggerOn.SCHEDULE: _PLACES | schedule_fields.SHOWN,
     TriggerOn.SEQUENCE: sequence_fields.SHOWN,
 }
 """What the page shows of each kind of trigger, and in which field; the rest stays as it is."""
@@ -71,11 +70,6 @@ TRIGGERS = [
     (TriggerOn.EVENT.value, "does something in the app"),
     (TriggerOn.SCHEDULE.value, "is there at a time"),
     (TriggerOn.SEQUENCE.value, "does several things"),
-]
-WEEKDAYS = [(day, day.title()) for day in DAY_NAMES]
-CLOCKS = [
-    (ClockOf.DEVICE.value, "the phone's own clock"),
-    (ClockOf.BRAND.value, "the brand's clock"),
 ]
 INITIAL_STATES = [
     (InitialState.SUPPRESS.value, "No welcome for them; their stay and their leaving count"),
@@ -89,25 +83,7 @@ POLICIES = [
 ]
 
 
-class LocalTimeField(forms.DateTimeField):
-    """A date and time in the brand's zone.
-
-    An hour that comes twice there is meant the first time, one that is left out as if it were not.
-    """
-
-    widget = forms.DateTimeInput(INPUT | {"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
-
-    def to_python(self, value: Any) -> datetime | None:
-        try:
-            return super().to_python(value)
-        except ValidationError as error:
-            if error.code != "ambiguous_timezone":
-                raise
-            wall: datetime = (error.params or {})["datetime"]
-        return wall.replace(tzinfo=get_current_timezone())
-
-
-class CampaignForm(OfferFields, SequenceFields, PushFields):
+class CampaignForm(OfferFields, ScheduleFields, SequenceFields, ContentFields, PushFields):
     """Everything a marketer says about a campaign."""
 
     name = forms.CharField(
@@ -123,36 +99,6 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
     )
     dwell = SpanField(label="for at least", units={60: "minutes", 3600: "hours", 1: "seconds"})
     places = JsonField("places", empty={}, label="Where")
-    times = forms.CharField(
-        required=False,
-        max_length=400,
-        label="At",
-        widget=forms.TextInput(INPUT | {"placeholder": "09:00, 17:30", "size": 18}),
-        help_text="One or several times of day, with commas between.",
-    )
-    weekdays = forms.MultipleChoiceField(
-        required=False,
-        choices=WEEKDAYS,
-        label="On",
-        widget=forms.CheckboxSelectMultiple({"class": "nc-not"}),
-        help_text="None: every day.",
-    )
-    clock = forms.ChoiceField(
-        required=False, choices=CLOCKS, label="By", widget=forms.Select(INPUT)
-    )
-    once_at = LocalTimeField(
-        required=False, label="Or once, at", help_text="Instead of times of day."
-    )
-    been_within = SpanField(
-        label="Also who was there in the last",
-        units={3600: "hours", 60: "minutes", 86_400: "days"},
-        help_text="Empty: only who is there at that time.",
-    )
-    since = LocalTimeField(
-        required=False,
-        label="Or since",
-        help_text="Everybody who was there from then on, however long ago. Instead of a span.",
-    )
     event = forms.CharField(
         required=False,
         max_length=128,
@@ -188,40 +134,12 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
         widget=forms.TextInput(INPUT | {"placeholder": "opening, shoes", "size": 24}),
         help_text="Words that rules like the above may name, with commas between.",
     )
-    title = forms.CharField(
-        required=False,
-        max_length=MOST_TEXT,
-        strip=False,
-        widget=forms.TextInput(WIDE | {"placeholder": "A line that makes one look"}),
-    )
-    body = forms.CharField(
-        required=False,
-        max_length=MOST_TEXT,
-        strip=False,
-        label="Text",
-        widget=forms.Textarea(WIDE | {"rows": 3, "placeholder": "What is in it for them, here"}),
-    )
-    deep_link = forms.CharField(
-        required=False,
-        max_length=MOST_TEXT,
-        label="Opens",
-        widget=forms.TextInput(WIDE | {"placeholder": "myapp://offers/42"}),
-        help_text="Where a tap leads in your app. Empty: the app's first screen.",
-    )
-    image_url = forms.CharField(
-        required=False,
-        max_length=MOST_TEXT,
-        label="Image",
-        widget=forms.TextInput(WIDE | {"placeholder": "https://…"}),
-    )
-    extras = JsonField("pairs", empty={}, label="Data for the app")
-    locales = JsonField("locales", empty={}, label="Languages")
     priority = forms.IntegerField(
         required=False,
         initial=0,
         min_value=-32_768,
         max_value=32_767,
-        widget=forms.NumberInput(INPUT | {"class": "nc-input nc-number"}),
+        widget=forms.NumberInput(NUMBER),
         help_text="Where several campaigns fire at one moment, the highest speaks.",
     )
     score = forms.FloatField(
@@ -229,7 +147,7 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
         initial=0,
         min_value=-1e6,
         max_value=1e6,
-        widget=forms.NumberInput(INPUT | {"class": "nc-input nc-number", "step": "any"}),
+        widget=forms.NumberInput(NUMBER | {"step": "any"}),
         help_text="Among those of one priority, the highest score speaks; then the oldest.",
     )
     score_by = JsonField("weights", empty={}, label="And so much for each")
@@ -297,7 +215,7 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
                 "audience": said["audience"],
                 "caps": said["caps"],
                 "guards": said["guards"],
-                "labels": _listed(said["labels"]),
+                "labels": listed(said["labels"]),
                 "priority": said["priority"],
                 "score": said["score"],
                 "score_by": said["score_by"],
@@ -351,24 +269,13 @@ class CampaignForm(OfferFields, SequenceFields, PushFields):
             "dwell_s": said["dwell"],
             "event": said["event"],
             "where": said["where"],
-            "at": said["once_at"] and said["once_at"].isoformat(),
-            "times": _listed(said["times"]),
-            "days": said["weekdays"],
-            "zone": said["clock"],
-            "within_s": said["been_within"],
-            "since": said["since"] and said["since"].isoformat(),
+            **schedule_fields.raw_of(said),
         }
 
     def _content(self) -> dict[str, Any]:
-        said = self.cleaned_data
-        made = {
-            **{name: said[name] if said[name].strip() else "" for name in ("title", "body")},
-            **{name: said[name].strip() for name in ("deep_link", "image_url")},
-            "data": said["extras"],
-            "locales": said["locales"],
-        }
         before = self.base.get("content") or {}
-        found = self._over(before, _filled(made), _OF_CONTENT)
+        made = _filled(content_fields.raw_of(self.cleaned_data))
+        found = self._over(before, made, content_fields.SHOWN)
         is_shown = "push_urgency" in self.data
         if is_shown and not all(self._is_untouched(name) for name in PushFields.base_fields):
             found.pop("push", None)
@@ -407,7 +314,7 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
         },
         "event": (trigger.event or "") if trigger else "",
         "where": dict(trigger.where) if trigger else {},
-        **_initial_schedule(trigger),
+        **schedule_fields.initial_of(trigger),
         **sequence_fields.initial_of(trigger),
         "starts_at": definition.starts_at,
         "ends_at": definition.ends_at,
@@ -431,19 +338,7 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
         ],
         "guards": msgspec.to_builtins(definition.guards),
         "labels": ", ".join(definition.labels),
-        "title": content.title if content else "",
-        "body": content.body if content else "",
-        "deep_link": (content.deep_link or "") if content else "",
-        "image_url": (content.image_url or "") if content else "",
-        "extras": dict(content.data) if content else {},
-        "locales": {
-            tag: {
-                field: value
-                for field in ("title", "body", "deep_link", "image_url")
-                if (value := getattr(local, field)) is not None
-            }
-            for tag, local in (content.locales if content else {}).items()
-        },
+        **content_fields.initial_of(content),
         **push_initial(content.push if content else None),
         "priority": definition.priority,
         "score": definition.score,
@@ -458,51 +353,25 @@ def initial_of(definition: Definition, *, name: str) -> dict[str, Any]:
     }
 
 
-def _initial_schedule(trigger: Trigger | None) -> dict[str, Any]:
-    if trigger is None or trigger.on is not TriggerOn.SCHEDULE:
-        return {}
-    days = (weekday(day) for day in trigger.days)
-    return {
-        "times": ", ".join(trigger.times),
-        "weekdays": [DAY_NAMES[day] for day in days if day is not None],
-        "clock": trigger.zone.value,
-        "once_at": trigger.at,
-        "been_within": trigger.within_s,
-        "since": trigger.since,
+_FIELDS = (
+    sequence_fields.FIELDS
+    | schedule_fields.FIELDS
+    | content_fields.FIELDS
+    | {
+        "trigger.dwell_s": "dwell",
+        "trigger.event": "event",
+        "trigger.where": "where",
+        "trigger.geofences": "places",
+        "trigger.tags": "places",
+        "trigger": "on",
+        "content.push": "push_urgency",
+        "content": "title",
+        "expires_after_s": "expires_after",
+        "max_age_s": "max_age",
     }
+)
 
 
-_FIELDS = sequence_fields.FIELDS | {
-    "trigger.times": "times",
-    "trigger.days": "weekdays",
-    "trigger.zone": "clock",
-    "trigger.at": "once_at",
-    "trigger.within_s": "been_within",
-    "trigger.since": "since",
-    "trigger.dwell_s": "dwell",
-    "trigger.event": "event",
-    "trigger.where": "where",
-    "trigger.geofences": "places",
-    "trigger.tags": "places",
-    "trigger": "on",
-    "content.title": "title",
-    "content.body": "body",
-    "content.deep_link": "deep_link",
-    "content.image_url": "image_url",
-    "content.data": "extras",
-    "content.push": "push_urgency",
-    "content.locales": "locales",
-    "content": "title",
-    "expires_after_s": "expires_after",
-    "max_age_s": "max_age",
-}
-
-
-_OF_CONTENT = {
-    path.removeprefix("content."): field
-    for path, field in _FIELDS.items()
-    if path.startswith("content.") and path != "content.push"
-}
 _WHOLE = {
     name: _FIELDS.get(name, name)
     for name in Definition.__struct_fields__
@@ -514,11 +383,6 @@ _WHOLE = {
 def _filled(made: Mapping[str, Any]) -> dict[str, Any]:
     """Without what says nothing: the default is meant."""
     return {name: value for name, value in made.items() if value}
-
-
-def _listed(text: str) -> list[str]:
-    """`a, b` → a and b."""
-    return [one.strip() for one in text.split(",") if one.strip()]
 
 
 def field_of(path: str) -> str | None:

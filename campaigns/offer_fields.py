@@ -15,15 +15,14 @@ import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
 
-from brands.forms import RowsWidget, SpanField
+from brands.fields import INPUT, NUMBER, RowsWidget, SpanField, listed
 from brands.models import Brand
 from campaigns import budgets, coupons
 from campaigns.budgets import BudgetText, Whole
 from campaigns.definition import Definition, Goal
 from campaigns.models import CouponPool
 
-INPUT = {"class": "nc-input"}
-NUMBER = {"class": "nc-input nc-number", "min": 0}
+AMOUNT = NUMBER | {"min": 0}
 WHOLES = {
     Whole.TOTAL: "In all",
     Whole.DAY: "A day",
@@ -48,7 +47,7 @@ class BudgetWidget(forms.MultiWidget):
     def __init__(self) -> None:
         amounts = [
             forms.NumberInput(
-                {**NUMBER, "step": "any" if money else 1, "aria-label": f"{label}, {unit}"}
+                {**AMOUNT, "step": "any" if money else 1, "aria-label": f"{label}, {unit}"}
             )
             for label in WHOLES.values()
             for money, unit in ((False, "offers"), (True, "money"))
@@ -56,7 +55,7 @@ class BudgetWidget(forms.MultiWidget):
         super().__init__(
             [
                 *amounts,
-                forms.NumberInput({**NUMBER, "step": "any"}),
+                forms.NumberInput({**AMOUNT, "step": "any"}),
                 forms.TextInput(INPUT | {"size": 4, "maxlength": 3, "placeholder": "EUR"}),
                 forms.TextInput(
                     INPUT | {"size": 18, "placeholder": "the brand's", "list": "known-zones"}
@@ -221,7 +220,7 @@ class GoalField(forms.MultiValueField):
             return {"event": event, **within}
         if kind == "feedback":
             return {"feedback": feedback or "opened", **within}
-        named = [tag.strip() for tag in tags.split(",") if tag.strip()]
+        named = listed(tags)
         return {**({"tags": named} if named else {}), **within}
 
 
@@ -256,7 +255,7 @@ class OfferFields(forms.Form):
         min_value=0,
         max_value=90,
         label="Leave out, to compare",
-        widget=forms.NumberInput({**NUMBER, "step": "any", "max": 90}),
+        widget=forms.NumberInput({**AMOUNT, "step": "any", "max": 90}),
         help_text="Percent of people who get nothing on purpose; they stay the same people.",
     )
     goal = GoalField(label="The offer is for them to")

@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 from django import forms
 
-from brands.forms import SpanField
+from brands.fields import INPUT, SpanField
 from notifications.push import MAX_COLLAPSE_KEY_BYTES, PushOptions, Urgency
 
 PREFIX = "push_"
-_INPUT = {"class": "nc-input"}
 
 
 def _text(label: str, help_text: str = "", **attrs: str) -> forms.CharField:
@@ -21,7 +20,7 @@ def _text(label: str, help_text: str = "", **attrs: str) -> forms.CharField:
         max_length=200,
         label=label,
         help_text=help_text,
-        widget=forms.TextInput(_INPUT | attrs),
+        widget=forms.TextInput(INPUT | attrs),
     )
 
 
@@ -36,7 +35,7 @@ class PushFields(forms.Form):
             (Urgency.NORMAL.value, "when it wakes by itself, sparing its battery"),
         ],
         initial=Urgency.HIGH.value,
-        widget=forms.Select(_INPUT),
+        widget=forms.Select(INPUT),
     )
     push_ttl_s = SpanField(
         required=False,
@@ -58,7 +57,7 @@ class PushFields(forms.Form):
         r"^#[0-9a-fA-F]{6}$",
         required=False,
         label="Colour",
-        widget=forms.TextInput(_INPUT | {"placeholder": "#0f766e", "size": "9"}),
+        widget=forms.TextInput(INPUT | {"placeholder": "#0f766e", "size": "9"}),
         error_messages={"invalid": "A colour is # and six digits, such as #0f766e."},
     )
     push_apns_sound = _text("Sound", "Empty: none.", placeholder="default")

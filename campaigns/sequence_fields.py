@@ -11,11 +11,9 @@ from typing import Any
 import msgspec
 from django import forms
 
-from brands.forms import JsonField, SpanField
+from brands.fields import INPUT, NUMBER, JsonField, SpanField
 from campaigns.definition import Trigger, TriggerOn
 
-INPUT = {"class": "nc-input"}
-NUMBER = {"class": "nc-input nc-number"}
 LONG = {86_400: "days", 3600: "hours", 60: "minutes"}
 
 SHOWN = {

@@ -13,10 +13,10 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.text import slugify
 
-from brands.forms import JsonField, RowsWidget
+from brands.fields import WIDE, JsonField, RowsWidget
 from brands.models import Brand
 from campaigns import conditions, guards
-from campaigns.forms import WIDE, detail
+from campaigns.forms import detail
 from campaigns.models import BrandGuard, Segment
 from campaigns.suggesting import suggestions
 

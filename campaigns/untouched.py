@@ -13,7 +13,7 @@ from typing import Any
 from django import forms
 from django.utils.datastructures import MultiValueDict
 
-from brands.forms import RowsWidget
+from brands.fields import RowsWidget
 
 
 def is_untouched(form: forms.Form, name: str, kept: Any) -> bool:

@@ -12,7 +12,7 @@ from django.contrib.gis.geos import GEOSGeometry
 from django.utils.timezone import get_current_timezone
 
 from brands.admin.uploads import UploadForm
-from brands.forms import RowsWidget
+from brands.fields import RowsWidget
 from geofences import files, writing
 from geofences.geometry import GeometryError
 from geofences.models import Geofence

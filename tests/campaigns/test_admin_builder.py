@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from brands.forms import CapsField
+from brands.fields import CapsField
 from brands.models import Brand, Role
 from campaigns import definition, sentences
 from campaigns.definition import readable

@@ -120,7 +120,6 @@ RIVALS = {
     "again_after_s": 30 * DAY_S,
 }
 WEDNESDAY = datetime.fromisoformat("2026-06-10T12:00:00+00:00")
-THURSDAY = WEDNESDAY + timedelta(days=1)
 
 
 @pytest.mark.parametrize(

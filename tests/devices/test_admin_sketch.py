@@ -80,6 +80,8 @@ def test_it_keeps_every_mark_of_a_neighbourhood_in_the_picture(
         Mark(lat=lat + number * 0.001, lng=lng + number * 0.001, label="", kind=kind)
         for number, (_, _, kind) in enumerate(spots)
     ]
-    for kind, (x, y, _) in circles(sketch([], marks)).items():
+    found = circles(sketch([], marks))
+    assert found.keys() == {kind for _, _, kind in spots}
+    for kind, (x, y, _) in found.items():
         assert 0 <= x <= WIDTH, kind
         assert 0 <= y <= HEIGHT, kind

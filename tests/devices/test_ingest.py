@@ -448,6 +448,7 @@ def test_two_batches_that_share_devices_in_opposite_order_both_finish(
         thread.join()
     assert answers == [True] * 10
     stories = {tuple(told(each)) for each in devices}
+    assert () not in stories
     assert all(
         [kind for kind, _ in story] == (["entered", "exited"] * 9)[: len(story)]
         for story in stories

@@ -275,8 +275,12 @@ def test_it_makes_tiles_of_the_poles_and_the_antimeridian(brand: Brand) -> None:
     for ring in (antarctica, fiji):
         make_polygon(brand, json.dumps({"type": "Polygon", "coordinates": [ring]}))
 
-    for x, y in ((0, 0), (1, 1), (0, 1)):
-        tiles.tile(Geofence.objects.present(), z=1, x=x, y=y)
+    north_west, south_east, south_west = (
+        tiles.tile(Geofence.objects.present(), z=1, x=x, y=y) for x, y in ((0, 0), (1, 1), (0, 1))
+    )
+    assert not north_west
+    assert south_east
+    assert south_west
 
 
 def test_it_previews_the_cells_of_a_drawing(marketer: Client, brand: Brand) -> None:

@@ -17,8 +17,6 @@ from geofences.icosahedron import Floats
 from geofences.reach import Reach, children
 from tests.geofences.shapes import blob, features, hard_points, holds
 
-POLE_TO_POLE = 13
-
 
 def check(shape: Shape, lat: Floats, lng: Floats) -> cells.Cover:
     """The cover's promise, for cells of its own resolution and for ancestors of finer ones."""

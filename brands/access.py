@@ -22,6 +22,7 @@ from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from brands import storable
 from brands.keys import KeyIdentity, authenticate_key
 from brands.models import Brand, KeyKind, Role
 from brands.rights import NOBODY, Rights, rights_of
@@ -177,4 +178,6 @@ class BrandScoped:
 def _named(asked: str) -> Q:
     """A brand by its id or slug."""
     is_id = asked.isascii() and asked.isdigit() and len(asked) < 18
-    return Q(pk=int(asked)) if is_id else Q(slug=asked.replace("\0", ""))
+    if is_id:
+        return Q(pk=int(asked))
+    return Q(slug=asked) if storable.is_storable(asked) else Q(pk=None)

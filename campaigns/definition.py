@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
 
+from brands import storable
 from campaigns import budgets, conditions, schedules, scores
 from campaigns import caps as capping
 from campaigns import guards as guarding
@@ -26,6 +27,7 @@ DEFAULT_EXPIRES_S = 3_600
 DEFAULT_MAX_AGE_S = 900
 MAX_GEOFENCES = 10_000  # by name; more of them share a tag
 MAX_SPAN_S = 366 * 86_400
+TOO_FAR = "No calendar reaches that far."
 DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 Seconds = Annotated[int, Meta(ge=1, le=MAX_SPAN_S)]
@@ -240,6 +242,8 @@ def decode(raw: Mapping[str, Any], *, segments: Sequence[str] | None = None) -> 
         known = _FIELDS.get(key)
         if known is None:
             errors[str(key)] = ["There is no such field."]
+        elif flaw := storable.flaw_of(value, key):
+            errors[flaw[0]] = [flaw[1]]
         elif value is not None:
             try:
                 values[known.name] = msgspec.convert(_instant(key, value), known.type)
@@ -291,13 +295,20 @@ def _instant(key: str, value: Any) -> Any:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         try:
-            return datetime.fromtimestamp(value / 1000, tz=UTC)
+            return _within_calendars(datetime.fromtimestamp(value / 1000, tz=UTC))
         except (OverflowError, OSError) as error:  # as the platform puts "no such year"
-            raise ValueError("No calendar reaches that far.") from error
+            raise ValueError(TOO_FAR) from error
     if not isinstance(value, str | datetime):
         return value  # to be refused by its type
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return _within_calendars(at if at.tzinfo else at.replace(tzinfo=UTC))
+
+
+def _within_calendars(at: datetime) -> datetime:
+    """Refuse the first and the last year: what counts from there falls off the calendar."""
+    if not MINYEAR < at.year < MAXYEAR:
+        raise ValueError(TOO_FAR)
+    return at
 
 
 def _located(key: str, error: str) -> tuple[str, str]:

@@ -1,16 +1,23 @@
-"""The one shape of an error: {"code", "message", "fields"}; used by every HTTP path."""
+"""The one shape of an error: {"code", "message", "fields"}; used by every HTTP path under /v1/."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
+API = "/v1/"
+
 
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler: its answer in CONTRACT's shape."""
+    if isinstance(error, RecursionError):
+        error = exceptions.ParseError("The JSON is nested too deeply.")
     response = exception_handler(error, context)
     if response is None:
         return None
@@ -28,3 +35,21 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
         message = str(response.data.get("detail", "")) if isinstance(response.data, dict) else ""
     response.data = {"code": code, "message": message, "fields": fields}
     return response
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler of 404: no such path, or none with such an id."""
+    if not request.path.startswith(API):
+        return defaults.page_not_found(request, exception)
+    return _refusal(HTTPStatus.NOT_FOUND, "not_found", "There is nothing under this path.")
+
+
+def failed(request: HttpRequest) -> HttpResponse:
+    """Django's handler of 500: what nobody has foreseen. It has logged it by now."""
+    if not request.path.startswith(API):
+        return defaults.server_error(request)
+    return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "error", "The server failed.")
+
+
+def _refusal(status: HTTPStatus, code: str, message: str) -> JsonResponse:
+    return JsonResponse({"code": code, "message": message, "fields": {}}, status=status)

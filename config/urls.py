@@ -9,6 +9,8 @@ from drf_spectacular.views import SpectacularAPIView
 from config import health, live
 
 admin.autodiscover()
+handler404 = "config.errors.not_found"
+handler500 = "config.errors.failed"
 urlpatterns = [
     path("admin/live/", admin.site.admin_view(live.page), name="live"),
     path("admin/", admin.site.urls),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from io import BytesIO
 from typing import Any, cast
 
 import msgspec
@@ -19,13 +18,13 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import APIException, NotFound, ValidationError
-from rest_framework.parsers import BaseParser, JSONParser
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from brands.access import PublishableKeyAuthentication, ServerKeyAuthentication
+from brands.bodies import JsonBody, WholeBody
 from brands.filejobs import Verdict, counted
 from brands.keys import KeyIdentity
 from devices import holdings, profiles, registration
@@ -61,10 +60,15 @@ class _Told(serializers.Serializer[Any]):
 
     external_id = Text(max_length=128, required=False, allow_null=True)
     push_token = Text(max_length=4096, required=False, allow_null=True)
-    locale = Locale(max_length=35, required=False, allow_blank=True)
-    timezone = Timezone(max_length=64, required=False, allow_blank=True)
-    app_version = Text(max_length=32, required=False, allow_blank=True)
-    attributes = Attributes(required=False)
+    locale = Locale(max_length=35, required=False, allow_blank=True, allow_null=True)
+    timezone = Timezone(max_length=64, required=False, allow_blank=True, allow_null=True)
+    app_version = Text(max_length=32, required=False, allow_blank=True, allow_null=True)
+    attributes = Attributes(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Unknown is absent or null (CONTRACT); columns of text have it empty."""
+        texts = ("locale", "timezone", "app_version")
+        return attrs | {name: "" for name in texts if attrs.get(name, "") is None}
 
 
 class ChangeIn(_Told):
@@ -183,35 +187,10 @@ def device_out(device: Device) -> dict[str, Any]:
     }
 
 
-class BodyTooLarge(APIException):
-    status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    default_code = "too_large"
-    default_detail = "The body is too large."
-
-
-class OwnBody(JSONParser):
+class OwnBody(JsonBody):
     """JSON of a device about itself: small."""
 
-    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
-        body = stream.read(MAX_OWN_BODY_BYTES + 1)
-        if len(body) > MAX_OWN_BODY_BYTES:
-            raise BodyTooLarge
-        try:
-            return super().parse(BytesIO(body), media_type, parser_context)
-        except RecursionError:
-            raise ValidationError({"non_field_errors": ["Nested too deep."]}) from None
-
-
-class WholeBody(BaseParser):
-    """The bytes of a body, for readers that are faster than DRF's."""
-
-    media_type = "application/json"
-
-    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:  # noqa: ARG002 - DRF's signature
-        body: bytes = stream.read(settings.MAX_BODY_BYTES + 1)
-        if len(body) > settings.MAX_BODY_BYTES:
-            raise BodyTooLarge
-        return body
+    max_bytes = MAX_OWN_BODY_BYTES
 
 
 class LinesBody(WholeBody):

@@ -9,20 +9,21 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from brands import storable
+
 MAX_ATTRIBUTES = 200
 MAX_DEPTH = 6
 MAX_BYTES = 16 * 1024  # of a whole bag as JSON
 # jsonb keeps numbers exactly, but clients read doubles: beyond 2^53 they read another number.
 MAX_INTEGER = 2**53
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,63}")
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def problem_with(value: Any, *, depth: int = MAX_DEPTH) -> str | None:
     """Why PostgreSQL or a later reader could not keep this JSON value; None where it could."""
     if isinstance(value, str):
-        if "\0" in value or _SURROGATES.search(value):
-            return "Text must not hold NUL or half a surrogate pair."
+        if not storable.is_storable(value):
+            return storable.BAD_TEXT
     elif isinstance(value, float):
         if not math.isfinite(value):
             return "Numbers must be finite."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,24 +12,25 @@ from django.conf import settings
 from django.contrib.gis.geos import GEOSGeometry
 from django.core.exceptions import ValidationError as InvalidValue
 from django.db import IntegrityError
-from django.db.models import Q
+from django.db.models import Model, Q
 from django.utils.timezone import now
 from django_filters import rest_framework as filters
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, ParseError, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.filters import OrderingFilter
 from rest_framework.pagination import CursorPagination
-from rest_framework.parsers import JSONParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework_gis.fields import GeometryField
 from rest_framework_gis.serializers import GeoFeatureModelSerializer
 
+from brands import storable
 from brands.access import BrandScoped
+from brands.bodies import BodyTooLarge, JsonBody
 from brands.filejobs import Verdict
 from geofences import cells, exports, writing
 from geofences.geometry import GeometryError, GeometryReason
@@ -36,29 +38,14 @@ from geofences.models import Geofence, GeofenceCover, GeofenceQuerySet
 from geofences.upserts import Judged, Wanted, upsert
 
 
-class TooLarge(APIException):
-    status_code = 413
-    default_code = "too_large"
+class TooManyFeatures(BodyTooLarge):
     default_detail = (
-        f"At most {settings.MAX_BODY_BYTES // 2**20} MiB and {settings.MAX_ITEMS:,} features in"
-        " one request; larger files go through the import."
+        f"At most {settings.MAX_ITEMS:,} features in one request; larger files go through the"
+        " import."
     )
 
 
-class GeoJsonParser(JSONParser):
-    """JSON; a body that is too large or nested too deeply is the caller's fault, not ours."""
-
-    def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
-        request = (parser_context or {})["request"]
-        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_BYTES:
-            raise TooLarge
-        try:
-            return super().parse(stream, media_type, parser_context)
-        except RecursionError:
-            raise ParseError("The JSON is nested too deeply.") from None
-
-
-class GeoJsonNameParser(GeoJsonParser):
+class GeoJsonBody(JsonBody):
     media_type = "application/geo+json"
 
 
@@ -95,6 +82,8 @@ class PlaceField(GeometryField):
             place = shapely.from_geojson(json.dumps(value))
         except (shapely.GEOSException, ValueError, RecursionError) as error:
             raise InvalidValue(f"This is no GeoJSON geometry: {error}") from None
+        if place.is_empty:
+            raise InvalidValue("The geometry is empty.")
         return GEOSGeometry(memoryview(shapely.to_wkb(place)), srid=4326)
 
 
@@ -147,12 +136,12 @@ class GeofenceSerializer(GeoFeatureModelSerializer):
 
     def validate_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """Refuse what PostgreSQL's jsonb cannot hold."""
+        if flaw := storable.flaw_of(metadata):
+            raise ValidationError(flaw[1])
         try:
-            text = json.dumps(metadata, allow_nan=False)
-        except (ValueError, RecursionError):
+            json.dumps(metadata, allow_nan=False)
+        except ValueError:
             raise ValidationError("Numbers must be finite.") from None
-        if "\\u0000" in text:
-            raise ValidationError("Text must not contain the character NUL.")
         return metadata
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -211,6 +200,26 @@ class Pages(CursorPagination):
     max_page_size = 1000
     page_size_query_param = "limit"
     ordering = "id"
+    _model: type[Model]
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> Any:
+        self._model = queryset.model
+        return super().paginate_queryset(queryset, request, view)
+
+    def decode_cursor(self, request: Request) -> Any:
+        """Refuse a position that is no value of the column it is to be compared with."""
+        cursor = super().decode_cursor(request)
+        position = None if cursor is None else cursor.position
+        if position is not None:
+            column: Any = self._model._meta.get_field(self.ordering[0].lstrip("-"))
+            try:
+                value = column.to_python(position)
+            except InvalidValue:
+                raise NotFound(self.invalid_cursor_message) from None
+            naive = isinstance(value, datetime) and value.tzinfo is None
+            if naive or not storable.is_storable(str(position)):
+                raise NotFound(self.invalid_cursor_message)
+        return cursor
 
     def get_paginated_response(self, data: Any) -> Response:
         address = self.get_next_link()
@@ -230,7 +239,7 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
 
     queryset = Geofence.objects.present().select_related("cover")
     serializer_class = GeofenceSerializer
-    parser_classes = (GeoJsonParser, GeoJsonNameParser)
+    parser_classes = (JsonBody, GeoJsonBody)
     pagination_class = Pages
     filter_backends = (filters.DjangoFilterBackend, OrderingFilter)
     filterset_class = GeofenceFilters
@@ -285,7 +294,7 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
         if not isinstance(features, list):
             raise ValidationError({"features": ["A FeatureCollection has a list of features."]})
         if len(features) > settings.MAX_ITEMS:
-            raise TooLarge
+            raise TooManyFeatures
         brand = self.brand_for_writing()
         answers: list[dict[str, Any]] = []
         wanted = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from django.utils.timezone import now
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -40,10 +40,15 @@ class OffersOut(serializers.Serializer[Any]):
     results = OfferOut(many=True)
 
 
+@extend_schema_field({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]})
+class Instant(serializers.JSONField):
+    """A time as `FeedbackIn` reads it."""
+
+
 class DeviceFeedbackIn(serializers.Serializer[Any]):
     event = serializers.ChoiceField(choices=[event.value for event in FeedbackEvent])
-    occurred_at = serializers.JSONField(
-        required=False, help_text="ISO 8601 or epoch milliseconds; absent: now."
+    occurred_at = Instant(
+        required=False, allow_null=True, help_text="ISO 8601 or epoch milliseconds; absent: now."
     )
 
 

@@ -11,6 +11,7 @@ from rest_framework.filters import OrderingFilter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from brands import storable
 from brands.access import BrandScoped
 from campaigns import guards
 from campaigns.api.shapes import BrandGuardShape
@@ -30,6 +31,8 @@ class BrandGuardSerializer(serializers.ModelSerializer[BrandGuard]):
 
 def checked(rule: Any) -> Any:
     """The rule as stored; ValidationError says what is wrong with it."""
+    if flaw := storable.flaw_of(rule, "rule"):
+        raise serializers.ValidationError(f"{flaw[0]}: {flaw[1]}")
     try:
         text = msgspec.convert(rule, guards.GuardText)
     except msgspec.ValidationError as error:

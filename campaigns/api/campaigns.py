@@ -18,6 +18,7 @@ from rest_framework.filters import OrderingFilter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from brands import storable
 from brands.access import BrandScoped
 from campaigns import backtests, conditions, estimates, publishing, results, sentences
 from campaigns.api.shapes import (
@@ -31,7 +32,7 @@ from campaigns.api.shapes import (
     VersionOut,
 )
 from campaigns.api.trying import Trying
-from campaigns.definition import Definition, DefinitionError, decode
+from campaigns.definition import TOO_FAR, Definition, DefinitionError, decode
 from campaigns.lacks import Missing
 from campaigns.models import Campaign, CampaignState, CampaignVersion, Segment
 from geofences.api import Pages
@@ -240,7 +241,10 @@ class CampaignViewSet(
         given = BacktestIn(data=request.data or {})
         given.is_valid(raise_exception=True)
         until = given.validated_data.get("until") or now()
-        since = given.validated_data.get("since") or until - DEFAULT_BACKTEST
+        try:
+            since = given.validated_data.get("since") or until - DEFAULT_BACKTEST
+        except OverflowError:
+            raise ValidationError({"until": [TOO_FAR]}) from None
         lacking = [
             one for one in publishing.missing(campaign, now=now()) if one.code != "in_the_past"
         ]
@@ -356,8 +360,10 @@ def _name(body: Mapping[str, Any]) -> str | None:
     name = body.get("name")
     if name is None:
         return None
-    if not isinstance(name, str) or not name.strip() or len(name) > 200 or "\0" in name:
+    if not isinstance(name, str) or not name.strip() or len(name) > 200:
         raise ValidationError({"name": ["A name has 1 to 200 characters."]})
+    if not storable.is_storable(name):
+        raise ValidationError({"name": [storable.BAD_TEXT]})
     return name.strip()
 
 
@@ -373,6 +379,8 @@ class SegmentSerializer(serializers.ModelSerializer[Segment]):
         read_only_fields = ("id", "brand", "updated_at")
 
     def validate_tree(self, tree: Any) -> Any:
+        if flaw := storable.flaw_of(tree, "tree"):
+            raise serializers.ValidationError(f"{flaw[0]}: {flaw[1]}")
         known = Segment.objects.filter(brand_id=self.context["brand_id"])
         slugs = list(known.values_list("slug", flat=True))
         found = conditions.problems(tree, path="tree", known_segments=slugs)

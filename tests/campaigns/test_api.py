@@ -101,6 +101,11 @@ def test_what_it_answers_can_be_sent_back(brand: Brand, call: Call) -> None:
         ({"name": "x", "tigger": {}}, "tigger"),
         ({"name": "x", "caps": [{"limit": "x"}]}, "caps[0].limit"),
         ({"name": "x", "audience": {"segment": "nobody"}}, "audience.segment"),
+        ({"name": "x\ud800"}, "name"),
+        ({"name": "x", "content": {"data": {"a": "\0"}}}, "content.data.a"),
+        ({"name": "x", "starts_at": "9999-12-31T23:59:59-14:00"}, "starts_at"),
+        ({"name": "x", "ends_at": "0001-01-01T00:00:00+14:00"}, "ends_at"),
+        ({"name": "x", "trigger": {"on": "schedule", "at": "9999-12-31T00:00:00Z"}}, "trigger"),
         ([], "non_field_errors"),
     ],
 )

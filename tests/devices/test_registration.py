@@ -90,6 +90,16 @@ def test_it_registers_an_installation(app: App) -> None:
     assert device.state.consent_location
 
 
+def test_it_takes_null_for_unknown(app: App) -> None:
+    unknown: dict[str, None] = dict.fromkeys(
+        ("external_id", "push_token", "locale", "timezone", "app_version", "attributes")
+    )
+    assert app.register(**unknown).status_code == 201
+    device = Device.objects.get()
+    assert (device.locale, device.timezone, device.app_version) == ("", "", "")
+    assert device.attributes == {}
+
+
 def test_it_answers_a_token_that_opens_the_devices_own_paths(app: App) -> None:
     device_id = app.register().json()["device_id"]
     assert app.send("get", "/v1/devices/me").json()["device_id"] == device_id

@@ -88,6 +88,13 @@ def test_it_creates_a_circle(call: Call) -> None:
     assert answer.json()["geometry"] == POINT
 
 
+def test_it_keeps_a_backslash_for_what_it_is(call: Call) -> None:
+    answer = call("POST", "/v1/geofences", feature(metadata={"path": "\\u0000"}))
+
+    assert answer.status_code == 201
+    assert answer.json()["properties"]["metadata"] == {"path": "\\u0000"}
+
+
 def test_it_updates_what_has_the_same_external_id(call: Call) -> None:
     first = call("POST", "/v1/geofences", feature(external_id="m1", tags=["a"]))
     second = call("POST", "/v1/geofences", feature(external_id="m1", name="New name"))
@@ -104,6 +111,7 @@ def test_it_updates_what_has_the_same_external_id(call: Call) -> None:
         (feature(BOW_TIE) | {"geometry": {"type": "LineString", "coordinates": RING}}, "geometry"),
         (feature({"type": "Polygon", "coordinates": [RING[:3]]}), "geometry"),
         (feature({"type": "Polygon", "coordinates": []}), "geometry"),
+        (feature({"type": "Point", "coordinates": []}, radius_m=5), "geometry"),
         (feature({"type": "Point", "coordinates": [BEYOND, 1]}, radius_m=5), "geometry"),
         (feature({"type": "Point", "coordinates": [24.9, 91]}, radius_m=5), "geometry"),
         (feature("POINT(1 2)"), "geometry"),
@@ -119,6 +127,8 @@ def test_it_updates_what_has_the_same_external_id(call: Call) -> None:
         (feature(tags=["x" * 65]), "tags"),
         (feature(metadata=[1]), "metadata"),
         (feature(metadata={"a": "\x00"}), "metadata"),
+        (feature(metadata={"a": ["\ud800"]}), "metadata"),
+        (feature(metadata={"\ud800": 1}), "metadata"),
         (feature(metadata={"a": BEYOND}), "metadata"),
         (feature(dwell_s=-1), "dwell_s"),
         (feature(dwell_s=10**12), "dwell_s"),

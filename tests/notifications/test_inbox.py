@@ -121,6 +121,7 @@ def test_it_notes_when_it_happened(device: Device) -> None:
     at = now() - timedelta(minutes=5)
     app.say(delivery.pk, event="opened", occurred_at=at.isoformat())
     app.say(delivery.pk, event="received", occurred_at=int(at.timestamp() * 1000))
+    assert app.say(delivery.pk, event="received", occurred_at=None) == 204
     kept = dict(Feedback.objects.values_list("event", "occurred_at"))
     assert kept.keys() == {"opened", "received"}
     assert all(abs(each - at) < timedelta(milliseconds=2) for each in kept.values())

@@ -18,6 +18,7 @@ from devices.attributes import problem_with
 from devices.fixes import MAX_AGE_MS, MAX_AHEAD_MS, RejectCode, key_of_id, to_epoch_ms
 from devices.gathering import GroupCommit, now_ms
 from devices.ingest import ACCEPTED
+from devices.profiles import MAX_EXTERNAL_ID
 
 CHANNEL = "nearcast_events"
 MAX_NAME = 64
@@ -68,6 +69,10 @@ def row_of(
     """Turn a decoded event into a row; raises ValueError with the reason where none can keep it."""
     if not 0 < len(item.name) <= MAX_NAME or not item.name.isprintable():
         raise ValueError(f"name: 1 to {MAX_NAME} printable characters.")
+    if len(external_id) > MAX_EXTERNAL_ID:
+        raise ValueError(f"external_id: 1 to {MAX_EXTERNAL_ID} characters.")
+    if why := problem_with(external_id):
+        raise ValueError(f"external_id: {why}")
     properties = item.properties or {}
     why = problem_with(properties)
     if why is not None:

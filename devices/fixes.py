@@ -17,6 +17,7 @@ from geofences.compiled import compiled
 MAX_SPEED_MPS = 360.0  # no airliner in a jet stream was measured above 801 mph (358 m/s)
 MIN_TELEPORT_M = 2_000.0  # shorter jumps are noise of clock or receiver: hysteresis handles them
 MAX_ACCURACY_M = 2_000.0  # a cell tower's reach in a city; beyond it no geofence can be judged
+ANYWHERE_M = 20_037_508.0  # half of the equator: who knows a place no better knows nothing
 MAX_AHEAD_MS = 120_000  # a phone's clock may be this far ahead of ours
 MAX_AGE_MS = 30 * 86_400_000  # phones that were offline dump weeks, not months
 EPOCH_MS_FROM = 100_000_000_000  # smaller numbers are epoch seconds sent by mistake (year 5138)
@@ -68,7 +69,7 @@ class FixIn(msgspec.Struct):
     heading_deg: float | None = None
     altitude_m: float | None = None
     id: str | int | None = None
-    mock: bool = False
+    mock: bool | None = False
     battery: float | None = None
 
 
@@ -99,7 +100,7 @@ FIX_DTYPE = np.dtype(
 )
 """A batch of fixes, of one or many devices, is one array of this."""
 
-_NAN = float("nan")
+_NAN, _INFINITE = float("nan"), float("inf")
 _NO_TIME_MS = 1 << 53  # farther from 1970 than any calendar: out of bounds, and still an int64
 _MASK63 = (1 << 63) - 1
 
@@ -149,9 +150,9 @@ def assemble(rows: Sequence[FixRow]) -> NDArray[np.void]:
     """Rows of any devices as one array of FIX_DTYPE, in the order given, not yet bounded.
 
     Absent, 0 or negative accuracy is unknown, never perfect (home-assistant#1957); so is a
-    negative speed, heading or battery (iOS says -1).
+    negative speed, heading or battery (iOS says -1), and what single precision cannot hold.
     """
-    with np.errstate(over="ignore"):  # beyond single precision: infinite, as good as unknown
+    with np.errstate(over="ignore"):  # it makes such a number infinite
         fixes = np.array(rows, dtype=FIX_DTYPE)
     lat_bits, lng_bits = (
         np.ascontiguousarray(fixes[name]).view(np.uint64) for name in ("lat", "lng")
@@ -168,12 +169,16 @@ def _tidy(
         fix = fixes[row]
         if fix["accuracy_m"] <= 0:
             fix["accuracy_m"] = _NAN
-        if fix["speed_mps"] < 0:
+        elif fix["accuracy_m"] > ANYWHERE_M:
+            fix["accuracy_m"] = ANYWHERE_M
+        if not 0 <= fix["speed_mps"] < _INFINITE:
             fix["speed_mps"] = _NAN
-        if fix["heading_deg"] < 0:
+        if not 0 <= fix["heading_deg"] < _INFINITE:
             fix["heading_deg"] = _NAN
-        if fix["battery"] < 0:
+        if not 0 <= fix["battery"] < _INFINITE:
             fix["battery"] = _NAN
+        if not abs(fix["altitude_m"]) < _INFINITE:
+            fix["altitude_m"] = _NAN
         if not fix["named"]:
             fix["key"] = _key_of_place(np.uint64(fix["recorded_ms"]), lat_bits[row], lng_bits[row])
 

@@ -254,7 +254,7 @@ def _is_lines(content_type: bytes) -> bool:
     kind = kind.strip()
     charset = parameters.replace(b" ", b"").replace(b'"', b"")
     if (kind in _JSON_TYPES or kind in _LINES_TYPES) and (
-        b"charset=" not in charset or b"charset=utf-8" in charset
+        b"charset=" not in charset or b"charset=utf-8" in charset or b"charset=utf8" in charset
     ):
         return kind in _LINES_TYPES
     raise Refused(

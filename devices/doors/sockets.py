@@ -207,9 +207,9 @@ class StreamDoor:
         wait_s = self._rate.wait_s(identity.device_id)
         try:
             frame = _frame.decode(data)
+            seq = bytes(frame.seq).decode()  # nobody has read it yet: it may be no UTF-8
         except (ValueError, RecursionError):
             return _error("null", "not_json", "A frame is a JSON object with a type.")
-        seq = bytes(frame.seq).decode()
         if len(seq) > MAX_SEQ_BYTES:
             return _error("null", "invalid", f"seq is at most {MAX_SEQ_BYTES} characters.")
         if wait_s:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from brands.models import AppKey, Brand, KeyKind
 from devices import auth, registration
+from devices.fixes import ANYWHERE_M, FixVerdict
 from devices.models import DeviceState, Event, Fix
 from tests.devices.conftest import Phone, a_fix, make_phone
 from tests.factories import make_brand, make_key
@@ -186,6 +187,24 @@ def test_it_reads_unknown_as_unknown(phone: Phone) -> None:
     assert (fix.accuracy_m, fix.speed_mps, fix.heading_deg, fix.battery) == (None,) * 4
 
 
+def test_it_takes_null_for_absent(phone: Phone) -> None:
+    optional = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m", "id", "mock", "battery")
+    answer = phone.post(LOCATIONS, json=a_fix() | dict.fromkeys(optional))
+    assert answer.json() == {"accepted": 1, "rejected": []}
+    assert Fix.objects.get(device_id=phone.device.pk).verdict == FixVerdict.USED
+
+
+@pytest.mark.parametrize("beyond", [1e39, 1e300, -1e300])
+def test_it_keeps_no_number_that_nothing_can_measure(phone: Phone, beyond: float) -> None:
+    unmeasured = dict.fromkeys(("speed_mps", "heading_deg", "altitude_m", "battery"), beyond)
+    bad = a_fix(accuracy_m=abs(beyond)) | unmeasured
+    assert phone.post(LOCATIONS, json=[bad, a_fix(id="good")]).json()["accepted"] == 2
+    fix = Fix.objects.filter(device_id=phone.device.pk).order_by("-accuracy_m").last()
+    assert fix is not None
+    assert (fix.verdict, fix.accuracy_m) == (FixVerdict.INACCURATE, ANYWHERE_M)
+    assert (fix.speed_mps, fix.heading_deg, fix.altitude_m, fix.battery) == (None,) * 4
+
+
 @pytest.mark.parametrize(
     ("content", "headers", "status", "code"),
     [
@@ -229,7 +248,13 @@ def test_it_names_the_fields_of_a_wrong_body(phone: Phone) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json; charset=utf-8", 'APPLICATION/JSON;charset="UTF-8"', ""]
+    "content_type",
+    [
+        "application/json; charset=utf-8",
+        'APPLICATION/JSON;charset="UTF-8"',
+        "application/json;charset=utf8",
+        "",
+    ],
 )
 def test_it_takes_json_by_all_its_names(phone: Phone, content_type: str) -> None:
     answer = phone.post(LOCATIONS, content=b"[]", headers={"Content-Type": content_type})

@@ -166,6 +166,18 @@ def test_it_keeps_events_of_devices_and_of_people(
     }
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\0", "x" * 129])
+def test_it_rejects_alone_what_no_person_is_called(
+    http: httpx.Client, brand: Brand, server_key: Headers, name: str
+) -> None:
+    body = [an_event(external_id=name), an_event(external_id="c-9")]
+    answer = http.post(EVENTS, json=body, headers=server_key).json()
+    assert answer["accepted"] == 1
+    (rejection,) = answer["rejected"]
+    assert (rejection["index"], rejection["code"]) == (0, "invalid")
+    assert rejection["message"].startswith("external_id")
+
+
 @pytest.mark.parametrize("path", [LOCATIONS, EVENTS, PROFILES])
 @pytest.mark.parametrize(("kind", "status"), [(KeyKind.PUBLISHABLE, 403), (None, 401)])
 def test_it_opens_to_server_keys_only(

@@ -173,19 +173,11 @@ def preview(said: ContentText, stage: Stage, *, locale: str, variant: str = "") 
 
 def push_of(made: Mapping[str, Any], wanted: Definition) -> push.Push:
     """The push that an offer would become."""
-    shown = msgspec.convert(made, push.Content)
-    asked_s, life_s = shown.push.ttl_s, min(wanted.expires_after_s, push.MAX_TTL_S)
-    return push.Push(
+    return push.push_of(
+        msgspec.convert(made, push.Content),
         delivery_id=TEST_ID,
         token=TOKEN,
-        title=shown.title,
-        body=shown.body,
-        image_url=shown.image_url,
-        deep_link=shown.deep_link,
-        data=shown.data,
-        options=shown.push,
-        ttl_s=life_s if asked_s is None else max(0, min(asked_s, life_s)),
-        collapse_key=shown.push.collapse_key or f"nc{TEST_ID}",
+        life_s=wanted.expires_after_s,
     )
 
 

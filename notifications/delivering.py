@@ -33,7 +33,7 @@ from notifications.courier import Courier, Post
 from notifications.gates import Facts, Gate, Gates, Go, Hold, InboxOnly, Refused, Stop, look_again
 from notifications.models import DeliveryState
 from notifications.outbox import Claimed, Result, Tried, Withheld
-from notifications.push import MAX_TTL_S, Content, Outcome, Push, PushErrorKind
+from notifications.push import Content, Outcome, Push, PushErrorKind, push_of
 from notifications.retries import MAX_ATTEMPTS, Dead, DeadReason, Retry, Sent, next_attempt
 
 logger = logging.getLogger(__name__)
@@ -178,21 +178,11 @@ def _decide_one(
 
 
 def _push(one: Claimed, token: str, now: datetime) -> Push:
-    """Build the push; the same delivery always has the same collapse key, so a repeat replaces."""
-    content = msgspec.json.decode(one.content, type=Content)
-    life_s = min(int((one.expires_at - now).total_seconds()), MAX_TTL_S)
-    asked_s = content.push.ttl_s
-    return Push(
+    return push_of(
+        msgspec.json.decode(one.content, type=Content),
         delivery_id=one.id,
         token=token,
-        title=content.title,
-        body=content.body,
-        image_url=content.image_url,
-        deep_link=content.deep_link,
-        data=content.data,
-        options=content.push,
-        ttl_s=life_s if asked_s is None else max(0, min(asked_s, life_s)),
-        collapse_key=content.push.collapse_key or f"nc{one.id}",
+        life_s=int((one.expires_at - now).total_seconds()),
     )
 
 

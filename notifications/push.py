@@ -118,6 +118,26 @@ class Sender(Protocol):
         """Give back connections."""
 
 
+def push_of(content: Content, *, delivery_id: int, token: str, life_s: int) -> Push:
+    """What an offer becomes that is good for so long.
+
+    The same delivery always has the same collapse key, so that a repeat replaces what is shown.
+    """
+    most_s, asked_s = min(life_s, MAX_TTL_S), content.push.ttl_s
+    return Push(
+        delivery_id=delivery_id,
+        token=token,
+        title=content.title,
+        body=content.body,
+        image_url=content.image_url,
+        deep_link=content.deep_link,
+        data=content.data,
+        options=content.push,
+        ttl_s=most_s if asked_s is None else max(0, min(asked_s, most_s)),
+        collapse_key=content.push.collapse_key or f"nc{delivery_id}",
+    )
+
+
 def push_data(push: Push) -> dict[str, str]:
     """Return `data` as the app gets it: the campaign's keys, where to go, and which delivery it is.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,69 +30,15 @@ class Missing:
 
 def missing(definition: Definition, *, now: datetime) -> list[Missing]:
     """What a draft lacks to be published, as far as it can be said without rows."""
-    found = [*_missing_trigger(definition.trigger, now), *_missing_content(definition.content)]
-    starts, ends = definition.starts_at, definition.ends_at
-    if ends is not None and ends <= now:
-        found.append(Missing(field="ends_at", code="in_the_past", message="The end has passed."))
-    if starts is not None and ends is not None and ends <= starts:
-        found.append(
-            Missing(field="ends_at", code="before_start", message="It ends before it starts.")
-        )
-    if definition.optimise is not None and (len(definition.variants) < 2 or not definition.goal):
-        found.append(
-            Missing(
-                field="optimise",
-                code="missing",
-                message="Optimising needs at least two variants and a goal.",
-            )
-        )
-    if definition.variants and not any(variant.weight for variant in definition.variants):
-        found.append(
-            Missing(field="variants", code="missing", message="No variant has any weight.")
-        )
-    found += [
-        Missing(field=path, code="missing", message=message)
-        for path, message in guarding.lacking(
-            definition.guards, definition.content.data if definition.content else {}
-        )
+    return [
+        *_missing_trigger(definition.trigger, now),
+        *_missing_content(definition.content),
+        *_wrong_times(definition, now),
+        *_missing_variants(definition),
+        *_missing_guards(definition),
+        *_missing_budget(definition),
+        *_missing_inside(definition),
     ]
-    if definition.budget is not None:
-        found += [
-            Missing(field=field, code=code, message=message)
-            for field, code, message in budgets.lacks(
-                definition.budget, starts_ms=ms_of(starts), ends_ms=ms_of(ends)
-            )
-        ]
-    if definition.only_while_inside and not _ends_at_a_place(definition.trigger):
-        found.append(
-            Missing(
-                field="only_while_inside",
-                code="needs_a_place",
-                message="Only a trigger at a geofence has an inside.",
-            )
-        )
-    elif definition.only_while_inside and _last(definition.trigger) is TriggerOn.EXITED:
-        found.append(
-            Missing(
-                field="only_while_inside",
-                code="contradiction",
-                message="A campaign about leaving cannot ask that the device is still inside.",
-            )
-        )
-    return found
-
-
-def _last(trigger: Trigger | None) -> TriggerOn | None:
-    """What sets it off in the end: of a sequence, its last step."""
-    if trigger is None or trigger.on is not TriggerOn.SEQUENCE:
-        return None if trigger is None else trigger.on
-    return trigger.steps[-1].on if trigger.steps else None
-
-
-def _ends_at_a_place(trigger: Trigger | None) -> bool:
-    if trigger is not None and trigger.on is TriggerOn.SCHEDULE:
-        return schedule_of(trigger).is_now
-    return _last(trigger) in PLACE_TRIGGERS
 
 
 def _missing_trigger(trigger: Trigger | None, now: datetime) -> list[Missing]:
@@ -183,3 +130,68 @@ def _missing_content(content: ContentText | None) -> list[Missing]:
         for name in ("title", "body")
         if not getattr(content, name).strip()
     ]
+
+
+def _wrong_times(definition: Definition, now: datetime) -> Iterator[Missing]:
+    starts, ends = definition.starts_at, definition.ends_at
+    if ends is not None and ends <= now:
+        yield Missing(field="ends_at", code="in_the_past", message="The end has passed.")
+    if starts is not None and ends is not None and ends <= starts:
+        yield Missing(field="ends_at", code="before_start", message="It ends before it starts.")
+
+
+def _missing_variants(definition: Definition) -> Iterator[Missing]:
+    if definition.optimise is not None and (len(definition.variants) < 2 or not definition.goal):
+        yield Missing(
+            field="optimise",
+            code="missing",
+            message="Optimising needs at least two variants and a goal.",
+        )
+    if definition.variants and not any(variant.weight for variant in definition.variants):
+        yield Missing(field="variants", code="missing", message="No variant has any weight.")
+
+
+def _missing_guards(definition: Definition) -> Iterator[Missing]:
+    data = definition.content.data if definition.content else {}
+    for path, message in guarding.lacking(definition.guards, data):
+        yield Missing(field=path, code="missing", message=message)
+
+
+def _missing_budget(definition: Definition) -> Iterator[Missing]:
+    if definition.budget is None:
+        return
+    starts_ms, ends_ms = ms_of(definition.starts_at), ms_of(definition.ends_at)
+    for field, code, message in budgets.lacks(
+        definition.budget, starts_ms=starts_ms, ends_ms=ends_ms
+    ):
+        yield Missing(field=field, code=code, message=message)
+
+
+def _missing_inside(definition: Definition) -> Iterator[Missing]:
+    if not definition.only_while_inside:
+        return
+    if not _ends_at_a_place(definition.trigger):
+        yield Missing(
+            field="only_while_inside",
+            code="needs_a_place",
+            message="Only a trigger at a geofence has an inside.",
+        )
+    elif _last(definition.trigger) is TriggerOn.EXITED:
+        yield Missing(
+            field="only_while_inside",
+            code="contradiction",
+            message="A campaign about leaving cannot ask that the device is still inside.",
+        )
+
+
+def _last(trigger: Trigger | None) -> TriggerOn | None:
+    """What sets it off in the end: of a sequence, its last step."""
+    if trigger is None or trigger.on is not TriggerOn.SEQUENCE:
+        return None if trigger is None else trigger.on
+    return trigger.steps[-1].on if trigger.steps else None
+
+
+def _ends_at_a_place(trigger: Trigger | None) -> bool:
+    if trigger is not None and trigger.on is TriggerOn.SCHEDULE:
+        return schedule_of(trigger).is_now
+    return _last(trigger) in PLACE_TRIGGERS

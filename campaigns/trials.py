@@ -14,6 +14,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 
 from campaigns import definition, meaning, previews
+from campaigns.audience import Subject
 from campaigns.models import Campaign, CampaignAction, CampaignLog
 from campaigns.previews import Stage
 from campaigns.standing import TEST
@@ -38,28 +39,15 @@ def send(
     now: datetime,
 ) -> int:
     """Owe the offer of `raw` to one device; the delivery's id. Raises TrialError."""
-    brand = campaign.brand
-    who = previews.person(brand, device)
+    who = previews.person(campaign.brand, device)
     if who is None or not who.device_id:
         raise TrialError("There is no such device: give its id or its external id.")
-    try:
-        wanted = definition.decode(raw)
-    except definition.DefinitionError as error:
-        raise TrialError(str(error)) from error
-    where = previews.place(brand, wanted, place)
-    contents = meaning.contents_of(wanted)
-    said = contents.get(variant) or next(iter(contents.values()), None)
-    if said is None:
-        raise TrialError("There is no offer to send yet.")
-    stage = Stage(brand_name=brand.name, name=campaign.name, wanted=wanted, who=who, place=where)
-    made = previews.preview(said, stage, locale=who.locale, variant=variant)
-    if made.problem:
-        raise TrialError(f"{made.field_at_fault}: {made.problem}")
-    content = {**made.made, "data": {**made.made.get("data", {}), "test": "true"}}
+    stage = _stage(campaign, raw, who, place)
+    content = _content(stage, who, variant)
     with transaction.atomic():
         found = outbox.send_test(
             NewDelivery(
-                brand_id=brand.pk,
+                brand_id=campaign.brand_id,
                 device_id=who.device_id,
                 person=who.person,
                 campaign_id=campaign.pk,
@@ -67,7 +55,7 @@ def send(
                 campaign_version=0,
                 variant=variant,
                 moment_kind=TEST,
-                geofence_id=None if where is None else where.id,
+                geofence_id=None if stage.place is None else stage.place.id,
                 key=f"{TEST}:{uuid.uuid4()}",
                 content=content,
                 transactional=True,  # somebody chose this very phone: no quiet hours, no marketing
@@ -88,3 +76,29 @@ def send(
             at=now,
         )
     return found
+
+
+def _stage(campaign: Campaign, raw: Mapping[str, Any], who: Subject, place: str) -> Stage:
+    try:
+        wanted = definition.decode(raw)
+    except definition.DefinitionError as error:
+        raise TrialError(str(error)) from error
+    return Stage(
+        brand_name=campaign.brand.name,
+        name=campaign.name,
+        wanted=wanted,
+        who=who,
+        place=previews.place(campaign.brand, wanted, place),
+    )
+
+
+def _content(stage: Stage, who: Subject, variant: str) -> dict[str, Any]:
+    """The offer as it goes out, marked as a test."""
+    contents = meaning.contents_of(stage.wanted)
+    said = contents.get(variant) or next(iter(contents.values()), None)
+    if said is None:
+        raise TrialError("There is no offer to send yet.")
+    made = previews.preview(said, stage, locale=who.locale, variant=variant)
+    if made.problem:
+        raise TrialError(f"{made.field_at_fault}: {made.problem}")
+    return {**made.made, "data": {**made.made.get("data", {}), "test": "true"}}

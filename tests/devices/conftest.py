@@ -1,17 +1,18 @@
-"""Phones that speak to a real server."""
+"""Phones that speak to a real server, and files of people to import."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from brands.models import Brand, KeyKind
-from devices import auth
+from devices import auth, profile_files
 from devices.models import Device
 from tests.factories import make_brand, make_device, make_key
 from tests.live_server import LiveWeb
@@ -71,3 +72,18 @@ def app_key(brand: Brand) -> dict[str, str]:
 @pytest.fixture
 def server_key(brand: Brand) -> dict[str, str]:
     return {"Authorization": f"Bearer {make_key(brand, KeyKind.SERVER)}"}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Callable[..., Path]:
+    def write(text: str, name: str = "people.csv") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile_files, "CHUNK_ROWS", 2)

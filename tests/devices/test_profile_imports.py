@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pandas
 import pytest
-from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
 from django.utils.timezone import now
@@ -23,15 +21,15 @@ from brands.filejobs import ImportState, Stopped, Verdict
 from brands.models import Brand, Role
 from campaigns import catalogue
 from campaigns.subjects import Subjects
-from devices import profile_files, profile_imports, profile_undo, profiles
+from devices import profile_files, profile_imports, profiles
 from devices.columns import ProfilePlan
 from devices.models import Profile, ProfileImport
 from devices.profiles import ProfileIn
+from tests.devices.people import PAGES, PEOPLE, execute, known, people, queued, steps_of, take
 from tests.factories import make_brand, make_device
 from tests.staff import logged_in, make_member
 
 pytestmark = pytest.mark.django_db
-PAGES = "/admin/devices/profileimport/"
 
 
 @pytest.fixture
@@ -44,37 +42,10 @@ def media(tmp_path: Path, settings: Any) -> None:
     settings.MEDIA_ROOT = tmp_path / "media"
 
 
-def take(brand: Brand, path: Path, **changes: Any) -> ProfileImport:
-    """Import a file with guessed columns."""
-    mapping = profile_files.look(path).guess.to_json() | changes
-    job = ProfileImport(brand=brand, file_name=path.name, mapping=mapping)
-    filejobs.begin(job, now=now())
-    for _ in profile_imports.take(job, path):
-        pass
-    filejobs.finish(job, ImportState.DONE, "", now=now())
-    return job
-
-
-def known(brand: Brand) -> dict[str, dict[str, Any]]:
-    rows = Profile.objects.filter(brand=brand)
-    return dict(rows.values_list("external_id", "attributes"))
-
-
-PEOPLE = "customer_id,Plan,points,member\nc-1,gold,12,yes\n007,silver,3.5,no\n"
 WANTED = {
     "c-1": {"plan": "gold", "points": 12, "member": True},
     "007": {"plan": "silver", "points": 3.5, "member": False},
 }
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> Callable[..., Path]:
-    def write(text: str, name: str = "people.csv") -> Path:
-        path = tmp_path / name
-        path.write_text(text)
-        return path
-
-    return write
 
 
 def test_it_takes_people_in_with_types_source_and_time(
@@ -252,40 +223,6 @@ def test_it_merges_as_a_plain_dictionary_would(
     }
 
 
-def queued(brand: Brand, text: str) -> ProfileImport:
-    job = ProfileImport(brand=brand, file_name="people.csv", state=ImportState.QUEUED)
-    job.mapping = {
-        "external_id": "id",
-        "columns": {"n": {"attribute": "n", "kind": "number"}},
-    }
-    job.file.save("people.csv", ContentFile(text.encode()), save=False)
-    job.save()
-    return job
-
-
-def people(count: int) -> str:
-    return "id,n\n" + "".join(f"c-{number},{number}\n" for number in range(count))
-
-
-@pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_files, "CHUNK_ROWS", 2)
-
-
-def steps_of(job: ProfileImport | None) -> Iterator[int]:
-    assert job is not None
-    return profile_imports.take(job, Path(job.file.path))
-
-
-def execute(job: ProfileImport | None) -> None:
-    assert job is not None
-    filejobs.execute(
-        job,
-        lambda job, path, stop: profile_imports.take(job, path, stop=stop),
-        stop=threading.Event(),
-    )
-
-
 @pytest.mark.usefixtures("small_chunks")
 def test_it_takes_up_the_job_of_a_dead_worker_where_it_was(brand: Brand) -> None:
     job = queued(brand, people(5))
@@ -396,203 +333,3 @@ def test_it_is_for_marketers_and_for_ones_own_brand(brand: Brand) -> None:
     assert marketer.get(f"{PAGES}{job.pk}/progress.json").status_code == 403
     supporter = logged_in(make_member(brand, Role.SUPPORT))
     assert supporter.get(f"{PAGES}add/").status_code == 403
-
-
-def undone(job: ProfileImport) -> ProfileImport:
-    """Undo an import as a worker does."""
-    queued = profile_undo.undo(job, by=None, now=now())
-    assert queued is not None
-    while claimed := filejobs.claim(ProfileImport, now=now()):
-        filejobs.execute(claimed, profile_imports.do, stop=threading.Event())
-    queued.refresh_from_db()
-    return queued
-
-
-def states(brand: Brand) -> dict[str, Any]:
-    rows = Profile.objects.filter(brand=brand)
-    return {row.external_id: (row.attributes, row.attribute_facts) for row in rows}
-
-
-def test_it_undoes_an_import_to_what_was_known_before(
-    brand: Brand, table: Callable[..., Path]
-) -> None:
-    take(brand, table("customer_id,plan,points\nc-1,silver,3\nc-2,gold,4\n"), source="old")
-    before = states(brand)
-    job = take(brand, table("customer_id,plan,city\nc-1,gold,Turku\nc-2,gold,\nc-3,none,Oulu\n"))
-    assert states(brand) != before
-
-    undoing = undone(job)
-
-    assert states(brand) == before
-    assert (undoing.state, undoing.counts) == (ImportState.DONE, {"put back": 2, "removed": 1})
-    assert (undoing.rows_done, undoing.rows_total) == (3, 3)
-    assert profile_undo.undo(job, by=None, now=now()) is None, "once is enough"
-    assert profile_undo.undo(undoing, by=None, now=now()) is None
-
-
-def test_it_keeps_what_anybody_has_changed_since(brand: Brand, table: Callable[..., Path]) -> None:
-    take(brand, table("customer_id,plan,points\nc-1,silver,3\nc-2,silver,3\n"))
-    job = take(
-        brand, table("customer_id,plan,points\nc-1,gold,4\nc-2,gold,4\nc-3,gold,4\nc-4,x,1\n")
-    )
-    later = [
-        ProfileIn("c-1", {"points": 99}),
-        ProfileIn("c-2", {"plan": "gold", "points": None}),  # the same value, told again
-        ProfileIn("c-3", {"city": "Oulu"}),
-    ]
-    profiles.upsert(brand.pk, later, source="app", now=now())
-    Profile.objects.filter(external_id="c-4").delete()
-
-    undoing = undone(job)
-
-    assert known(brand) == {
-        "c-1": {"plan": "silver", "points": 99},
-        "c-2": {"plan": "gold"},
-        "c-3": {"city": "Oulu"},
-    }
-    assert undoing.counts == {"put back": 2, "kept": 2}
-    assert list(undoing.rows.values_list("external_id", "remark")) == [
-        ("c-1", "changed since: points"),
-        ("c-2", "changed since: plan, points"),
-        ("c-4", "there is no such person any more"),
-    ]
-
-
-def test_it_goes_back_to_before_the_first_row_of_somebody(
-    brand: Brand, table: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(profile_files, "CHUNK_ROWS", 1)
-    take(brand, table("customer_id,plan\nc-1,silver\n"))
-    job = take(brand, table("customer_id,plan,points\nc-1,gold,\nc-1,black,7\nc-2,a,\nc-2,b,1\n"))
-    undone(job)
-    assert known(brand) == {"c-1": {"plan": "silver"}}
-
-
-def test_it_goes_on_undoing_where_a_killed_worker_was(
-    brand: Brand, table: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(profile_undo, "CHUNK_ROWS", 1)
-    job = take(brand, table(PEOPLE))
-    queued = profile_undo.undo(job, by=None, now=now())
-    assert queued is not None
-    first = filejobs.claim(ProfileImport, now=now())
-    assert first is not None
-    next(profile_undo.take(first))
-    assert len(known(brand)) == 1
-
-    again = filejobs.claim(ProfileImport, now=now() + 2 * filejobs.LEASE)
-    assert again is not None
-    filejobs.execute(again, profile_imports.do, stop=threading.Event())
-
-    queued.refresh_from_db()
-    assert (queued.state, queued.counts) == (ImportState.DONE, {"removed": 2})
-    assert known(brand) == {}
-
-
-def test_it_takes_up_an_undoing_that_was_stopped(
-    brand: Brand, table: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(profile_undo, "CHUNK_ROWS", 1)
-    job = take(brand, table(PEOPLE))
-    profile_undo.undo(job, by=None, now=now())
-    first = filejobs.claim(ProfileImport, now=now())
-    assert first is not None
-    next(profile_undo.take(first))
-    assert filejobs.cancel(first, now=now())
-    assert undone(job).counts == {"removed": 2}
-    assert known(brand) == {}
-
-
-def test_it_forgets_what_can_no_longer_be_undone(
-    brand: Brand, table: Callable[..., Path], settings: Any
-) -> None:
-    job = take(brand, table(PEOPLE))
-    soon = now() + timedelta(days=settings.IMPORT_UNDO_DAYS - 1)
-    late = now() + timedelta(days=settings.IMPORT_UNDO_DAYS + 1)
-    profile_undo.forget(now=soon)
-    assert profile_undo.until(job, now=soon) is not None
-    assert profile_undo.until(job, now=late) is None
-    profile_undo.forget(now=late)
-    assert not job.changes.exists()
-
-
-def test_it_undoes_on_the_page_of_the_import(brand: Brand, table: Callable[..., Path]) -> None:
-    job = take(brand, table(PEOPLE))
-    marketer = logged_in(make_member(brand, Role.MARKETER))
-    support = logged_in(make_member(brand, Role.SUPPORT))
-    stranger = logged_in(make_member(make_brand(), Role.ADMIN))
-    at = f"{PAGES}{job.pk}/undo/"
-
-    assert at in marketer.get(f"{PAGES}{job.pk}/change/").content.decode()
-    assert at not in support.get(f"{PAGES}{job.pk}/change/").content.decode()
-    assert support.post(at).status_code == 403
-    assert stranger.post(at).status_code == 403
-    assert "It changed 2 people." in marketer.get(at).content.decode()
-    assert not ProfileImport.objects.filter(undoes=job).exists(), "asking changes nothing"
-
-    answer = marketer.post(at)
-
-    undoing = ProfileImport.objects.get(undoes=job)
-    assert answer["Location"] == f"{PAGES}{undoing.pk}/change/"
-    assert undoing.state == ImportState.QUEUED
-    assert (
-        f"{PAGES}{undoing.pk}/change/" in marketer.get(f"{PAGES}{job.pk}/change/").content.decode()
-    )
-    assert marketer.post(at)["Location"] == f"{PAGES}{job.pk}/change/"
-
-
-persons = st.sampled_from(["a", "b", "c"])
-bags = st.dictionaries(
-    st.sampled_from(["plan", "points"]), st.sampled_from([1, 2, True, "x", None]), max_size=2
-)
-batches = st.lists(st.tuples(persons, bags), max_size=6)
-
-
-@given(before=batches, imported=batches, since=batches)
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_it_undoes_as_if_the_import_had_never_been(
-    brand: Brand,
-    before: list[tuple[str, dict[str, Any]]],
-    imported: list[tuple[str, dict[str, Any]]],
-    since: list[tuple[str, dict[str, Any]]],
-) -> None:
-    """The oracle: the other changes alone, without the import."""
-    of = {"before": make_brand(), "all": make_brand()}
-    changes: list[profiles.Change] = []
-
-    def write(to: str, batch: list[tuple[str, dict[str, Any]]], at: int, **more: Any) -> None:
-        items = [ProfileIn(key, bag) for key, bag in batch]
-        instant = now().replace(year=2026, second=at, microsecond=0, minute=0, hour=0)
-        profiles.upsert(of[to].pk, items, source=f"s{at}", now=instant, **more)
-
-    for to in of:
-        write(to, before, 1)
-    write("all", imported, 2, keep=changes.extend)
-    for to in of:
-        write(to, since, 3)
-    profiles.take_back(of["all"].pk, changes, now=now())
-
-    # Taken away by both the import and somebody later: nobody can tell whose it was.
-    unclear = {
-        (one.external_id, name)
-        for one in changes
-        for name, wrote in one.after.items()
-        if wrote is None
-    }
-
-    def clear(brand: Brand) -> dict[str, Any]:
-        return {
-            key: told
-            for key, (bag, facts) in states(brand).items()
-            if (
-                told := {
-                    name: (value, facts[name])
-                    for name, value in bag.items()
-                    if (key, name) not in unclear
-                }
-            )
-        }
-
-    assert clear(of["all"]) == clear(of["before"])

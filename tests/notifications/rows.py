@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from devices.models import Device
+from notifications.courier import Courier
+from notifications.delivering import deliver_once
 from notifications.models import Delivery
 from notifications.outbox import NewDelivery, enqueue
 from notifications.push import Outcome, Push, PushError, PushErrorKind
@@ -73,3 +75,11 @@ class FakeSender:
 
     async def close(self) -> None:
         self.closed = True
+
+
+def deliver(courier: Courier, **later: float) -> int:
+    return deliver_once(courier, now=NOON + timedelta(**later))
+
+
+def the_delivery() -> Delivery:
+    return Delivery.objects.get()

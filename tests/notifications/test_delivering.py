@@ -1,59 +1,33 @@
-"""From a due row to a recorded push: every answer of FCM, every gate, every crash."""
+"""From a due row to a recorded push: every answer of FCM, every crash."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
-from django.utils import timezone
 
 from devices import registration
-from devices.models import Device, Presence
 from notifications import delivering, outbox
 from notifications.courier import Courier
-from notifications.delivering import LEASE_S, deliver_once
-from notifications.firebase import sender_for
-from notifications.gates import Hold, Stop, Subject
-from notifications.models import Attempt, Delivery, DeliveryState
-from notifications.offers import current_offers
+from notifications.delivering import LEASE_S
+from notifications.models import Attempt, Delivery
 from notifications.push import Outcome, PushErrorKind
 from notifications.retries import MAX_ATTEMPTS
 from tests.factories import make_brand, make_device
-from tests.notifications.conftest import RunningEmulator
 from tests.notifications.rows import (
     CONTENT,
     NOON,
     FakeSender,
+    deliver,
     failing,
     make_delivery,
     new_delivery,
+    the_delivery,
 )
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def above() -> Iterator[Callable[[Any], None]]:
-    """Add a gate for the length of a test."""
-    before = list(delivering._gates)
-    yield delivering.add_gate
-    delivering._gates[:] = before
-
-
-def deliver(courier: Courier, **later: float) -> int:
-    return deliver_once(courier, now=NOON + timedelta(**later))
-
-
-def the_delivery() -> Delivery:
-    return Delivery.objects.get()
 
 
 def test_it_sends_what_is_due_once(courier: Courier, sender: FakeSender) -> None:
@@ -318,147 +292,6 @@ def test_it_pushes_again_when_the_device_reports_a_token(
     assert sender.sent[-1].token == "revived"
 
 
-def test_it_leaves_an_offer_without_token_to_the_inbox(
-    courier: Courier, sender: FakeSender
-) -> None:
-    device = make_device(make_brand(), push_token=None)
-    delivery = make_delivery(device)
-    deliver(courier)
-
-    delivery.refresh_from_db()
-    assert sender.sent == []
-    assert (delivery.state, delivery.channel, delivery.reason) == (
-        "sent",
-        "inbox",
-        "no_push_token",
-    )
-    [offer] = current_offers([device.pk], now=NOON)[device.pk]
-    assert offer.delivery_id == delivery.pk
-
-
-@pytest.mark.parametrize(
-    ("changed", "fields", "reason"),
-    [
-        ({"consent_location": False}, {}, "no_location_consent"),
-        ({"consent_marketing": False}, {}, "no_marketing_consent"),
-        ({}, {"gates": {"only_while_inside": 7}}, "left_the_geofence"),
-        (
-            {"timezone": "UTC"},
-            {"gates": {"quiet_hours": {"from": "11:00", "to": "13:00", "policy": "drop"}}},
-            "quiet_hours",
-        ),
-    ],
-)
-def test_it_suppresses_what_is_no_longer_right_and_says_why(
-    courier: Courier,
-    sender: FakeSender,
-    changed: dict[str, Any],
-    fields: dict[str, Any],
-    reason: str,
-) -> None:
-    device = make_device(make_brand())
-    make_delivery(device, **fields)
-    Device.objects.filter(pk=device.pk).update(**changed)
-    deliver(courier)
-
-    delivery = the_delivery()
-    assert (delivery.state, delivery.reason) == ("suppressed", reason)
-    assert delivery.attempt_count == 0
-    assert sender.sent == []
-    assert not Attempt.objects.exists()
-
-
-@pytest.mark.parametrize(
-    ("state", "sent"), [("inside", True), ("leaving", True), ("entering", False)]
-)
-def test_it_sends_while_inside_is_what_we_believe(courier: Courier, state: str, sent: bool) -> None:
-    device = make_device(make_brand())
-    make_delivery(device, gates={"only_while_inside": 7})
-    Presence.objects.create(
-        device_id=device.pk,
-        geofence_id=7,
-        brand_id=device.brand_id,
-        state=state,
-        visit_id=1,
-        entered_at=NOON,
-        since_at=NOON,
-        due_at=NOON,
-    )
-    deliver(courier)
-
-    assert the_delivery().state == ("sent" if sent else "suppressed")
-
-
-def test_it_holds_through_quiet_hours_and_sends_at_their_end(
-    courier: Courier, sender: FakeSender
-) -> None:
-    make_delivery(
-        make_device(make_brand(), timezone="UTC"),
-        gates={"quiet_hours": {"from": "11:00", "to": "12:30", "policy": "hold"}},
-    )
-    deliver(courier)
-    assert the_delivery().due_at == NOON + timedelta(minutes=30)
-    assert (the_delivery().reason, the_delivery().attempt_count) == ("quiet_hours", 0)
-    deliver(courier, minutes=29)
-    assert sender.sent == []
-    deliver(courier, minutes=30)
-
-    assert the_delivery().state == "sent"
-
-
-def test_it_expires_what_waited_too_long(courier: Courier, sender: FakeSender) -> None:
-    make_delivery(make_device(make_brand()))
-    deliver(courier, hours=2)
-
-    assert the_delivery().state == "expired"
-    assert sender.sent == []
-
-
-def test_it_sends_nothing_to_a_device_that_was_erased(courier: Courier, sender: FakeSender) -> None:
-    device = make_device(make_brand())
-    make_delivery(device)
-    Device.objects.filter(pk=device.pk).delete()
-    deliver(courier)
-
-    assert (the_delivery().state, the_delivery().reason) == ("suppressed", "device_gone")
-    assert sender.sent == []
-
-
-def test_it_obeys_a_gate_of_an_app_above(
-    courier: Courier, sender: FakeSender, above: Callable[[Any], None]
-) -> None:
-    device = make_device(make_brand())
-    stopped, held, free = (make_delivery(device) for _ in range(3))
-
-    def gate(deliveries: Sequence[Subject], /, *, now: datetime) -> Mapping[int, Hold | Stop]:
-        assert len(deliveries) == 3
-        until = now + timedelta(minutes=5)
-        return {stopped.pk: Stop(reason="campaign_paused"), held.pk: Hold(until=until, reason="w")}
-
-    above(gate)
-    deliver(courier)
-
-    states = dict(Delivery.objects.values_list("pk", "state"))
-    assert states == {stopped.pk: "suppressed", held.pk: "pending", free.pk: "sent"}
-    assert Delivery.objects.get(pk=stopped.pk).reason == "campaign_paused"
-
-
-def test_it_waits_with_a_batch_whose_gate_fails(
-    courier: Courier, sender: FakeSender, above: Callable[[Any], None]
-) -> None:
-    make_delivery(make_device(make_brand()))
-
-    def gate(_deliveries: Sequence[Subject], /, *, now: datetime) -> Mapping[int, Hold | Stop]:
-        raise RuntimeError("the campaign's rows are gone")
-
-    above(gate)
-    deliver(courier)
-
-    assert sender.sent == []
-    assert (the_delivery().state, the_delivery().reason) == ("pending", "gate_failed")
-    assert the_delivery().due_at == NOON + timedelta(minutes=1)
-
-
 @pytest.mark.parametrize(
     "broken",
     [
@@ -559,217 +392,3 @@ def test_it_says_at_once_when_no_sender_can_be_made() -> None:
 
     with pytest.raises(ValueError, match="no credentials"), Courier(broken):
         pass
-
-
-def until(condition: Callable[[], bool], within_s: float = 20) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def loop(courier: Courier) -> Iterator[threading.Event]:
-    """The worker loop on a thread, as `manage.py work` runs it."""
-    stop = threading.Event()
-    airport = delivering.Airport(courier)
-    thread = threading.Thread(target=airport.run, args=(stop,))
-    thread.start()
-    yield stop
-    stop.set()
-    thread.join(timeout=15)
-    airport.close()
-    assert not thread.is_alive()
-
-
-def fresh(**fields: Any) -> dict[str, Any]:
-    now = timezone.now()
-    return {"created_at": now, "due_at": now, "expires_at": now + timedelta(hours=2)} | fields
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_is_woken_by_what_is_enqueued(
-    monkeypatch: pytest.MonkeyPatch, loop: threading.Event, sender: FakeSender
-) -> None:
-    device = make_device(make_brand())
-    monkeypatch.setattr(delivering, "NAP_S", 60.0)  # it will not find it by looking
-    until(is_listening)
-    make_delivery(device, **fresh())
-    until(lambda: the_delivery().state == "sent")
-    make_delivery(device, **fresh())
-    until(lambda: not Delivery.objects.exclude(state="sent").exists())
-
-    assert len(sender.sent) == 2
-    loop.set()
-    outbox.wake()
-
-
-def is_listening() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-            " AND datname = current_database() AND state = 'idle'"
-        )
-        return bool(cursor.fetchone()[0])
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_sends_what_comes_due_by_the_clock(loop: threading.Event, sender: FakeSender) -> None:
-    due_at = timezone.now() + timedelta(seconds=0.3)
-    make_delivery(make_device(make_brand()), **fresh(due_at=due_at))
-    until(lambda: the_delivery().state == "sent")
-
-    sent_at = the_delivery().sent_at
-    assert sent_at is not None
-    assert sent_at >= due_at
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_works_through_a_backlog_with_several_batches_in_the_air(
-    loop: threading.Event, sender: FakeSender
-) -> None:
-    sender.pause_s = 0.2
-    device = make_device(make_brand())
-    outbox.enqueue([new_delivery(device, **fresh()) for _ in range(550)])
-    until(lambda: not Delivery.objects.exclude(state="sent").exists())
-
-    assert 1 < sender.most_batches <= delivering.BATCHES_IN_THE_AIR
-    assert sorted(push.delivery_id for push in sender.sent) == sorted(
-        Delivery.objects.values_list("pk", flat=True)
-    )
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_sends_what_is_owed_while_what_landed_waits_to_be_recorded(
-    loop: threading.Event, sender: FakeSender
-) -> None:
-    sender.pause_s = 0.3
-    device = make_device(make_brand())
-    first = make_delivery(device, **fresh())
-    until(lambda: the_delivery().state == "sending")
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM notifications_delivery WHERE id = %s FOR UPDATE", [first.pk])
-        until(somebody_waits_for_us)
-        with ThreadPoolExecutor(1) as elsewhere:
-            elsewhere.submit(_owe_another, device).result()
-        until(lambda: len(sender.sent) == 2)
-        cursor.execute("SELECT state FROM notifications_delivery WHERE id = %s", [first.pk])
-        assert cursor.fetchone() == ("sending",)
-    until(lambda: not Delivery.objects.exclude(state="sent").exists())
-
-
-def _owe_another(device: Device) -> None:
-    try:
-        outbox.enqueue([new_delivery(device, **fresh())])
-    finally:
-        connection.close()
-
-
-def somebody_waits_for_us() -> bool:
-    """Whether another connection wants a row that this one has locked."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_locks"
-            " WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
-        )
-        return bool(cursor.fetchone()[0])
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_records_what_is_in_the_air_before_it_stops(
-    courier: Courier, sender: FakeSender
-) -> None:
-    sender.pause_s = 0.5
-    make_delivery(make_device(make_brand()), **fresh())
-    stop = threading.Event()
-    airport = delivering.Airport(courier)
-    thread = threading.Thread(target=airport.run, args=(stop,))
-    thread.start()
-    until(lambda: the_delivery().state == "sending")
-    stop.set()
-    thread.join(timeout=10)
-    airport.close()
-
-    assert the_delivery().state == "sent"
-
-
-def connected() -> list[int]:
-    """Who else is connected to this database, by process."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pid FROM pg_stat_activity"
-            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-        )
-        return [pid for (pid,) in cursor.fetchall()]
-
-
-@pytest.fixture
-def strangers() -> list[int]:
-    """Connections that other tests left open; ask for it before the loop."""
-    return connected()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_comes_back_when_its_connection_is_cut(
-    strangers: list[int], loop: threading.Event, sender: FakeSender
-) -> None:
-    device = make_device(make_brand())
-    until(lambda: bool(set(connected()) - set(strangers)))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid",
-            (list(set(connected()) - set(strangers)),),
-        )
-    make_delivery(device, **fresh())
-    until(lambda: the_delivery().state == "sent")
-
-    assert len(sender.sent) == 1
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_takes_every_answer_of_fcm_from_the_wire_to_the_rows(
-    emulator: RunningEmulator,
-) -> None:
-    brand = make_brand()
-    expected = {
-        "good-1": ("sent", "", True),
-        "slow-1": ("sent", "", True),
-        "unregistered-1": ("failed", "token_gone: UNREGISTERED", False),
-        "mismatch-1": ("failed", "token_gone: SENDER_ID_MISMATCH", False),
-        "invalid-1": ("failed", "token_gone: INVALID_TOKEN", False),
-        "quota-1": ("pending", "QUOTA_EXCEEDED", True),
-        "unavailable-1": ("pending", "UNAVAILABLE", True),
-        "internal-1": ("pending", "INTERNAL", True),
-        "thirdparty-1": ("pending", "THIRD_PARTY_AUTH_ERROR", True),
-        "big-1": ("failed", "rejected: PAYLOAD_TOO_BIG", True),
-    }
-    devices = {token: make_device(brand, push_token=token) for token in expected}
-    now = timezone.now()
-    outbox.enqueue(
-        [
-            new_delivery(
-                device,
-                **fresh(content=CONTENT | ({"body": "x" * 5_000} if token == "big-1" else {})),
-            )
-            for token, device in devices.items()
-        ]
-    )
-    make_sender = partial(sender_for, emulator_url=emulator.url, credentials_path="")
-    with Courier(make_sender) as courier:
-        assert deliver_once(courier, now=now + timedelta(seconds=1)) == len(expected)
-
-    found = {}
-    for token, device in devices.items():
-        row = Delivery.objects.get(device_id=device.pk)
-        device.refresh_from_db()
-        found[token] = (row.state, row.reason, device.push_token == token)
-    assert found == expected
-    unavailable = Delivery.objects.get(device_id=devices["unavailable-1"].pk)
-    assert unavailable.due_at >= now + timedelta(seconds=10)
-    quota = Delivery.objects.get(device_id=devices["quota-1"].pk)
-    assert quota.due_at >= now + timedelta(seconds=60)
-    [arrived] = emulator.messages("good-1")
-    good = Delivery.objects.get(device_id=devices["good-1"].pk)
-    assert arrived["message"]["data"]["delivery_id"] == str(good.pk)
-    assert good.attempts.get().provider_message_id == arrived["name"]
-    assert DeliveryState(good.state) is DeliveryState.SENT

@@ -1,0 +1,81 @@
+"""Files that cannot be read, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import geopandas
+import pytest
+import shapely
+
+from brands.filejobs import FileError
+from geofences import files
+from tests.geofences.uploads import SQUARE, collection, polygon
+
+
+def test_it_refuses_a_file_without_a_system(tmp_path: Path) -> None:
+    frame = geopandas.GeoDataFrame({"id": ["a"]}, geometry=[shapely.Polygon(SQUARE)])
+    path = tmp_path / "areas.shp"
+    with pytest.warns(UserWarning, match="crs"):
+        frame.to_file(path)
+
+    layout = files.look(path)
+
+    assert "does not say in which coordinate system" in layout.problem
+    assert not files.look(path, files.Columns(crs="EPSG:4326")).problem
+
+
+@pytest.mark.parametrize(
+    ("crs", "says"),
+    [(2277, "look like degrees"), (3857, "look like degrees"), (27700, "look like degrees")],
+)
+def test_it_refuses_degrees_that_are_called_metres(tmp_path: Path, crs: int, says: str) -> None:
+    frame = geopandas.GeoDataFrame({"id": ["a"]}, geometry=[shapely.Polygon(SQUARE)], crs=crs)
+    frame.to_file(tmp_path / "areas.gpkg")
+
+    assert says in files.look(tmp_path / "areas.gpkg").problem
+
+
+def test_it_refuses_metres_of_another_country(tmp_path: Path) -> None:
+    helsinki = geopandas.GeoSeries([shapely.Polygon(SQUARE)], crs=4326).to_crs(3067)
+    frame = geopandas.GeoDataFrame({"id": ["a"]}, geometry=helsinki.to_numpy(), crs=27700)
+    frame.to_file(tmp_path / "areas.gpkg")
+
+    assert "United Kingdom" in files.look(tmp_path / "areas.gpkg").problem
+
+
+def test_it_knows_no_system_of_that_name(table: Callable[..., Path]) -> None:
+    path = table("id,lat,lng\n1,60.17,24.94\n")
+
+    assert "no known coordinate system" in files.look(path, files.Columns(crs="EPSG:1")).problem
+
+
+def test_it_opens_no_file_that_leads_to_another(tmp_path: Path) -> None:
+    target = collection(tmp_path / "secret.geojson", (polygon(SQUARE), {"id": "a"}))
+    path = tmp_path / "areas.geojson"
+    path.write_text(
+        '<OGRVRTDataSource><OGRVRTLayer name="secret">'
+        f"<SrcDataSource>{target}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+    )
+
+    with pytest.raises(FileError):
+        files.look(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.geojson", b"not json"),
+        ("a.csv", b""),
+        ("a.parquet", b"PAR1nonsense"),
+        ("a.gpkg", b"\x00" * 100),
+        ("a.zip", b"PK\x03\x04nonsense"),
+        ("a.xlsx", b"nothing"),
+    ],
+)
+def test_it_says_that_a_file_cannot_be_read(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(FileError, match="cannot be read"):
+        files.look(tmp_path / name)

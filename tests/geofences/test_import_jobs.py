@@ -1,0 +1,126 @@
+"""Imports as jobs: queued, taken up again, stopped, cancelled."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.base import ContentFile
+from django.utils.timezone import now
+
+from brands import filejobs
+from brands.filejobs import ImportState, Stopped
+from brands.models import Brand
+from geofences import files, imports
+from geofences.models import Geofence, GeofenceImport
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def media(tmp_path: Path, settings: Any) -> None:
+    settings.MEDIA_ROOT = tmp_path / "media"
+
+
+def queued(brand: Brand, text: str, **plan: Any) -> GeofenceImport:
+    job = GeofenceImport(brand=brand, file_name="shops.csv", state=ImportState.QUEUED)
+    columns = files.Columns(external_id="id", lat="lat", lng="lng")
+    job.mapping = imports.Plan(columns=columns, radius_m=50.0, **plan).to_json()
+    job.file.save("shops.csv", ContentFile(text.encode()), save=False)
+    job.save()
+    return job
+
+
+def execute(job: GeofenceImport) -> None:
+    filejobs.execute(
+        job, lambda job, path, stop: imports.take(job, path, stop=stop), stop=threading.Event()
+    )
+
+
+def shops(count: int) -> str:
+    rows = (f"{n},{60 + n / 1000},{24 + n / 1000}" for n in range(1, count + 1))
+    return "id,lat,lng\n" + "\n".join(rows) + "\n"
+
+
+def test_it_does_a_queued_job(brand: Brand) -> None:
+    job = queued(brand, shops(3))
+
+    claimed = filejobs.claim(GeofenceImport, now=now())
+    assert claimed == job
+    assert filejobs.claim(GeofenceImport, now=now()) is None
+    execute(claimed)
+
+    job.refresh_from_db()
+    assert (job.state, job.rows_done, job.rows_total) == (ImportState.DONE, 3, 3)
+    assert job.counts == {"created": 3}
+    assert job.finished_at is not None
+
+
+def test_it_takes_up_the_job_of_a_dead_worker_where_it_was(
+    brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "CHUNK_ROWS", 2)
+    job = queued(brand, shops(5))
+    first = filejobs.claim(GeofenceImport, now=now())
+    assert first is not None
+    steps = imports.take(first, Path(first.file.path))
+    assert next(steps) == 2
+    del steps  # killed here
+
+    assert filejobs.claim(GeofenceImport, now=now()) is None
+    second = filejobs.claim(GeofenceImport, now=now() + timedelta(minutes=5))
+    assert second is not None
+    execute(second)
+
+    job.refresh_from_db()
+    assert (job.state, job.counts) == (ImportState.DONE, {"created": 5})
+    assert Geofence.objects.count() == 5
+
+
+def test_it_stops_a_worker_whose_job_was_given_away(
+    brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "CHUNK_ROWS", 2)
+    queued(brand, shops(5))
+    first = filejobs.claim(GeofenceImport, now=now())
+    assert first is not None
+    steps = imports.take(first, Path(first.file.path))
+    next(steps)
+    assert filejobs.claim(GeofenceImport, now=now() + timedelta(minutes=5)) is not None
+
+    with pytest.raises(Stopped):
+        next(steps)
+
+    assert Geofence.objects.count() == 2
+
+
+def test_it_stops_when_somebody_cancels(brand: Brand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "CHUNK_ROWS", 2)
+    queued(brand, shops(5))
+    job = filejobs.claim(GeofenceImport, now=now())
+    assert job is not None
+    steps = imports.take(job, Path(job.file.path))
+    next(steps)
+    GeofenceImport.objects.update(state=ImportState.CANCELLED)
+
+    with pytest.raises(Stopped):
+        next(steps)
+
+    assert Geofence.objects.count() == 2
+
+
+def test_it_fails_a_job_whose_file_cannot_be_read_and_does_the_next(brand: Brand) -> None:
+    bad, good = queued(brand, "id,lat,lng\n"), queued(brand, shops(1))
+    bad.file.storage.delete(str(bad.file.name))
+    for _ in range(2):
+        job = filejobs.claim(GeofenceImport, now=now())
+        assert job is not None
+        execute(job)
+
+    bad.refresh_from_db()
+    good.refresh_from_db()
+    assert (bad.state, good.state) == (ImportState.FAILED, ImportState.DONE)
+    assert bad.message

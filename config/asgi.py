@@ -8,10 +8,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # For each worker: seven for the doors' own threads, the rest for requests that Django serves.
 os.environ.setdefault("NEARCAST_POOL_SIZE", "20")
 
-from django.core.asgi import get_asgi_application
+import django
 
-_django = get_asgi_application()
+django.setup(set_prefix=False)
 
-from config.web import Web  # noqa: E402 - it imports models, which Django must have set up
+from config.incoming import Handler  # noqa: E402 - Django must have been set up
+from config.web import Web  # noqa: E402 - it imports models
 
-application = Web(_django)
+application = Web(Handler())

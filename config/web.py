@@ -22,6 +22,8 @@ from django.db import connection
 from brands.keys import CHANNEL as KEYS
 from brands.keys import keys
 from config import collector, metrics
+from config.errors import API
+from config.incoming import Incoming
 from config.urls import websocket_urlpatterns
 from devices.auth import TokenMemory
 from devices.doors.door import Receive, Scope, Send
@@ -53,8 +55,10 @@ class Web:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            door = self._doors.find(scope["path"])
-            await (door or self._django)(scope, receive, send)
+            path = scope["path"]
+            door = self._doors.find(path)
+            rest = self._api if path.startswith(API) else self._django
+            await (door or rest)(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._socket(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -90,6 +94,9 @@ class Web:
             tokens=tokens,
             rate=rate,
             threads=self._threads,
+        )
+        self._api = Incoming(
+            self._django, max_bytes=settings.MAX_BODY_BYTES, patience=self._doors.patience
         )
         self._stream = StreamDoor(
             locations=self._doors.locations,

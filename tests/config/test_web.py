@@ -16,15 +16,18 @@ import httpx
 import pytest
 from django.db import OperationalError
 
+from brands.models import Brand
+from config.incoming import Incoming
 from devices import auth
 from devices.auth import TokenMemory
 from devices.doors import http
+from devices.doors.answers import answer
 from devices.doors.http import HttpDoors
-from devices.doors.limits import RateLimit
+from devices.doors.limits import Patience, RateLimit
 from devices.gathering import GroupCommit
 from devices.models import Fix
 from tests.devices.conftest import a_fix
-from tests.factories import make_brand, make_device
+from tests.factories import make_brand, make_device, make_key
 from tests.live_server import LiveWeb, start_web, stop_web
 
 TOKEN = {b"authorization": b"Bearer " + auth.issue(1, 1, 1).encode()}
@@ -126,6 +129,70 @@ async def test_it_stays_calm_about_strange_lengths(length: bytes) -> None:
         return {"type": "http.request", "body": b"[]"}
 
     assert (await ask(receive, headers=TOKEN | {b"content-length": length}))[0] == 200
+
+
+@pytest.fixture
+def brand(transactional_db: None) -> Brand:
+    return make_brand()
+
+
+async def served(
+    receive: Callable[[], Awaitable[dict[str, Any]]], headers: dict[bytes, bytes] | None = None
+) -> tuple[int, bytes]:
+    """What becomes of a body on its way to a Django that answers with its length."""
+
+    async def django(scope: Any, receive: Any, send: Any) -> None:
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size, more = size + len(message["body"]), message.get("more_body")
+        for part in answer(200, b"%d" % size):
+            await send(part)
+
+    patience = Patience(0.02)
+    watching, sent = asyncio.create_task(patience.watch()), []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "headers": list((headers or {}).items())}
+    await Incoming(django, max_bytes=1_000, patience=patience)(scope, receive, send)
+    watching.cancel()
+    return sent[0]["status"], sent[1]["body"]
+
+
+def in_parts(*parts: bytes, silent: bool = False) -> Callable[[], Awaitable[dict[str, Any]]]:
+    left = iter(parts)
+
+    async def receive() -> dict[str, Any]:
+        for part in left:
+            return {"type": "http.request", "body": part, "more_body": silent or part != parts[-1]}
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return receive
+
+
+async def test_it_hands_django_a_body_of_any_parts() -> None:
+    assert await served(in_parts(b"a" * 400, b"b" * 600)) == (200, b"1000")
+    assert await served(in_parts(b"")) == (200, b"0")
+
+
+async def test_it_stops_before_django_keeps_what_has_no_end() -> None:
+    assert (await served(in_parts(b"a" * 400, b"b" * 601, b"c")))[0] == 413
+    assert (await served(in_parts(), {b"content-length": b"1001"}))[0] == 413
+
+
+async def test_it_does_not_keep_django_waiting_for_a_body() -> None:
+    assert (await served(in_parts(silent=True)))[0] == 408
+    assert (await served(in_parts(b"a", silent=True)))[0] == 408
+
+
+def test_it_reads_a_body_whose_length_nobody_said(live_web: LiveWeb, brand: Brand) -> None:
+    headers = {"Authorization": f"Bearer {make_key(brand)}", "Content-Type": "application/x-ndjson"}
+    lines = (b'{"external_id": "c-%d", "attributes": {"a": 1}}\n' % number for number in range(3))
+    answer = httpx.put(f"{live_web.base_url}/v1/gateway/profiles", content=lines, headers=headers)
+    assert answer.json()["accepted"] == 3
 
 
 def test_it_keeps_serving_while_many_clients_dawdle(live_web: LiveWeb) -> None:

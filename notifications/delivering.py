@@ -1,4 +1,4 @@
-"""Sends what is due: claim, look again, send, record. It writes only through `outbox`.
+"""Sends what is due: claim, look again, send, record. It writes only through `leases`.
 
 Rows and sockets wait on different threads: one talks to the database about what leaves, one about
 what came of it, and the courier's to the provider. So several batches are in the air at once, and a
@@ -28,11 +28,12 @@ from django.db import DataError, IntegrityError, InterfaceError, OperationalErro
 from django.utils import timezone
 
 from devices import registration
-from notifications import outbox
+from notifications import leases
 from notifications.courier import Courier, Post
 from notifications.gates import Facts, Gate, Gates, Go, Hold, InboxOnly, Refused, Stop, look_again
+from notifications.leases import Claimed, Result, Tried
 from notifications.models import DeliveryState
-from notifications.outbox import Claimed, Result, Tried, Withheld
+from notifications.outbox import Withheld
 from notifications.push import Content, Outcome, Push, PushErrorKind, push_of
 from notifications.retries import MAX_ATTEMPTS, Dead, DeadReason, Retry, Sent, next_attempt
 
@@ -235,7 +236,7 @@ class Flight:
 
 def depart(post: Post, *, now: datetime, limit: int = BATCH) -> tuple[int, Flight | None]:
     """Claim, look again and hand to the courier; how many were claimed, and what is in the air."""
-    batch = outbox.claim(limit=limit, lease_s=LEASE_S, now=now)
+    batch = leases.claim(limit=limit, lease_s=LEASE_S, now=now)
     if not batch:
         return 0, None
     plan = decide(batch, gather(batch), ask_above(batch, now=now), now=now)
@@ -270,15 +271,15 @@ def _answered(flight: Flight) -> list[tuple[Claimed, Push, Outcome]]:
 def write(results: Sequence[Result]) -> None:
     """Record a batch, and where the database refuses it, row by row, parking the one at fault."""
     try:
-        outbox.record(results)
+        leases.record(results)
     except (DataError, IntegrityError):
         logger.exception("a batch of results was refused; trying its rows one at a time")
         for result in results:
             try:
-                outbox.record([result])
+                leases.record([result])
             except (DataError, IntegrityError) as error:
                 logger.exception("parked delivery %s", result.claimed.id)
-                outbox.record([_parked(result.claimed, f"unrecordable: {error}")])
+                leases.record([_parked(result.claimed, f"unrecordable: {error}")])
 
 
 def deliver_once(post: Post, *, now: datetime, limit: int = BATCH) -> int:

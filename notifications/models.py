@@ -1,4 +1,4 @@
-"""What is owed to devices and what came of it. Only `notifications.outbox` writes Delivery."""
+"""What is owed to devices and what came of it. Only `outbox` and `leases` write Delivery."""
 
 from __future__ import annotations
 

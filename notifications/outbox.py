@@ -1,14 +1,14 @@
-"""What is owed to devices: enqueue, claim, record, cancel, resend. The only writer of its tables.
+"""What is owed to devices: enqueued, cancelled, sent again, answered by the app. It sends nothing.
 
-It sends nothing (`notifications.delivering` does) and decides nothing (`gates`, `retries` do).
-Every order is a few statements for any number of rows.
+It decides nothing either (`gates` and `retries` do). With `leases`, which has what is being sent,
+it alone writes deliveries. Every order is a few statements for any number of rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -29,20 +29,8 @@ MAX_NOTIFY_BYTES = 7_900
 # Lengths of the columns: what is longer is cut, so that no answer of a provider stops a batch.
 MAX_REASON_CHARS = 200
 MAX_ERROR_CHARS = 400
-MAX_MESSAGE_ID_CHARS = 200
 
 CANCELLED = "cancelled_by_support"
-
-# What will not be sent any more, unless somebody asks for it again.
-UNSENT = frozenset(
-    {
-        DeliveryState.FAILED,
-        DeliveryState.EXPIRED,
-        DeliveryState.SUPPRESSED,
-        DeliveryState.CANCELLED,
-        DeliveryState.PARKED,
-    }
-)
 
 _ENQUEUE = """
     INSERT INTO notifications_delivery (
@@ -69,59 +57,16 @@ _ENQUEUE = """
 _ANNOUNCE = "SELECT pg_notify('nearcast_offers', payload) FROM unnest(%s::text[]) AS payload"
 _WAKE = "SELECT pg_notify('nearcast_deliveries', '')"
 
-# A lease that ran out means that its worker died between claim and record: it is due again.
-_CLAIM = """
-    WITH due AS MATERIALIZED (
-        SELECT id FROM notifications_delivery
-         WHERE state IN ('pending', 'sending') AND due_at <= %(now)s
-           AND (state = 'pending' OR lease_until <= %(now)s)
-         ORDER BY due_at, id LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED)
-    UPDATE notifications_delivery d
-       SET state = 'sending', lease_until = %(lease_until)s, attempt_count = d.attempt_count + 1
-      FROM due WHERE d.id = due.id
-    RETURNING d.id, d.brand_id, d.device_id, d.campaign_id, d.moment_kind, d.transactional,
-              d.content::text, d.gates::text, d.created_at, d.due_at, d.expires_at, d.lease_until,
-              d.attempt_count
-"""
-
-# In id order, as everywhere: two workers that settle the same rows must not wait in a ring.
-_LOCK = "SELECT id FROM notifications_delivery WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
-# Whoever holds the lease writes. A worker whose lease ran out may still say `sent`: that is true
-# whoever has the row now, and spares the device a repeat.
-_SETTLE = """
-    UPDATE notifications_delivery d
-       SET state = v.state, reason = v.reason, due_at = coalesce(v.due_at, d.due_at),
-           sent_at = coalesce(v.sent_at, d.sent_at), channel = coalesce(v.channel, d.channel),
-           attempt_count = d.attempt_count - v.given_back, lease_until = NULL
-      FROM unnest(%s::bigint[], %s::timestamptz[], %s::text[], %s::text[], %s::timestamptz[],
-                  %s::timestamptz[], %s::text[], %s::int[])
-        AS v (id, lease_until, state, reason, due_at, sent_at, channel, given_back)
-     WHERE d.id = v.id
-       AND (d.state = 'sending' AND d.lease_until = v.lease_until
-            OR v.state = 'sent' AND d.state IN ('pending', 'sending'))
-    RETURNING d.id
-"""
-# Joined, because the device may have been erased while its push was in the air.
-_ATTEMPTS = """
-    INSERT INTO notifications_attempt
-        (delivery_id, at, outcome, error, provider_message_id, latency_ms)
-    SELECT d.id, v.at, v.outcome, v.error, v.message_id, v.latency_ms
-      FROM unnest(%s::bigint[], %s::timestamptz[], %s::text[], %s::text[], %s::text[], %s::int[])
-        AS v (id, at, outcome, error, message_id, latency_ms)
-      JOIN notifications_delivery d ON d.id = v.id
-"""
-
 _CANCEL = """
     UPDATE notifications_delivery SET state = 'cancelled', reason = 'cancelled by support'
      WHERE id = %s AND state = 'pending' RETURNING id
 """
-# What is being sent now settles itself, when its worker records it (see `record`).
+# What is being sent now settles itself, when its worker records it (see `leases.record`).
 _LOCK_OF_DEVICE = """
     SELECT id, state = 'pending' FROM notifications_delivery
      WHERE device_id = %s ORDER BY id FOR UPDATE
 """
 _WITHDRAW = "UPDATE notifications_delivery SET state = 'cancelled' WHERE id = ANY(%s)"
-_THERE = "SELECT id FROM notifications_delivery WHERE id = ANY(%s)"
 # What had an end gets as long again from now; the id stays, so that the app drops what it showed.
 _RESEND = """
     UPDATE notifications_delivery
@@ -170,42 +115,6 @@ class NewDelivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """A delivery under our lease. `content` and `gates` are still JSON: a bad one fails alone."""
-
-    id: int
-    brand_id: int
-    device_id: int
-    campaign_id: int
-    moment_kind: str
-    transactional: bool
-    content: str
-    gates: str
-    created_at: datetime
-    due_at: datetime
-    expires_at: datetime
-    lease_until: datetime
-    attempt_count: int  # this one included
-
-    @property
-    def was_held(self) -> bool:
-        """Whether its device heard nothing of it before it was sent."""
-        hidden = '"shown_when_sent":true' in self.gates.replace(" ", "")
-        return hidden or (self.attempt_count == 1 and self.due_at > self.created_at)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """What the provider said; becomes an Attempt."""
-
-    at: datetime
-    outcome: str
-    error: str = ""
-    message_id: str = ""
-    latency_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Withheld:
     """Why an offer that was owed does not go out, and the values that were seen."""
 
@@ -213,20 +122,6 @@ class Withheld:
     reason: str
     seen: Mapping[str, Any] = field(default_factory=dict)
     at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a claimed delivery becomes. Without `tried`, its claim does not count as an attempt."""
-
-    claimed: Claimed
-    state: DeliveryState
-    reason: str = ""
-    due_at: datetime | None = None
-    sent_at: datetime | None = None
-    channel: str | None = None
-    tried: Tried | None = None
-    withheld: Withheld | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,13 +154,15 @@ def on_withheld(order: Tell) -> None:
     _tell.append(order)
 
 
-def _told(withheld: Sequence[Withheld]) -> None:
+def say_withheld(withheld: Sequence[Withheld]) -> None:
+    """Tell, in this transaction, why offers do not go out."""
     if withheld:
         for order in _tell:
             order(withheld)
 
 
-def _unsent(delivery_ids: Sequence[int]) -> None:
+def say_unsent(delivery_ids: Sequence[int]) -> None:
+    """Tell, in this transaction, which deliveries will not be sent."""
     if delivery_ids:
         for order in _take_back:
             order(delivery_ids)
@@ -353,73 +250,6 @@ def wake() -> None:
         cursor.execute(_WAKE)
 
 
-def claim(*, limit: int, lease_s: float, now: datetime) -> list[Claimed]:
-    """Take up to `limit` due deliveries for `lease_s`; no other claim gets them meanwhile."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _CLAIM, {"now": now, "limit": limit, "lease_until": now + timedelta(seconds=lease_s)}
-        )
-        names = [column.name for column in cursor.description]
-        claimed = [Claimed(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
-    return sorted(claimed, key=lambda one: (one.due_at, one.id))
-
-
-def record(results: Sequence[Result]) -> None:
-    """Write what became of claimed deliveries, and their attempts, in one transaction."""
-    if not results:
-        return
-    tried = [(result.claimed.id, result.tried) for result in results if result.tried]
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_LOCK, ([result.claimed.id for result in results],))
-        cursor.execute(
-            _SETTLE,
-            [
-                [result.claimed.id for result in results],
-                [result.claimed.lease_until for result in results],
-                [result.state.value for result in results],
-                [clean(result.reason, MAX_REASON_CHARS) for result in results],
-                [result.due_at for result in results],
-                [result.sent_at for result in results],
-                [result.channel for result in results],
-                [0 if result.tried else 1 for result in results],
-            ],
-        )
-        settled = {row[0] for row in cursor.fetchall()}
-        if tried:
-            cursor.execute(
-                _ATTEMPTS,
-                [
-                    [delivery_id for delivery_id, _ in tried],
-                    [one.at for _, one in tried],
-                    [one.outcome for _, one in tried],
-                    [clean(one.error, MAX_ERROR_CHARS) for _, one in tried],
-                    [clean(one.message_id, MAX_MESSAGE_ID_CHARS) for _, one in tried],
-                    [one.latency_ms for _, one in tried],
-                ],
-            )
-        unsent = {result.claimed.id for result in results if result.state in UNSENT}
-        lost = list(unsent - settled)
-        if lost:
-            # Another has the lease and will say so, unless the device was erased meanwhile.
-            cursor.execute(_THERE, (lost,))
-            unsent -= {row[0] for row in cursor.fetchall()}
-        _unsent([result.claimed.id for result in results if result.claimed.id in unsent])
-        _told(
-            [
-                result.withheld
-                for result in results
-                if result.withheld is not None and result.claimed.id in settled
-            ]
-        )
-        announce(
-            result.claimed.device_id
-            for result in results
-            if result.state is DeliveryState.SENT
-            and result.claimed.was_held
-            and result.claimed.id in settled
-        )
-
-
 def clean(text: str, most_chars: int) -> str:
     """Return text that PostgreSQL takes: no NUL, no half of a surrogate pair, not too long."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:most_chars]
@@ -436,8 +266,8 @@ def cancel(delivery_id: int, *, actor_id: int | None, note: str, now: datetime) 
         cursor.execute(_CANCEL, (delivery_id,))
         if cursor.fetchone() is None:
             return False
-        _unsent([delivery_id])
-        _told([Withheld(delivery_id=delivery_id, reason=CANCELLED, at=now)])
+        say_unsent([delivery_id])
+        say_withheld([Withheld(delivery_id=delivery_id, reason=CANCELLED, at=now)])
         _log(delivery_id, DeliveryAction.CANCEL, actor_id=actor_id, note=note, now=now)
     return True
 
@@ -449,7 +279,7 @@ def withdraw_all(device_id: int) -> None:
         owed = [delivery_id for delivery_id, is_pending in cursor.fetchall() if is_pending]
         if owed:
             cursor.execute(_WITHDRAW, (owed,))
-    _unsent(owed)
+    say_unsent(owed)
 
 
 def resend(delivery_id: int, *, actor_id: int | None, note: str, now: datetime) -> bool:

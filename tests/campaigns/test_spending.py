@@ -19,7 +19,7 @@ from campaigns.models import Campaign, Charge, Decision, Spend
 from devices import registration
 from devices.models import Device
 from geofences.models import Geofence
-from notifications import outbox
+from notifications import leases, outbox
 from notifications.courier import Courier
 from notifications.delivering import decide, deliver_once, gather
 from notifications.models import Delivery
@@ -211,11 +211,11 @@ def test_a_person_erased_while_the_offer_is_looked_at_gives_it_back_as_well(
 ) -> None:
     make_campaign(brand, shop, budget={"total": {"sends": 1}})
     (device,) = visit(shop)
-    (claimed,) = outbox.claim(limit=9, lease_s=60, now=now())
+    (claimed,) = leases.claim(limit=9, lease_s=60, now=now())
     registration.erase(device.pk)
     assert spent() == (1, 0)  # it may be in the air
     plan = decide([claimed], gather([claimed]), {}, now=now())
-    outbox.record(plan.settled)
+    leases.record(plan.settled)
     assert [one.reason for one in plan.settled] == ["device_gone"]
     assert spent() == (0, 0)
     assert the_sums() == ledger() == {}

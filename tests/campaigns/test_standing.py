@@ -7,7 +7,7 @@ from django.utils.timezone import now
 
 from campaigns import publishing
 from campaigns.evaluation import evaluate_once
-from notifications import delivering, outbox
+from notifications import delivering, leases
 from notifications.gates import Stop
 from tests.campaigns.rows import make_campaign, make_transition
 from tests.factories import make_brand, make_circle, make_device
@@ -27,7 +27,7 @@ def test_a_stopped_campaign_sends_nothing_more(stop: object, reason: str | None)
     evaluate_once(now=now())
     if callable(stop):
         stop(campaign, actor=None)
-    batch = outbox.claim(limit=10, lease_s=60, now=now())
+    batch = leases.claim(limit=10, lease_s=60, now=now())
     assert len(batch) == 1
     found = delivering.ask_above(batch, now=now())
     assert found == ({} if reason is None else {batch[0].id: Stop(reason=reason)})

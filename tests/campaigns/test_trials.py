@@ -18,7 +18,7 @@ from campaigns.previews import Stage
 from campaigns.standing import still_live
 from devices.models import Profile
 from geofences.models import Geofence
-from notifications import outbox
+from notifications import leases
 from notifications.models import Delivery
 from notifications.push import payload_bytes
 from tests.campaigns.rows import a_definition, make_campaign, make_transition
@@ -144,7 +144,7 @@ def test_a_test_goes_out_though_its_campaign_rests(brand: Brand, shop: Geofence)
     make_device(brand, external_id="anna", push_token="token")
     publishing.pause(live, actor=None)
     send(live, "anna")
-    claimed = outbox.claim(limit=10, lease_s=60, now=now())
+    claimed = leases.claim(limit=10, lease_s=60, now=now())
     assert [one.moment_kind for one in claimed] == ["test"]
     assert still_live(claimed, now=now()) == {}
 

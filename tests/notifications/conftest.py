@@ -1,4 +1,4 @@
-"""The emulator as a process of its own, on a free port: pushes really leave this one."""
+"""The emulator as a process of its own, on a free port; and an ear for what is announced."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import trustme
+from django.db import connection
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 30
@@ -119,3 +121,19 @@ def tls_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEm
         str(folder / "key.pem"),
         ca=folder / "ca.pem",
     )
+
+
+@pytest.fixture
+def listening() -> Iterator[Any]:
+    """What is announced from now on: a function that returns (channel, payload) pairs."""
+    settings = connection.get_connection_params()
+    known = {"host", "port", "user", "password", "dbname"}
+    parameters = {name: value for name, value in settings.items() if name in known}
+    with psycopg.connect(**parameters, autocommit=True) as raw:
+        raw.execute("LISTEN nearcast_offers")
+        raw.execute("LISTEN nearcast_deliveries")
+
+        def heard() -> list[tuple[str, str]]:
+            return [(note.channel, note.payload) for note in raw.notifies(timeout=0.3)]
+
+        yield heard

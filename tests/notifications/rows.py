@@ -9,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from devices.models import Device
+from notifications import leases
 from notifications.courier import Courier
-from notifications.delivering import deliver_once
+from notifications.delivering import LEASE_S, deliver_once
+from notifications.leases import Claimed
 from notifications.models import Delivery
 from notifications.outbox import NewDelivery, enqueue
 from notifications.push import Outcome, Push, PushError, PushErrorKind
@@ -83,3 +85,7 @@ def deliver(courier: Courier, **later: float) -> int:
 
 def the_delivery() -> Delivery:
     return Delivery.objects.get()
+
+
+def claim(*, limit: int = 100, **later: float) -> list[Claimed]:
+    return leases.claim(limit=limit, lease_s=LEASE_S, now=NOON + timedelta(**later))

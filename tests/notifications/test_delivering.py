@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from devices import registration
-from notifications import delivering, outbox
+from notifications import delivering, leases, outbox
 from notifications.courier import Courier
 from notifications.delivering import LEASE_S
 from notifications.models import Attempt, Delivery
@@ -336,7 +336,7 @@ def test_it_parks_a_row_that_kills_every_worker_that_takes_it(
 ) -> None:
     make_delivery(make_device(make_brand()), expires_at=NOON + timedelta(days=7))
     for times in range(MAX_ATTEMPTS):
-        assert outbox.claim(limit=1, lease_s=LEASE_S, now=NOON + timedelta(hours=times))
+        assert leases.claim(limit=1, lease_s=LEASE_S, now=NOON + timedelta(hours=times))
     deliver(courier, days=1)
 
     assert the_delivery().state == "parked"

@@ -28,6 +28,7 @@ from geofences.candidates import INSIDE, OPEN, OUTSIDE, Candidates
 from geofences.compiled import compiled
 from geofences.geometry import EARTH_RADIUS_M, Circle, Shape, great_circle_m
 from geofences.packing import HOT, MOST_ENTRIES, pack
+from geofences.prefetch import ahead
 from geofences.ragged import NOTHING, Pieces, Spans, Words, spread
 
 __all__ = ["Outlines", "Packed", "pack", "unpack"]
@@ -287,35 +288,52 @@ def _judge(
 ) -> int:
     """Settles OPEN verdicts; answers how many it has to leave open."""
     left, words = 0, hot.view(np.uint64)
-    some, bases = np.empty(_TILE, np.int64), np.empty(_TILE, np.int64)
-    corners, squares = np.empty(_TILE, np.int64), np.empty(_TILE, np.int64)
-    # In steps, each a plain loop: the processor then waits for many places in memory at once.
+    halves, bytes_ = words.view(np.uint16), words.view(np.uint8)
+    some, bases, corners, squares = np.empty((4, _TILE), np.int64)
+    # In passes: each asks for the places in memory that the next one reads.
     for start in range(0, len(fix), _TILE):
         count = 0
         for pair in range(start, min(start + _TILE, len(fix))):
             if verdict[pair] == OPEN:
-                some[count], bases[count] = pair, hot_first[position[pair]]
-                corners[count] = cold_first[position[pair]]
+                some[count] = pair
                 count += 1
+                ahead(hot_first, position[pair])
+                ahead(cold_first, position[pair])
+        for each in range(count):
+            one = position[some[each]]
+            bases[each], corners[each] = hot_first[one], cold_first[one]
+            ahead(hot, bases[each])
+            ahead(hot, bases[each] + 4)
         for each in range(count):
             y, x = lat[fix[some[each]]], lng[fix[some[each]]]
             squares[each] = _square(y, x, hot, bases[each])
+            ahead(halves, squares[each])
+        crossed = 0
         for each in range(count):
             pair, base, square = some[each], bases[each], squares[each]
-            if square >= 0:
-                verdict[pair] = _in_square(words.view(np.uint16), square)
+            if square == _ROUND:
+                verdict[pair] = _in_circle(lat[fix[pair]], lng[fix[pair]], hot, base)
+                left += verdict[pair] == OPEN
             elif square == _NO_SQUARE:
                 verdict[pair] = OUTSIDE
             else:
-                verdict[pair] = _in_circle(lat[fix[pair]], lng[fix[pair]], hot, base)
-                squares[each] = _NO_SQUARE
-                left += verdict[pair] == OPEN
-        for each in range(count):
+                verdict[pair] = _in_square(halves, square)
+                if verdict[pair] == OPEN:
+                    some[crossed], bases[crossed], squares[crossed] = pair, base, square
+                    corners[crossed] = corners[each]
+                    crossed += 1
+                    ahead(bytes_, _entry(halves, base, square))
+        for each in range(crossed):
+            base, square = bases[each], squares[each]
+            entry, width = _entry(halves, base, square), np.int64(halves[4 * base + 17])
+            tail = corners[each] + 2 * _edge(bytes_, entry, width)
+            ahead(cold, tail)
+            ahead(cold, tail + 3)
+        for each in range(crossed):
             pair, base, square = some[each], bases[each], squares[each]
-            if square >= 0 and verdict[pair] == OPEN:
-                y, x = lat[fix[pair]], lng[fix[pair]]
-                verdict[pair] = _past_edges(y, x, words, base, square, cold, corners[each])
-                left += verdict[pair] == OPEN
+            y, x = lat[fix[pair]], lng[fix[pair]]
+            verdict[pair] = _past_edges(y, x, words, base, square, cold, corners[each])
+            left += verdict[pair] == OPEN
     return left
 
 
@@ -353,6 +371,23 @@ def _in_square(halves: NDArray[np.uint16], square: int) -> int:
 
 
 @compiled
+def _entry(halves: NDArray[np.uint16], base: int, square: int) -> int:
+    """Where the first of a square's entries stands, counted in bytes."""
+    side, width = np.int64(halves[4 * base + 16]), np.int64(halves[4 * base + 17])
+    number = np.int64(halves[square] & MOST_ENTRIES)
+    return int(8 * base + 50 + 2 * side * side + number * width)
+
+
+@compiled
+def _edge(bytes_: NDArray[np.uint8], entry: int, width: int | np.int64) -> int:
+    """The number of an edge, from one byte or two."""
+    edge = np.int64(bytes_[entry])
+    if width == 2:
+        edge |= np.int64(bytes_[entry + 1]) << 8
+    return int(edge)
+
+
+@compiled
 def _past_edges(
     lat: float,
     lng: float,
@@ -379,13 +414,9 @@ def _past_edges(
     )  # `packing.corner`
     # No product below is larger than the whole grid.
     error = _GRID_ERROR * side * side / (columns * rows)
-    entries = 8 * base + 50 + 2 * side * side
     inside = halves[square] > MOST_ENTRIES
-    for entry in range(halves[square] & MOST_ENTRIES, halves[square + 1] & MOST_ENTRIES):
-        edge = np.int64(bytes_[entries + entry * width])
-        if width == 2:
-            edge |= np.int64(bytes_[entries + entry * width + 1]) << 8
-        tail = corners + 2 * edge
+    for at in range(_entry(halves, base, square), _entry(halves, base, square + 1), width):
+        tail = corners + 2 * _edge(bytes_, at, width)
         x1, y1, x2, y2 = cold[tail], cold[tail + 1], cold[tail + 2], cold[tail + 3]
         rise, run = y2 - y1, x2 - x1
         at_point = (lat - y1) * run - (lng - x1) * rise

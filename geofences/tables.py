@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from geofences.blocks import BRAND_BITS, Entries, starts_of
 from geofences.candidates import INSIDE, OPEN, Candidates
 from geofences.compiled import compiled
+from geofences.prefetch import ahead
 from geofences.ragged import Ints, Words, spread
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -165,9 +166,9 @@ def _find(
 ) -> int:
     """Fills in each fix's block of each level, or -1; how many candidates they list at most."""
     most, ones = 0, len(levels)
-    names = np.empty(_TILE * ones, np.uint64)
+    names = np.empty(min(_TILE, len(cells)) * ones, np.uint64)
     rank = 0
-    # In steps, each a plain loop: the processor then waits for many places in memory at once.
+    # In passes: each asks for the places in memory that the next one reads.
     for start in range(0, len(cells), _TILE):
         stop = min(start + _TILE, len(cells))
         for fix in range(start, stop):
@@ -181,6 +182,8 @@ def _find(
         for place in range(start * ones, stop * ones):
             slot = names[place - start * ones] * _SPREAD >> np.uint64(shift)
             block[place] = directory[slot] if directory[slot] < directory[slot + _ONE] else -1
+            ahead(key, block[place])
+            ahead(first, block[place])
         for place in range(start * ones, stop * ones):
             at, name = block[place], names[place - start * ones]
             if at >= 0:
@@ -194,6 +197,36 @@ def _find(
                 if at >= 0:
                     most += first[at + 1] - first[at]
     return most
+
+
+@compiled
+def _meet(
+    cells: Words,
+    start: int,
+    levels: Ints,
+    block: NDArray[np.int32],
+    first: NDArray[np.int32],
+    crowd: NDArray[np.int32],
+    owners: Ints,
+    blocks: Ints,
+    children: Ints,
+    slots: Ints,
+) -> int:
+    """Fills in a tile's blocks, each with its fix, child and, of a crowd, its slot; how many."""
+    met, ones = 0, len(levels)
+    for fix in range(start, min(start + _TILE, len(cells))):
+        for number in range(ones):
+            at = block[fix * ones + number]
+            if at >= 0:
+                owners[met], blocks[met] = fix, at
+                children[met] = _child(cells[fix], levels[number])
+                met += 1
+                ahead(crowd, at)
+    for each in range(met):
+        at = blocks[each]
+        crowded = first[at + 1] - first[at] >= _CROWD
+        slots[each] = 64 * crowd[at] + children[each] if crowded else -1
+    return met
 
 
 @compiled
@@ -213,25 +246,37 @@ def _list(
     verdicts: NDArray[np.int8],
 ) -> int:
     """Fills in the candidates of the blocks found, by fix; how many there are."""
-    count, ones = 0, len(levels)
-    for fix in range(len(cells)):
-        for number in range(ones):
-            at = block[fix * ones + number]
-            if at < 0:
-                continue
-            child = _child(cells[fix], levels[number])
-            if first[at + 1] - first[at] >= _CROWD:
-                slot = 64 * crowd[at] + child
-                for each in range(child_first[slot], child_first[slot + 1]):
-                    fixes[count] = fix
-                    geofences[count] = member[each] >> 1
-                    verdicts[count] = INSIDE if member[each] & 1 else OPEN
+    count = 0
+    room = min(_TILE, len(cells)) * len(levels)
+    owners, blocks, children, slots = np.empty((4, room), np.int64)
+    # In passes: each asks for the places in memory that the next one reads.
+    for start in range(0, len(cells), _TILE):
+        found = owners, blocks, children, slots
+        met = _meet(cells, start, levels, block, first, crowd, *found)
+        for each in range(met):
+            entry = first[blocks[each]]
+            if slots[each] >= 0:
+                ahead(child_first, slots[each])
+            else:
+                ahead(touched, entry)
+                ahead(interior, entry)
+                ahead(geofence, entry)
+        for each in range(met):
+            if slots[each] >= 0:
+                ahead(member, child_first[slots[each]])
+        for each in range(met):
+            at, slot, child = blocks[each], slots[each], np.uint64(children[each])
+            if slot >= 0:
+                for one in range(child_first[slot], child_first[slot + 1]):
+                    fixes[count] = owners[each]
+                    geofences[count] = member[one] >> 1
+                    verdicts[count] = INSIDE if member[one] & 1 else OPEN
                     count += 1
                 continue
-            for each in range(first[at], first[at + 1]):
-                if touched[each] >> np.uint64(child) & _ONE:
-                    fixes[count] = fix
-                    geofences[count] = geofence[each]
-                    verdicts[count] = INSIDE if interior[each] >> np.uint64(child) & _ONE else OPEN
+            for one in range(first[at], first[at + 1]):
+                if touched[one] >> child & _ONE:
+                    fixes[count] = owners[each]
+                    geofences[count] = geofence[one]
+                    verdicts[count] = INSIDE if interior[one] >> child & _ONE else OPEN
                     count += 1
     return count

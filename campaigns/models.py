@@ -71,8 +71,6 @@ class Campaign(models.Model):
     )
     created_at = models.DateTimeField(default=now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
-    # As Geofence.changed_xid: how evaluators learn of a change without a clock.
-    changed_xid = models.BigIntegerField(default=0, editable=False)
 
     class Meta:
         ordering = ("-updated_at",)

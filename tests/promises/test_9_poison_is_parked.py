@@ -55,7 +55,7 @@ def test_it_decides_for_the_others_beside_a_broken_campaign(shop: Shop) -> None:
     CampaignVersion.objects.filter(campaign=broken).update(
         definition={"trigger": {"on": "entered", "geofences": [shop.place.pk]}, "caps": "none"}
     )
-    broken.save()  # what wakes the evaluators
+    broken.save()  # by which the catalogue sees the change
     for device in make_devices(shop.brand, 3):
         make_transition(device, shop.place)
 

@@ -43,7 +43,7 @@ class HoursWidget(forms.MultiWidget):
 
     def __init__(self) -> None:
         attrs = {"type": "time", "class": "nc-input nc-time"}
-        super().__init__([forms.TextInput(attrs), forms.TextInput(attrs)])
+        super().__init__([forms.TextInput(attrs | {"aria-label": end}) for end in ("from", "to")])
 
     def decompress(self, value: Any) -> list[str | None]:
         return [value.get("from"), value.get("to")] if value else [None, None]
@@ -81,8 +81,8 @@ class SpanWidget(forms.MultiWidget):
         self.units = units
         super().__init__(
             [
-                forms.NumberInput(NUMBER | {"min": 0, "step": "any"}),
-                forms.Select(INPUT, choices=list(units.items())),
+                forms.NumberInput(NUMBER | {"min": 0, "step": "any", "aria-label": "how long"}),
+                forms.Select(INPUT | {"aria-label": "unit of time"}, choices=list(units.items())),
             ]
         )
 

@@ -55,10 +55,19 @@ class BudgetWidget(forms.MultiWidget):
         super().__init__(
             [
                 *amounts,
-                forms.NumberInput({**AMOUNT, "step": "any"}),
-                forms.TextInput(INPUT | {"size": 4, "maxlength": 3, "placeholder": "EUR"}),
+                forms.NumberInput({**AMOUNT, "step": "any", "aria-label": "one offer costs"}),
                 forms.TextInput(
-                    INPUT | {"size": 18, "placeholder": "the brand's", "list": "known-zones"}
+                    INPUT
+                    | {"size": 4, "maxlength": 3, "placeholder": "EUR", "aria-label": "currency"}
+                ),
+                forms.TextInput(
+                    INPUT
+                    | {
+                        "size": 18,
+                        "placeholder": "the brand's",
+                        "list": "known-zones",
+                        "aria-label": "time zone of its days",
+                    }
                 ),
                 forms.CheckboxInput(),
             ]

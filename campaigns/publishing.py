@@ -6,6 +6,8 @@ matching never looks up to see who needs a place. It judges no device.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -65,6 +67,10 @@ class WrongStateError(ValueError):
     """The campaign is not in a state in which this can be done."""
 
 
+class ChangedMeanwhileError(ValueError):
+    """Somebody else has changed the draft since it was opened."""
+
+
 class ArmingKey(NamedTuple):
     """One row of Arming, by what it says."""
 
@@ -83,13 +89,29 @@ def create(*, brand: Brand, name: str, raw: Mapping[str, Any], actor: Actor) -> 
     return campaign
 
 
+def mark_of(campaign: Campaign) -> str:
+    """What tells a draft from every other: two people who open the same one have the same."""
+    said = json.dumps([campaign.name, campaign.draft], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
 def edit(
-    campaign: Campaign, *, name: str | None = None, raw: Mapping[str, Any] | None, actor: Actor
+    campaign: Campaign,
+    *,
+    name: str | None = None,
+    raw: Mapping[str, Any] | None,
+    actor: Actor,
+    mark: str | None = None,
 ) -> Campaign:
-    """Change the draft; what is live stays as it is until it is published again."""
+    """Change the draft; what is live stays as it is until it is published again.
+
+    `mark` is that of the draft which was opened: ChangedMeanwhileError where it is another now.
+    """
     draft = None if raw is None else normalised(campaign.brand_id, raw)
     with transaction.atomic():
         locked = _locked(campaign)
+        if mark is not None and mark != mark_of(locked):
+            raise ChangedMeanwhileError("The draft was changed since it was opened.")
         locked.name = name or locked.name
         locked.draft = locked.draft if draft is None else draft
         locked.save(update_fields=["name", "draft", "updated_at"])

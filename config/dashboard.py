@@ -18,8 +18,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.timezone import localtime, now
 
-from brands.desk import current_brand
-from brands.models import Brand
+from brands.desk import current_brand, rights
+from brands.models import Brand, Role
 from campaigns import words
 from campaigns.models import Campaign, CampaignState
 from geofences.models import Geofence
@@ -148,8 +148,8 @@ def _by_hour(zone: str, column: str) -> str:
 def today(brand: Brand, *, at: datetime) -> Today:
     """Gather a brand's day so far."""
     since = localtime(at).replace(hour=0, minute=0, second=0, microsecond=0)
-    hours = localtime(at).hour + 1
-    found = Today(since=since, hours=[f"{hour:02d}:00" for hour in range(hours)])
+    # The whole day: a chart of the hours so far would be one wide block after midnight.
+    found = Today(since=since, hours=[f"{hour:02d}:00" for hour in range(24)])
     zone = str(since.tzinfo)
     _count_fixes(found, brand, zone)
     _count_devices(found, brand)
@@ -356,7 +356,7 @@ def _meters(counts: Sequence[tuple[str, int]], page: str, parameter: str) -> lis
             "count": count,
             "share": round(100 * count / max(1, top)),
             "tone": _TONES.get(name, ""),
-            "url": f"{address}?{parameter}={name}",
+            "url": f"{address}?{parameter}={name}&when=day",
         }
         for name, count in counts
     ]
@@ -375,8 +375,11 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         cache.set(key, figures, REMEMBERED_S)
     backlog = cache.get_or_set("queues", lambda: queues(at=now()), REMEMBERED_S)
     campaigns = Campaign.objects.filter(brand=brand)
+    mine = rights(request)
     return context | {
         "brand": brand,
+        "may_make": mine.may(Role.MARKETER, brand.pk),
+        "may_connect": mine.may(Role.ADMIN, brand.pk),
         "today": figures,
         "refusals": _meters(figures.refusals, "campaigns_decision", "reason"),
         "states": _meters(
@@ -386,6 +389,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         ),
         "queues": backlog,
         "live_campaigns": list(campaigns.filter(state=CampaignState.LIVE)[:6]),
+        "live_count": campaigns.filter(state=CampaignState.LIVE).count(),
         "has_campaigns": campaigns.exists(),
         "has_geofences": Geofence.objects.present().filter(brand=brand).exists(),
     }

@@ -92,6 +92,11 @@ def stylesheet(_request: HttpRequest) -> str:
     return static("nearcast/admin.css")
 
 
+def script(_request: HttpRequest) -> str:
+    """Return the address of what every page of the admin runs."""
+    return static("nearcast/desk.js")
+
+
 def icon(_request: HttpRequest) -> str:
     """Return the address of the browser tab's icon."""
     return static("nearcast/icon.svg")

@@ -263,6 +263,7 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "BORDER_RADIUS": "8px",
     "STYLES": ["config.navigation.stylesheet"],
+    "SCRIPTS": ["config.navigation.script"],
     "DASHBOARD_CALLBACK": "config.dashboard.dashboard",
     "SIDEBAR": {
         "show_search": False,

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import ForeignKey, Model, QuerySet
 from django.forms import ModelChoiceField, ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin
 
 from brands.desk import current_brand, rights, work_in
@@ -68,6 +70,20 @@ class BrandScopedAdmin(ModelAdmin):
             return rights(request).may(role, self.brand_of(row))
         brand = current_brand(request)
         return brand is not None and rights(request).may(role, brand.pk)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        title = {"title": capfirst(str(self.opts.verbose_name_plural))}
+        answer: HttpResponse = super().changelist_view(request, title | (extra_context or {}))
+        return answer
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        found: ChangeList = super().get_changelist_instance(request)
+        if not found.query and not found.has_active_filters:
+            # Else the theme offers to show all where all is shown.
+            found.full_result_count = found.result_count
+        return found
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.allows(request, self.view_role)

@@ -17,7 +17,7 @@ from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.timezone import now
+from django.utils.timezone import localtime, now
 from unfold.decorators import display
 from unfold.views import ChangeList
 
@@ -199,9 +199,17 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
         try:
             if campaign is None:
                 return publishing.create(brand=brand, name=name, raw=raw, actor=actor_of(request))
-            return publishing.edit(campaign, name=name, raw=raw, actor=actor_of(request))
+            opened = request.POST.get("mark") or None
+            return publishing.edit(
+                campaign, name=name, raw=raw, actor=actor_of(request), mark=opened
+            )
         except DefinitionError as error:
             form.blame(error.fields)
+            return None
+        except publishing.ChangedMeanwhileError:
+            assert campaign is not None
+            campaign.refresh_from_db()
+            form.add_error(None, _overtaken(campaign))
             return None
 
     def _page(
@@ -233,6 +241,7 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
                 "brand": brand,
                 "zone": zone_of(brand),
                 "campaign": campaign,
+                "mark": publishing.mark_of(campaign) if campaign else "",
                 "form": form,
                 "may_edit": may_edit,
                 "sentence": sentences.sentence(wanted, names_of(brand, [wanted])),
@@ -384,6 +393,18 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
                 **shown_results(campaign),
             },
         )
+
+
+def _overtaken(campaign: Campaign) -> str:
+    """Who was faster, and what becomes of what is on this page."""
+    last = campaign.log.select_related("actor").first()
+    who = last.actor.get_username() if last and last.actor else "The back office"
+    at = localtime(campaign.updated_at)
+    return (
+        f"{who} saved this campaign at {at:%H:%M:%S} ({at.tzinfo}), after you had opened it. "
+        "Nothing is saved yet, and all you typed is still here: saving once more replaces what "
+        "they said."
+    )
 
 
 def _size(brand: Brand, wanted: Definition) -> str:

@@ -127,6 +127,7 @@ class GeofenceAdmin(BrandScopedAdmin):
     list_per_page = 50
     ordering = ("name", "id")
     show_full_result_count = False
+    show_add_link = False  # the tabs have buttons that say what they do
     list_before_template = "admin/geofences/geofence/tabs.html"
     change_form_template = "admin/geofences/geofence/change_form.html"
     add_form_template = "admin/geofences/geofence/change_form.html"

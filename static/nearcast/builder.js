@@ -94,7 +94,8 @@ document.getElementById("send-test")?.addEventListener("click", async (event) =>
   button.disabled = false;
 });
 
-let unsaved = false;
+// After an error the page holds what nobody has saved.
+let unsaved = document.querySelector(".nc-errornote") !== null;
 if (options.fresh) preview();
 if (!options.readonly) {
   const later = calm(350, preview);

@@ -180,6 +180,34 @@ def test_it_shows_times_in_the_brands_zone_with_utc_on_hover() -> None:
     assert "05 Jan 2026 20:00:00 UTC" in body
 
 
+def test_lists_are_called_what_they_list_and_offer_no_more_than_all_of_it() -> None:
+    client = logged_in(make_member(make_brand()))
+    page = client.get(reverse("admin:geofences_geofence_changelist")).content.decode()
+    assert re.search(r"<title>\s*Geofences \|", page)
+    assert "to change" not in page
+    assert "Show all" not in page
+
+
+def test_what_is_refused_or_gone_is_said_in_words_with_a_way_back() -> None:
+    client = logged_in(make_member(make_brand(), Role.SUPPORT))
+    for address, status, said in (
+        (reverse("admin:brands_appkey_add"), 403, "You may not do this"),
+        ("/admin/nowhere/", 404, "There is nothing here"),
+    ):
+        answer = client.get(address)
+        assert answer.status_code == status
+        assert said in answer.content.decode()
+        assert 'href="/admin/"' in answer.content.decode()
+
+
+def test_a_page_of_an_earlier_log_in_says_what_to_do() -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(make_member(make_brand()))
+    answer = client.post(reverse(KEYS), {"csrfmiddlewaretoken": "of an earlier one"})
+    assert answer.status_code == 403
+    assert "reload the page" in answer.content.decode()
+
+
 def test_it_says_what_to_do_where_there_is_nothing() -> None:
     client = logged_in(make_member(make_brand()))
     assert "No key yet" in client.get(reverse(KEYS)).content.decode()

@@ -340,6 +340,59 @@ def test_a_french_browser_reads_english_pages_and_reasons_in_the_language_it_cho
     expect(page.locator("h2", has_text="n’a pas accepté")).to_be_visible()
 
 
+def test_a_second_click_makes_no_second_campaign(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    make_member(world.brand, Role.MARKETER, username="maria", password=PASSWORD)
+    page = log_in(chromium, live_web, "maria")
+    page.goto(f"{live_web.base_url}/admin/campaigns/campaign/add/")
+    page.fill("[name=name]", "Only once")
+    page.evaluate("""() => {
+        const button = document.querySelector("#campaign-form [name=save]");
+        button.click();
+        button.click();
+    }""")
+    expect(page.locator("text=Draft saved")).to_be_visible()
+    assert Campaign.objects.filter(name="Only once").count() == 1
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_whatever_can_be_pressed_or_filled_in_has_a_name(
+    world: World, live_web: LiveWeb, chromium: Browser, width: int
+) -> None:
+    """As a screen reader says it: an icon's own letters are no name."""
+    page = log_in(chromium, live_web, world_admin(world), width=width)
+    for address in ("", "campaigns/campaign/", "campaigns/campaign/add/", "devices/device/"):
+        page.goto(f"{live_web.base_url}/admin/{address}")
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate(NAMELESS) == [], address
+    page.locator("[role=button][aria-label=Menu]:visible").first.focus()
+    before = page.locator("#nav-sidebar").is_visible()
+    page.keyboard.press("Enter")
+    expect(page.locator("#nav-sidebar")).to_be_visible(visible=not before)
+
+
+def world_admin(world: World) -> str:
+    world.admin.set_password(PASSWORD)
+    world.admin.save()
+    return world.admin.username
+
+
+NAMELESS = """() => {
+    const said = (one) => {
+        const copy = one.cloneNode(true);
+        for (const icon of copy.querySelectorAll(".material-symbols-outlined")) icon.remove();
+        return copy.textContent.trim();
+    };
+    const named = (one) =>
+        one.getAttribute("aria-label") || one.title || one.labels?.length || said(one);
+    const pressed = "a[href], button, input:not([type=hidden]), select, textarea, [x-on\\\\:click]";
+    return [...document.querySelectorAll(pressed)]
+        .filter((one) => one.offsetParent !== null && !named(one))
+        .map((one) => one.outerHTML.slice(0, 160));
+}"""
+
+
 def test_it_fits_a_phone(world: World, live_web: LiveWeb, chromium: Browser) -> None:
     make_member(world.brand, Role.ADMIN, username="ada", password=PASSWORD)
     page = log_in(chromium, live_web, "ada", width=390)

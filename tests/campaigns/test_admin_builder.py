@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from brands.models import Brand, Role
-from campaigns import definition, sentences
+from campaigns import definition, publishing, sentences
 from campaigns.definition import readable
 from campaigns.forms import CampaignForm, initial_of
 from campaigns.models import (
@@ -418,3 +419,41 @@ def test_it_tells_warnings_from_what_is_missing(brand: Brand, marketer: Client) 
     assert [one["level"] for one in said["checklist"]] == ["warning"]
     page = marketer.get(reverse(ADD)).content.decode()
     assert '<li class="error">' in page
+
+
+def test_it_does_not_take_back_what_a_colleague_has_saved_meanwhile(
+    brand: Brand, marketer: Client
+) -> None:
+    marketer.post(reverse(ADD), a_post(brand, {}, save="1"))
+    campaign = Campaign.objects.get()
+    at = reverse("admin:campaigns_campaign_change", args=[campaign.pk])
+    colleague = logged_in(make_member(brand, Role.MARKETER, username="mona"))
+
+    def mark(page: str) -> str:
+        (found,) = re.findall(r'name="mark" value="(\w+)"', page)
+        return str(found)
+
+    opened = mark(marketer.get(at).content.decode())
+    hers = {"content": {"title": "Hers", "body": "b"}}
+    his = {"content": {"title": "His", "body": "b"}}
+    colleague.post(at, a_post(brand, hers, save="1", mark=opened))
+    page = marketer.post(at, a_post(brand, his, save="1", mark=opened)).content.decode()
+    campaign.refresh_from_db()
+    assert campaign.draft["content"]["title"] == "Hers"
+    assert "mona saved this campaign at" in page
+    assert 'value="His"' in page
+
+    marketer.post(at, a_post(brand, his, save="1", mark=mark(page)))
+    campaign.refresh_from_db()
+    assert campaign.draft["content"]["title"] == "His"
+
+
+def test_pausing_is_no_change_that_a_draft_would_take_back(brand: Brand, marketer: Client) -> None:
+    campaign = published(brand, marketer)
+    opened = publishing.mark_of(campaign)
+    publishing.pause(campaign, actor=None)
+    at = reverse("admin:campaigns_campaign_change", args=[campaign.pk])
+    raw = {"content": {"title": "Later", "body": "b"}}
+    marketer.post(at, a_post(brand, raw, save="1", mark=opened))
+    campaign.refresh_from_db()
+    assert campaign.draft["content"]["title"] == "Later"

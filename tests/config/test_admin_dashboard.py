@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -67,6 +68,16 @@ def test_it_counts_why_offers_were_not_made(world: World) -> None:
     assert found.refused == 3
 
 
+@pytest.mark.parametrize("role", list(Role))
+def test_the_first_page_of_an_empty_brand_leads_only_where_one_may_go(role: Role) -> None:
+    client = logged_in(make_member(make_brand(), role))
+    page = client.get(reverse("admin:index")).content.decode()
+    links = set(re.findall(r'<a [^>]*href="(/admin/[^"#?]*)"', page))
+    assert reverse("admin:campaigns_campaign_changelist") in links
+    refused = {link for link in links if client.get(link).status_code == 403}
+    assert not refused
+
+
 def test_it_leaves_yesterday_out(world: World) -> None:
     yesterday = now() - timedelta(days=1)
     Delivery.objects.update(created_at=yesterday)
@@ -80,7 +91,7 @@ def test_it_begins_the_day_at_the_brands_own_midnight() -> None:
     with timezone.override("Pacific/Auckland"):
         found = dashboard.today(brand, at=datetime(2026, 1, 5, 12, 30, tzinfo=UTC))
     assert found.since.astimezone(UTC) == datetime(2026, 1, 5, 11, tzinfo=UTC)
-    assert found.hours == ["00:00", "01:00"]
+    assert (found.hours[0], found.hours[-1], len(found.hours)) == ("00:00", "23:00", 24)
 
 
 def test_it_estimates_from_runs_of_ids_and_says_so(

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
 from django.utils.timezone import now
 from django_filters import rest_framework as filters
 from drf_spectacular.utils import extend_schema, extend_schema_view
@@ -20,7 +21,7 @@ from rest_framework.response import Response
 
 from brands import storable
 from brands.access import BrandScoped
-from campaigns import backtests, conditions, estimates, publishing, results, sentences
+from campaigns import backtests, conditions, estimates, locks, publishing, results, sentences
 from campaigns.api.shapes import (
     AudienceOut,
     BacktestIn,
@@ -406,12 +407,21 @@ class SegmentViewSet(BrandScoped, viewsets.ModelViewSet[Segment]):
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
         brand = self.brand_for_writing()
-        return self._save(request, Segment(brand=brand), status=201)
+        with transaction.atomic():
+            locks.take("segments", [brand.pk])
+            return self._save(request, Segment(brand=brand), status=201)
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
-        return self._save(
-            request, self.get_object(), status=200, partial=bool(kwargs.get("partial"))
-        )
+        with transaction.atomic():
+            return self._save(
+                request, self._alone(), status=200, partial=bool(kwargs.get("partial"))
+            )
+
+    def _alone(self) -> Segment:
+        """The segment while nobody else writes one of its brand: they refer to each other."""
+        locks.take("segments", [self.get_object().brand_id])
+        segment: Segment = self.get_object()
+        return segment
 
     def _save(
         self, request: Request, segment: Segment, *, status: int, partial: bool = False
@@ -437,9 +447,10 @@ class SegmentViewSet(BrandScoped, viewsets.ModelViewSet[Segment]):
             raise ValidationError({"tree": [str(error)]}) from error
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
-        segment = self.get_object()
-        users = publishing.users_of_segment(segment)
-        if users:
-            raise Conflict(f"Still used by {', '.join(users[:5])}.")
-        segment.delete()
+        with transaction.atomic():
+            segment = self._alone()
+            users = publishing.users_of_segment(segment)
+            if users:
+                raise Conflict(f"Still used by {', '.join(users[:5])}.")
+            segment.delete()
         return Response(status=204)

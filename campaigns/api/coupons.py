@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from django.db import transaction
 from django.utils.timezone import now
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers, viewsets
@@ -16,7 +17,7 @@ from rest_framework.response import Response
 
 from brands.access import BrandScoped
 from brands.models import Role
-from campaigns import codes, coupon_imports, coupons
+from campaigns import codes, coupon_imports, coupons, locks
 from campaigns.coupons import RedeemError, RedeemProblem
 from campaigns.models import Coupon, CouponPool, PoolKind
 from geofences.api import Pages
@@ -107,9 +108,11 @@ class CouponPoolViewSet(
     def perform_create(self, serializer: Any) -> None:
         brand = self.brand_for_writing()
         said = serializer.validated_data
-        if CouponPool.objects.filter(brand=brand, slug=said["slug"]).exists():
-            raise ValidationError({"slug": ["Another pool is called so."]})
-        serializer.instance = coupons.new_pool(brand, **said)
+        with transaction.atomic():
+            locks.take("slugs of pools", [brand.pk])
+            if CouponPool.objects.filter(brand=brand, slug=said["slug"]).exists():
+                raise ValidationError({"slug": ["Another pool is called so."]})
+            serializer.instance = coupons.new_pool(brand, **said)
 
     @extend_schema(request=CodesIn, responses=CodesOut)
     @action(detail=True, methods=["post"], url_path="codes")

@@ -1,4 +1,4 @@
-"""Adds to the OpenAPI document what DRF does not serve: the fast doors and the health paths."""
+"""Adds to the OpenAPI document what DRF's views do not say: doors, health, refusals, geometries."""
 
 from __future__ import annotations
 
@@ -53,6 +53,31 @@ _REFUSALS = {
     "429": "Too many requests of this device; see Retry-After.",
     "503": "Nothing was taken; send it again, see Retry-After.",
 }
+_SLOWER_REFUSALS = {  # of the paths that Django serves
+    "400": "Not JSON.",
+    "401": _REFUSALS["401"],
+    "403": "A key, or a person, that may not do this.",
+    "404": "There is no such row, or no such cursor.",
+    "408": _REFUSALS["408"],
+    "409": "Its state does not allow that.",
+    "413": "The body is too large, or holds too much.",
+    "415": "Not JSON in UTF-8, or packed.",
+    "422": "Something in it is wrong; see fields.",
+}
+_CONFLICTS = {  # what some states do not allow
+    *((f"/v1/campaigns/{{id}}/{order}", "post") for order in ("publish", "rollback", "pause")),
+    *((f"/v1/campaigns/{{id}}/{order}", "post") for order in ("end", "resume")),
+    ("/v1/segments/{id}", "delete"),
+}
+_PLACE = {
+    "type": "object",
+    "description": "GeoJSON, longitude first, WGS 84; a Point is a circle of `radius_m`.",
+    "required": ["type", "coordinates"],
+    "properties": {
+        "type": {"enum": ["Point", "Polygon", "MultiPolygon"]},
+        "coordinates": {"type": "array", "minItems": 1},
+    },
+}
 _HEALTH = {
     "/healthz": ("is_alive", "The process answers.", "text/plain", ()),
     "/readyz": ("is_ready", "It may get traffic; 503 where not.", "application/json", ("503",)),
@@ -63,7 +88,18 @@ _HEALTH = {
 def add_doors(result: dict[str, Any], **_given: Any) -> dict[str, Any]:
     """drf-spectacular's postprocessing hook."""
     shapes = msgspec.json.schema_components(_SHAPES, ref_template=_REF)[1]
-    result["components"].setdefault("schemas", {}).update(shapes)
+    known = result["components"].setdefault("schemas", {})
+    known.update(shapes, Place=_PLACE)
+    for name in ("Geofence", "PatchedGeofence"):
+        known[name]["properties"]["geometry"] = {"$ref": _REF.format(name="Place")}
+    result["components"]["responses"] = {
+        f"Refused{status}": _answer(says, Error) for status, says in _SLOWER_REFUSALS.items()
+    }
+    for path, operations in result["paths"].items():
+        for method, operation in operations.items():
+            for status in sorted(_refusals(path, method, operation)):
+                answers = {"$ref": f"#/components/responses/Refused{status}"}
+                operation["responses"].setdefault(status, answers)
     for path, operation, envelope, shape, security, tag in _DOORS:
         result["paths"][path] = {"post": _door(operation, envelope, shape, security, tag)}
     for path, (operation, says, media_type, also) in _HEALTH.items():
@@ -82,6 +118,23 @@ def add_doors(result: dict[str, Any], **_given: Any) -> dict[str, Any]:
         }
     result["paths"] = dict(sorted(result["paths"].items()))
     return result
+
+
+def _refusals(path: str, method: str, operation: dict[str, Any]) -> set[str]:
+    """The statuses with which a path that Django serves may refuse."""
+    found: set[str] = set()
+    asked = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"}
+    if any(operation.get("security", ())):
+        found |= {"401", "403"}
+    if "{" in path or "cursor" in asked or path.startswith("/v1/devices/me"):
+        found.add("404")
+    if (path, method) in _CONFLICTS:
+        found.add("409")
+    if "requestBody" in operation:
+        found |= {"400", "408", "413", "415"}
+    if "requestBody" in operation or asked:
+        found.add("422")
+    return found
 
 
 def _door(

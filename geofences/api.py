@@ -154,6 +154,40 @@ class GeofenceSerializer(GeoFeatureModelSerializer):
         return attrs
 
 
+FEATURE = {"$ref": "#/components/schemas/Geofence"}
+COLLECTION = {
+    "type": "object",
+    "required": ["type", "features"],
+    "properties": {
+        "type": {"const": "FeatureCollection"},
+        "features": {"type": "array", "items": FEATURE, "maxItems": settings.MAX_ITEMS},
+    },
+}
+VERDICTS = {
+    "type": "object",
+    "required": ["counts", "results"],
+    "properties": {
+        "counts": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "results": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["index", "verdict"],
+                "properties": {
+                    "index": {"type": "integer"},
+                    "verdict": {"enum": [verdict.value for verdict in Verdict]},
+                    "id": {"type": "integer"},
+                    "external_id": {"type": ["string", "null"]},
+                    "code": {"type": "string"},
+                    "message": {"type": "string"},
+                    "fields": {"type": "object"},
+                },
+            },
+        },
+    },
+}
+
+
 class BoxFilter(filters.CharFilter):
     """`west,south,east,north` in degrees; west > east crosses the antimeridian."""
 
@@ -230,7 +264,7 @@ class Pages(CursorPagination):
         return {
             "type": "object",
             "required": ["next", "results"],
-            "properties": {"next": {"type": "string", "nullable": True}, "results": schema},
+            "properties": {"next": {"type": ["string", "null"]}, "results": schema},
         }
 
 
@@ -269,11 +303,19 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
         return exports.answer(request._request, rows, exports.Format(form), name="geofences")
 
     @extend_schema(
+        request={
+            "application/json": {"anyOf": [FEATURE, COLLECTION]},
+            "application/geo+json": {"anyOf": [FEATURE, COLLECTION]},
+        },
+        responses={
+            (200, "application/json"): {"anyOf": [FEATURE, VERDICTS]},
+            (201, "application/json"): FEATURE,
+        },
         description=(
             "A Feature: 201 with the stored one, or 200 where its external_id was there already "
             "and it was changed to what was sent. A FeatureCollection: 200 with a verdict for "
             "each feature; a refused one stops no other."
-        )
+        ),
     )
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
         body = request.data

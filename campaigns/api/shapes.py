@@ -254,7 +254,7 @@ class LackOut(serializers.Serializer[Any]):
 class MissingOut(serializers.Serializer[Any]):
     code = serializers.CharField()
     message = serializers.CharField()
-    missing = LackOut(many=True)
+    missing = LackOut(many=True, required=False, help_text="Where it lacks something.")
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         # `fields` is a property of every serializer.

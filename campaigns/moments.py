@@ -55,7 +55,7 @@ _BEGAN_INITIALLY = """
 # Sequences whose wait is over.
 _CLAIM_DUE = f"""
     SELECT id, brand_id, person, device_id, campaign_id, last_kind, last_id, key,
-           {_MS.format("first_at")}, {_MS.format("completed_at")}, {_MS.format("due_at")}
+           {_MS.format("first_at")}, {_MS.format("due_at")}
       FROM campaigns_completion
      WHERE settled_at IS NULL AND due_at <= %s
      ORDER BY due_at, id LIMIT %s
@@ -101,7 +101,6 @@ class DueRow(NamedTuple):
     last_id: int
     key: str
     first_ms: int
-    completed_ms: int
     due_ms: int
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 MAX_DEPTH = 32  # nobody nests so deep by hand, and every reader follows
 BAD_TEXT = "Text must not hold NUL or half a surrogate pair."
+NOT_FINITE = "Numbers must be finite."
 TOO_DEEP = f"Nested more than {MAX_DEPTH} deep."
 _BAD = re.compile("[\0\ud800-\udfff]")
 
@@ -28,6 +30,8 @@ def flaw_of(value: Any, path: str = "") -> tuple[str, str] | None:
             return path, TOO_DEEP
         if isinstance(value, str) and not is_storable(value):
             return path, BAD_TEXT
+        if isinstance(value, float) and not math.isfinite(value):
+            return path, NOT_FINITE
         if isinstance(value, dict):
             if not all(map(is_storable, value)):
                 return path, BAD_TEXT

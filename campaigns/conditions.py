@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -86,6 +87,7 @@ _LEAF_KEYS: dict[str, frozenset[str]] = {
     "area": frozenset({"places", "max_age_s"}),
     "visits": frozenset({"op", "value", "within_s", "measure"}),
 }
+MAX_ID = 2**63 - 1  # of rows
 ORDERED = frozenset({Op.GT, Op.GTE, Op.LT, Op.LTE})
 
 
@@ -199,7 +201,7 @@ def _inspect_leaf(leaf: Tree, path: str, segments: frozenset[str], found: list[P
         return
     unknown = sorted(set(map(str, leaf)) - {kind} - _LEAF_KEYS[kind])
     found += [Problem(f"{path}.{key}", f"Unknown beside `{kind}`.") for key in unknown]
-    if "op" in leaf and leaf["op"] not in set(Op):
+    if "op" in leaf and not _is_one_of(leaf["op"], set(Op)):
         found.append(Problem(f"{path}.op", f"Must be one of {', '.join(Op)}."))
         return
     _INSPECTORS[kind](leaf, path, segments, found)
@@ -220,7 +222,7 @@ def _inspect_text(leaf: Tree, path: str, _known: frozenset[str], found: list[Pro
     texts = wanted if isinstance(wanted, list) else [wanted]
     if not texts or not all(isinstance(text, str) and text for text in texts):
         found.append(Problem(f"{path}.{kind}", "Must be a text or a list of texts."))
-    if leaf.get("op", "in") not in {"eq", "in", "ne", "not_in"}:
+    if not _is_one_of(leaf.get("op", "in"), {"eq", "in", "ne", "not_in"}):
         found.append(Problem(f"{path}.op", "Must be eq, in, ne or not_in."))
     if kind == "platform" and not set(map(str, texts)) <= {"ios", "android", "web"}:
         found.append(Problem(f"{path}.platform", "Must be ios, android or web."))
@@ -230,12 +232,12 @@ def _inspect_version(leaf: Tree, path: str, _known: frozenset[str], found: list[
     wanted = leaf["app_version"]
     if not isinstance(wanted, str) or not version_key(wanted):
         found.append(Problem(f"{path}.app_version", "Must be a version such as 2.3.1."))
-    if leaf.get("op", "eq") not in {"eq", "ne", "gt", "gte", "lt", "lte"}:
+    if not _is_one_of(leaf.get("op", "eq"), {"eq", "ne", "gt", "gte", "lt", "lte"}):
         found.append(Problem(f"{path}.op", "Must be eq, ne, gt, gte, lt or lte."))
 
 
 def _inspect_consent(leaf: Tree, path: str, _known: frozenset[str], found: list[Problem]) -> None:
-    if leaf["consent"] not in {"marketing", "location"}:
+    if not _is_one_of(leaf["consent"], {"marketing", "location"}):
         found.append(Problem(f"{path}.consent", "Must be marketing or location."))
 
 
@@ -264,8 +266,10 @@ def _inspect_event(leaf: Tree, path: str, _known: frozenset[str], found: list[Pr
     if not isinstance(leaf["event"], str) or not leaf["event"]:
         found.append(Problem(f"{path}.event", "Must be the event's name."))
     _inspect_behaviour(leaf, path, {"count", "sum", "recency_s"}, found)
-    if leaf.get("measure") == "sum" and not isinstance(leaf.get("property"), str):
+    if leaf.get("measure") == "sum" and "property" not in leaf:
         found.append(Problem(f"{path}.property", "A sum needs the property it adds up."))
+    if not isinstance(leaf.get("property", ""), str):
+        found.append(Problem(f"{path}.property", "Must be the property's name."))
     where = leaf.get("where", {})
     if not isinstance(where, Mapping) or not all(map(_is_scalar, where.values())):
         found.append(Problem(f"{path}.where", "Must be an object of properties and plain values."))
@@ -277,7 +281,7 @@ def _inspect_visits(leaf: Tree, path: str, _known: frozenset[str], found: list[P
 
 
 def _inspect_area(leaf: Tree, path: str, _known: frozenset[str], found: list[Problem]) -> None:
-    if leaf["area"] not in {"home", "usual"}:
+    if not _is_one_of(leaf["area"], {"home", "usual"}):
         found.append(Problem(f"{path}.area", "Must be home or usual."))
     _inspect_places(leaf.get("places"), f"{path}.places", found)
     _inspect_span(leaf, path, "max_age_s", found)
@@ -289,14 +293,14 @@ def _inspect_places(places: Any, path: str, found: list[Problem]) -> None:
     if not isinstance(places, Mapping) or not (places.get("tags") or places.get("geofences")):
         found.append(Problem(path, "Must name geofences or tags, or say here."))
         return
-    for key, kinds in (("tags", (str,)), ("geofences", (int, str))):
+    for key, means in (("tags", _is_text), ("geofences", _is_geofence)):
         named = places.get(key, [])
-        if not isinstance(named, list) or not all(isinstance(one, kinds) for one in named):
+        if not isinstance(named, list) or not all(map(means, named)):
             found.append(Problem(f"{path}.{key}", "Must be a list."))
 
 
 def _inspect_behaviour(leaf: Tree, path: str, measures: set[str], found: list[Problem]) -> None:
-    if leaf.get("measure", "count") not in measures:
+    if not _is_one_of(leaf.get("measure", "count"), measures):
         found.append(Problem(f"{path}.measure", f"Must be one of {', '.join(sorted(measures))}."))
     _inspect_span(leaf, path, "within_s", found)
     _inspect_value(leaf, path, found, default=Op.GTE)
@@ -354,6 +358,19 @@ def version_key(version: str) -> tuple[int, ...]:
     while len(parts) > 1 and parts[-1] == 0:
         parts.pop()
     return tuple(parts)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_geofence(value: Any) -> bool:
+    """Its own id, or an external one."""
+    return _is_text(value) or (_is_whole(value) and 0 < value <= MAX_ID)
+
+
+def _is_one_of(value: Any, known: AbstractSet[str]) -> bool:
+    return isinstance(value, str) and value in known
 
 
 def _is_whole(value: Any) -> bool:

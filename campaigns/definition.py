@@ -32,6 +32,7 @@ DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 Seconds = Annotated[int, Meta(ge=1, le=MAX_SPAN_S)]
 ShortText = Annotated[str, Meta(min_length=1, max_length=128)]
+GeofenceName = Annotated[int, Meta(ge=1, le=conditions.MAX_ID)] | ShortText  # its id, or external
 Clock = Annotated[str, Meta(pattern=r"^([01]?\d|2[0-3]):[0-5]\d$|^24:00$")]
 
 
@@ -68,7 +69,7 @@ class StepText(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     """One thing of a sequence: at a place as in a trigger, or an event; `times` in a row."""
 
     on: TriggerOn
-    geofences: Annotated[tuple[int | ShortText, ...], Meta(max_length=MAX_GEOFENCES)] = ()
+    geofences: Annotated[tuple[GeofenceName, ...], Meta(max_length=MAX_GEOFENCES)] = ()
     tags: tuple[ShortText, ...] = ()
     dwell_s: Seconds | None = None
     event: ShortText | None = None
@@ -81,7 +82,7 @@ class Trigger(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     """What sets the campaign off. A text names a geofence by external id, a number by id."""
 
     on: TriggerOn
-    geofences: Annotated[tuple[int | ShortText, ...], Meta(max_length=MAX_GEOFENCES)] = ()
+    geofences: Annotated[tuple[GeofenceName, ...], Meta(max_length=MAX_GEOFENCES)] = ()
     tags: tuple[ShortText, ...] = ()
     dwell_s: Seconds | None = None
     event: ShortText | None = None
@@ -174,7 +175,7 @@ class Goal(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
     event: ShortText | None = None
     where: dict[str, str | int | float | bool | None] = {}
-    geofences: tuple[int | ShortText, ...] = ()
+    geofences: tuple[GeofenceName, ...] = ()
     tags: tuple[ShortText, ...] = ()
     feedback: Literal["received", "opened", "redeemed"] | None = None
     within_s: Seconds = 7 * 86_400

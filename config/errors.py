@@ -33,8 +33,17 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     else:
         code = {403: "permission_denied", 404: "not_found"}.get(response.status_code, code)
         message = str(response.data.get("detail", "")) if isinstance(response.data, dict) else ""
-    response.data = {"code": code, "message": message, "fields": fields}
+    response.data = {"code": code, "message": _encodable(message), "fields": _encodable(fields)}
     return response
+
+
+def _encodable(said: Any) -> Any:
+    """What is said with what was sent in it: half a surrogate pair becomes a question mark."""
+    if isinstance(said, dict):
+        return {_encodable(name): _encodable(part) for name, part in said.items()}
+    if isinstance(said, list):
+        return [_encodable(part) for part in said]
+    return str(said).encode(errors="replace").decode()
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

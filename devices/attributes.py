@@ -26,7 +26,7 @@ def problem_with(value: Any, *, depth: int = MAX_DEPTH) -> str | None:
             return storable.BAD_TEXT
     elif isinstance(value, float):
         if not math.isfinite(value):
-            return "Numbers must be finite."
+            return storable.NOT_FINITE
     elif isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             return "Whole numbers must be within ±2^53; send longer ones as text."

@@ -103,6 +103,7 @@ def test_what_it_answers_can_be_sent_back(brand: Brand, call: Call) -> None:
         ({"name": "x", "audience": {"segment": "nobody"}}, "audience.segment"),
         ({"name": "x\ud800"}, "name"),
         ({"name": "x", "content": {"data": {"a": "\0"}}}, "content.data.a"),
+        ({"name": "x", "trigger": {"on": "entered", "geofences": [2**63]}}, "trigger.geofences[0]"),
         ({"name": "x", "starts_at": "9999-12-31T23:59:59-14:00"}, "starts_at"),
         ({"name": "x", "ends_at": "0001-01-01T00:00:00+14:00"}, "ends_at"),
         ({"name": "x", "trigger": {"on": "schedule", "at": "9999-12-31T00:00:00Z"}}, "trigger"),

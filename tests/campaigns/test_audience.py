@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from campaigns.audience import bucket_of, compile_tree
 from campaigns.behaviour import Measure, Need, PastEvent, PastVisit, measure
-from campaigns.conditions import AudienceError, problems, segments_in, version_key
+from campaigns.conditions import (
+    _LEAF_KEYS,
+    AudienceError,
+    Op,
+    problems,
+    segments_in,
+    version_key,
+)
 from tests.campaigns.values import NOON_MS, a_subject
 
 PREPAID = {"attribute": "plan", "value": "prepaid"}
@@ -116,12 +123,43 @@ def test_it_names_the_first_leaf_that_fails_and_what_it_saw() -> None:
         ({"event": "buy", "measure": "dwell_s", "value": 3}, "audience.measure"),
         ({"visits": {}, "value": 1}, "audience.visits"),
         ({"visits": {"tags": "shop"}, "value": 1}, "audience.visits.tags"),
+        ({"attribute": "plan", "op": ["eq"], "value": 1}, "audience.op"),
+        ({"platform": "ios", "op": {}}, "audience.op"),
+        ({"app_version": "2", "op": []}, "audience.op"),
+        ({"consent": ["marketing"]}, "audience.consent"),
+        ({"event": "buy", "measure": {}, "value": 3}, "audience.measure"),
+        ({"area": []}, "audience.area"),
+        ({"event": "buy", "property": [], "value": 3}, "audience.property"),
+        ({"visits": {"geofences": [True]}, "value": 1}, "audience.visits.geofences"),
+        ({"visits": {"geofences": [2**63]}, "value": 1}, "audience.visits.geofences"),
     ],
 )
 def test_it_says_where_a_tree_is_wrong(tree: Any, path: str) -> None:
     assert path in [problem.path for problem in problems(tree)]
     with pytest.raises(AudienceError):
         compile_tree(tree)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["tags", "geofences", "a"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+SAID = ANY_JSON | st.sampled_from([*map(str, Op), "here", "home", "count", "sum", "2.3"])
+LEAVES = st.sampled_from([*_LEAF_KEYS]).flatmap(
+    lambda kind: st.fixed_dictionaries(
+        {kind: SAID}, optional=dict.fromkeys(sorted(_LEAF_KEYS[kind]), SAID)
+    )
+)
+
+
+@given(LEAVES)
+def test_it_compiles_or_says_what_is_wrong_with_any_leaf(leaf: dict[str, Any]) -> None:
+    if not problems(leaf):
+        compile_tree(leaf)
 
 
 def test_it_refuses_a_tree_that_is_too_deep_or_too_large() -> None:

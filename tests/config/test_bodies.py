@@ -107,6 +107,8 @@ def test_it_refuses_or_ignores_text_that_nothing_can_keep(
         {"name": "x", "content": {"title": text}},
         {"name": "x", "trigger": {"on": "entered", "geofences": [text]}},
         {"name": "x", "brand": text},
+        {"name": "x", text: 1},
+        *({"name": "x", "slug": "y", name: text} for name in ("platform", "kind", "share")),
     ]
     for body in named:
         answer: Any = call(method, path, json.dumps(body).encode())

@@ -7,9 +7,10 @@ brand one has rights in moves there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 
@@ -54,6 +55,18 @@ def work_in(request: HttpRequest, brand_id: int) -> Brand | None:
 def zone_of(brand: Brand | None) -> ZoneInfo:
     """Return a brand's time zone; UTC where it has none that exists."""
     return zone(brand.timezone if brand else "UTC")
+
+
+def readable_address(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., Any]:
+    """Middleware: no row holds a NUL, and PostgreSQL cannot even be asked for one."""
+    admin = reverse("admin:index")
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        if "%00" in request.META.get("QUERY_STRING", "") and request.path.startswith(admin):
+            raise Http404
+        return get_response(request)
+
+    return answer
 
 
 def brand_time(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:

@@ -179,7 +179,11 @@ class GeofenceAdmin(BrandScopedAdmin):
     @admin.action(description="Retire: take them out of use")
     def retire(self, request: HttpRequest, chosen: GeofenceQuerySet) -> None:
         count = writing.retire(chosen.values_list("pk", flat=True), now=now())
-        messages.success(request, f"{count:,} retired. Visits in them end; history keeps them.")
+        messages.success(
+            request,
+            f"{count:,} retired. Visits in them end; history keeps them. "
+            "Filters → Retired brings them back.",
+        )
 
     @admin.action(description="Bring back into use")
     def bring_back(self, request: HttpRequest, chosen: GeofenceQuerySet) -> None:
@@ -368,7 +372,9 @@ class GeofenceAdmin(BrandScopedAdmin):
         if geofence.retired_at is None:
             writing.retire([geofence.pk], now=now())
             self.log_change(request, geofence, "Retired.")
-            messages.success(request, f"“{geofence.name}” is retired.")
+            messages.success(
+                request, f"“{geofence.name}” is retired; Filters → Retired brings it back."
+            )
             return redirect("admin:geofences_geofence_changelist")
         _revive(Geofence.objects.filter(pk=geofence.pk))
         self.log_change(request, geofence, "Brought back into use.")

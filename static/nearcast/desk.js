@@ -8,7 +8,8 @@
   const LOCKED_MS = 15_000;
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    if (event.defaultPrevented || form.method !== "post") return;
+    // A list's actions may answer with a file, and asked for twice they do the same.
+    if (event.defaultPrevented || form.method !== "post" || form.id === "changelist-form") return;
     if (form.dataset.sent) {
       event.preventDefault();
       return;
@@ -22,6 +23,18 @@
     form.removeAttribute("aria-busy");
   };
   addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach(unlock));
+
+  // Leaving with something typed or drawn asks first; after an error nothing of it is saved either.
+  function guard() {
+    const form = document.querySelector("form[data-unsaved]:not(.nc-readonly)");
+    if (!form) return;
+    let unsaved = document.querySelector(".nc-errornote, .nc-error") !== null;
+    for (const kind of ["input", "change"]) form.addEventListener(kind, () => { unsaved = true; });
+    form.addEventListener("submit", () => { unsaved = false; });
+    addEventListener("beforeunload", (event) => {
+      if (unsaved) event.preventDefault();
+    });
+  }
 
   const NAMES = [
     ["#searchbar", (one) => one.placeholder || "Search"],
@@ -57,6 +70,8 @@
     }
     document.querySelectorAll(".material-symbols-outlined:not([role])").forEach((icon) => icon.setAttribute("aria-hidden", "true"));
   }
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", name);
-  else name();
+  document.addEventListener("DOMContentLoaded", () => {
+    guard();
+    name();
+  });
 })();

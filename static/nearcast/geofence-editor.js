@@ -131,6 +131,7 @@ async function start() {
   function changed(shape, byHand) {
     if (byHand && input) {
       input.value = shape ? JSON.stringify(shape) : "";
+      input.dispatchEvent(new Event("change", { bubbles: true }));
       for (const error of document.querySelectorAll(".gf-place-error")) error.remove();
     }
     const isCircle = shape?.geometry.type === "Point";

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.gis.geos import Point
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Dialog, expect
 
 from brands.models import Role
 from campaigns.models import Campaign, CampaignState, Decision
+from devices.models import Device
+from geofences.models import Geofence
 from notifications.models import Delivery, DeliveryActionLog, DeliveryState
 from tests.browser import PASSWORD, SLOW_MS, log_in
 from tests.factories import make_circle
@@ -356,6 +358,26 @@ def test_a_second_click_makes_no_second_campaign(
     assert Campaign.objects.filter(name="Only once").count() == 1
 
 
+def test_leaving_asks_where_something_typed_is_not_saved(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    page = log_in(chromium, live_web, world_admin(world))
+    asked: list[str] = []
+
+    def leave(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", leave)
+    for address, typed in (("geofences/geofence/add/", "Kiosk"), ("campaigns/segment/add/", "")):
+        page.goto(f"{live_web.base_url}/admin/{address}")
+        if typed:
+            page.locator("[name=name]").press_sequentially(typed)
+        page.click("#nav-sidebar >> text=Devices")
+        page.wait_for_url("**/devices/device/")
+    assert asked == ["beforeunload"]
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_whatever_can_be_pressed_or_filled_in_has_a_name(
     world: World, live_web: LiveWeb, chromium: Browser, width: int
@@ -418,3 +440,37 @@ def test_it_fits_a_phone(world: World, live_web: LiveWeb, chromium: Browser) -> 
         page.wait_for_load_state("networkidle")
         wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 1, f"{address} is {wide} px wider than the phone"
+
+
+CUT_OFF = """() => [...document.querySelectorAll("td, th, dd, dt, p, .nc-line, .nc-card")]
+    .filter((one) => one.offsetParent && getComputedStyle(one).overflow !== "auto")
+    .filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0)
+    .map((one) => one.outerHTML.slice(0, 120))"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_name_without_a_space_in_it_fits_too(
+    world: World, live_web: LiveWeb, chromium: Browser, width: int
+) -> None:
+    """German has such words, and people paste addresses."""
+    long = "Donaudampfschifffahrtsgesellschaft" * 5
+    Campaign.objects.update(name=long)
+    Geofence.objects.update(name=long)
+    Device.objects.update(attributes={long[:60]: {"value": long, "source": "crm"}})
+    Decision.objects.update(
+        verdict="refuse", reason="contradicts_offer", trace={"kind": "campaign", "offer": long}
+    )
+    page = log_in(chromium, live_web, world_admin(world), width=width)
+    for address in (
+        "",
+        "campaigns/campaign/",
+        "campaigns/decision/",
+        f"campaigns/decision/{world.decision.pk}/change/",
+        f"devices/device/{world.device.pk}/change/?why={world.campaign.pk}",
+        f"notifications/delivery/{world.delivery.pk}/change/",
+    ):
+        page.goto(f"{live_web.base_url}/admin/{address}")
+        page.wait_for_load_state("networkidle")
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 1, f"{address} is {wide} px too wide"
+        assert page.evaluate(CUT_OFF) == [], address

@@ -76,6 +76,37 @@ def test_it_makes_a_geofence_of_a_drawing(marketer: Client, brand: Brand) -> Non
     assert GeofenceCover.objects.filter(geofence=made).exists()
 
 
+def test_it_does_not_take_back_what_a_colleague_has_saved_meanwhile(
+    marketer: Client, brand: Brand
+) -> None:
+    shop = make_circle(brand, name="Shop")
+    at = f"/admin/geofences/geofence/{shop.pk}/change/"
+
+    def mark(page: str) -> str:
+        (found,) = re.findall(r'name="mark" value="([^"]+)"', page)
+        return str(found)
+
+    opened = mark(marketer.get(at).content.decode())
+    assert marketer.post(at, form(name="Hers", place="", mark=opened)).status_code == 302
+    page = marketer.post(at, form(name="His", place="", mark=opened)).content.decode()
+    assert "Somebody saved this geofence at" in page
+    assert 'value="His"' in page
+    shop.refresh_from_db()
+    assert shop.name == "Hers"
+    assert marketer.post(at, form(name="His", place="", mark=mark(page))).status_code == 302
+    shop.refresh_from_db()
+    assert shop.name == "His"
+
+
+def test_an_address_that_no_row_can_answer_leads_nowhere(marketer: Client) -> None:
+    for list_of in (
+        "geofences/geofence/?tag",
+        "campaigns/campaign/?state",
+        "devices/profile/?older",
+    ):
+        assert marketer.get(f"/admin/{list_of}=%00").status_code == 404, list_of
+
+
 def test_it_makes_a_circle(marketer: Client) -> None:
     marketer.post(f"{LIST}add/", form(place=json.dumps(CIRCLE)))
 

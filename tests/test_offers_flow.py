@@ -12,14 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from brands.models import KeyKind
 from campaigns import codes
 from campaigns.experiments import is_held_out
-from tests.factories import make_brand, make_key
 from tests.live_server import LiveWeb
 from tests.places import AT_THE_DOOR, DOWN_THE_ROAD
-from tests.processes import emulator, until, workers
-from tests.test_flow import SHOP_FEATURE, Phone, nearby
+from tests.processes import until
+from tests.road import Phone, nearby, open_road
 
 POOL = {"name": "Free coffee", "slug": "free-coffee", "kind": "signed"}
 CAMPAIGN = {
@@ -35,18 +33,8 @@ CAMPAIGN = {
 
 @pytest.mark.django_db(transaction=True)
 def test_a_coupon_is_drawn_pushed_and_redeemed_and_the_experiment_knows(live_web: LiveWeb) -> None:
-    brand = make_brand(timezone="Europe/Helsinki")
-    app_key, server_key = make_key(brand, KeyKind.PUBLISHABLE), make_key(brand)
-    office = httpx.Client(
-        base_url=live_web.base_url, headers={"Authorization": f"Bearer {server_key}"}
-    )
-    with (
-        office,
-        httpx.Client(base_url=live_web.base_url) as api,
-        emulator() as fcm,
-        workers("evaluate", "deliver", "clock", emulator_url=fcm.url),
-    ):
-        assert office.post("/v1/geofences", json=SHOP_FEATURE).status_code == 201
+    with open_road(live_web) as road:
+        office, api, fcm = road.office, road.api, road.fcm
         pool = said(office.post("/v1/coupon-pools", json=POOL), 201)
         campaign = said(office.post("/v1/campaigns", json=CAMPAIGN), 201)
         assert campaign["sentence"].count("coupon of “free-coffee”") == 1
@@ -55,7 +43,9 @@ def test_a_coupon_is_drawn_pushed_and_redeemed_and_the_experiment_knows(live_web
         names = [f"customer-{number}" for number in range(40)]
         held = [name for name in names if is_out(name, campaign["id"])][:2]
         treated = [name for name in names if not is_out(name, campaign["id"])][:3]
-        phones = {name: Phone(api, app_key, name, external_id=name) for name in (*held, *treated)}
+        phones = {
+            name: Phone(api, road.app_key, name, external_id=name) for name in (*held, *treated)
+        }
         until(lambda: nearby(api, phones[held[0]]), "the shop is armed in the web process")
         for name in (*held, *treated):
             phones[name].is_at(DOWN_THE_ROAD)

@@ -41,8 +41,8 @@ _WORDS: dict[Reason, tuple[str, str]] = {
         "L’appareil était déjà là quand la zone a été armée, et la campagne dit {policy}.",
     ),
     Reason.TOO_LATE: (
-        "It was already {age_s} s ago when it could be judged; the campaign allows {max_age_s} s.",
-        "C’était déjà il y a {age_s} s au moment d’en juger ; la campagne en permet {max_age_s}.",
+        "It was already {age} ago when it could be judged; the campaign allows {max_age}.",
+        "C’était déjà il y a {age} au moment d’en juger ; la campagne en permet {max_age}.",
     ),
     Reason.SEQUENCE_INCOMPLETE: (
         "The sequence was not complete: {matched} of {of} steps; {lacks}.",

@@ -296,6 +296,7 @@ def test_moments_know_their_own_instant() -> None:
 @pytest.mark.parametrize(
     ("reason", "trace", "english", "french"),
     [
+        ("too_late", {"age_s": 2_930, "max_age_s": 900}, "49 minutes ago", "il y a 49 minutes"),
         ("sequence_incomplete", {"matched": 1, "of": 2, "lacks": "no balance_low before"},
          "no balance_low before", "pas de « balance_low » avant"),
         ("sequence_incomplete", {"matched": 2, "of": 2, "lacks": "40 s too late"},

@@ -117,7 +117,7 @@ class PlaceOut(NamedOut):
 
 class MomentOut(serializers.Serializer[Any]):
     kind = serializers.CharField()
-    id = serializers.IntegerField()
+    id = serializers.IntegerField(allow_null=True, help_text="null: of a test, which had none.")
 
 
 class Named(serializers.ListSerializer[Any]):

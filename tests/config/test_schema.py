@@ -15,7 +15,7 @@ from openapi_spec_validator import validate
 
 from tests.campaigns.rows import make_campaign
 from tests.devices.conftest import a_fix
-from tests.factories import make_brand, make_circle, make_key, make_polygon
+from tests.factories import make_brand, make_circle, make_device, make_key, make_polygon
 
 ISLANDS = json.dumps(
     {
@@ -93,6 +93,7 @@ def test_it_names_what_django_may_refuse(document: dict[str, Any]) -> None:
         ("GET", "/v1/campaigns", None),
         ("GET", "/v1/campaigns/{id}", None),
         ("GET", "/v1/coupon-pools", None),
+        ("GET", "/v1/deliveries", None),
         ("POST", "/v1/campaigns", {"name": ""}),
         ("POST", "/v1/campaigns/{id}/pause", {}),
         ("POST", "/v1/campaigns/{id}/rollback", {}),
@@ -107,8 +108,11 @@ def test_it_describes_what_is_answered(
 ) -> None:
     brand = make_brand()
     place, campaign = make_polygon(brand, ISLANDS), make_campaign(brand, make_circle(brand))
+    make_device(brand, external_id="ann", push_token="phone")
     pk = campaign.pk if "campaigns" in path else place.pk
     client = Client(headers={"authorization": f"Bearer {make_key(brand)}"})
+    tried = client.post(f"/v1/campaigns/{campaign.pk}/test", {"device": "ann"}, "application/json")
+    assert tried.status_code == 201
     sent = "" if body is None else json.dumps(body)
     answer: Any = client.generic(method, path.replace("{id}", str(pk)), sent, "application/json")
     operation = document["paths"][path.partition("?")[0]][method.lower()]

@@ -233,8 +233,8 @@ def test_the_control_group_is_reached_by_no_campaign() -> None:
         for name in PEOPLE
         if is_control(name, brand_id=brand.pk, share=0.5, salt="x")
     )
-    for shop in (one, two):
-        make_transition(device, shop)
+    for shop, minutes_ago in ((one, 2), (two, 1)):
+        make_transition(device, shop, occurred_at=now() - timedelta(minutes=minutes_ago))
     evaluate_once(now=now())
     assert list(Delivery.objects.values_list("campaign_name", flat=True)) == ["Service"]
     ghosts = Decision.objects.filter(reason="held_out")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 
@@ -58,12 +58,13 @@ def zone_of(brand: Brand | None) -> ZoneInfo:
 
 
 def readable_address(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[..., Any]:
-    """Middleware: no row holds a NUL, and PostgreSQL cannot even be asked for one."""
+    """Middleware: a NUL asked for counts for nothing; no row holds one, PostgreSQL takes none."""
     admin = reverse("admin:index")
 
     def answer(request: HttpRequest) -> HttpResponse:
-        if "%00" in request.META.get("QUERY_STRING", "") and request.path.startswith(admin):
-            raise Http404
+        asked = request.META.get("QUERY_STRING", "")
+        if "%00" in asked and request.path.startswith(admin):
+            request.META["QUERY_STRING"] = asked.replace("%00", "")
         return get_response(request)
 
     return answer

@@ -192,7 +192,7 @@ class StreamDoor:
                 return
             frame = message.get("text") or message.get("bytes") or b""
             socket.heard_at = time.monotonic()
-            if len(frame) > settings.MAX_FRAME_BYTES:
+            if _size_of(frame) > settings.MAX_FRAME_BYTES:
                 await socket.close(TOO_BIG, "frame too large")
                 return
             reply = await self._answer(identity, frame)
@@ -400,6 +400,11 @@ async def _refuse(scope: Scope, send: Send) -> None:
         await send({**NO_TOKEN.body, "type": "websocket.http.response.body"})
     else:
         await send({"type": "websocket.close", "code": REVOKED})
+
+
+def _size_of(frame: str | bytes) -> int:
+    """In bytes, as it came."""
+    return len(frame if isinstance(frame, bytes) or frame.isascii() else frame.encode())
 
 
 def _ack(seq: str, accepted: int, rejected: list[Rejection]) -> str:

@@ -246,8 +246,10 @@ def test_it_answers_a_wrong_frame_and_stays_open(stream: Stream, frame: Any, cod
     assert stream.hears_nothing()
 
 
-def test_it_closes_on_a_frame_that_is_too_large(stream: Stream) -> None:
-    stream.say('"' + "x" * settings.MAX_FRAME_BYTES + '"')
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_it_closes_on_a_frame_of_too_many_bytes(stream: Stream, letter: str) -> None:
+    stream.say('"' + letter * (settings.MAX_FRAME_BYTES // len(letter.encode())) + '"')
+
     assert stream.closes_with() == 1009
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.backends.base.introspection import BaseDatabaseIntrospection
 
 pytest_plugins = ["tests.committed", "tests.live_server", "tests.browser", "tests.sending"]
 
@@ -39,3 +40,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("shared_data")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def content_types_stay() -> Iterator[None]:
+    """Emptying the tables keeps content types: a server that runs all session knows their ids."""
+    whole = BaseDatabaseIntrospection.django_table_names
+
+    def without(self: Any, *args: Any, **kwargs: Any) -> list[str]:
+        return [name for name in whole(self, *args, **kwargs) if name != "django_content_type"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseDatabaseIntrospection, "django_table_names", without)
+        yield

@@ -47,14 +47,12 @@ class JsonBody(WholeBody):
     """A body as JSON values. Which of them can be kept is `brands.storable`'s question."""
 
     def parse(self, stream: Any, media_type: Any = None, parser_context: Any = None) -> Any:
-        """Raises ParseError for what is no JSON, or is nested without end."""
+        """Raises ParseError for what is no JSON, RecursionError for what is nested without end."""
         body = super().parse(stream, media_type, parser_context)
         try:
             return json.loads(body.decode(), parse_constant=_refuse_constant)
         except ValueError as error:  # UnicodeDecodeError is one
             raise ParseError(f"JSON parse error - {error}") from None
-        except RecursionError:
-            raise ParseError("The JSON is nested too deeply.") from None
 
 
 def _refuse_constant(name: str) -> None:

@@ -12,6 +12,8 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.timezone import get_current_timezone
 
+from brands.storable import TOO_DEEP, flaw_of
+
 INPUT = {"class": "nc-input"}
 NUMBER = {"class": "nc-input nc-number"}
 WIDE = {"class": "nc-input nc-wide"}
@@ -141,11 +143,35 @@ class RowsWidget(forms.HiddenInput):
 
 
 class JsonField(forms.JSONField):
-    """JSON that a script edits; nobody sees it."""
+    """JSON that a script edits and PostgreSQL can keep; nobody sees it."""
 
-    def __init__(self, component: str, *, empty: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        component: str,
+        *,
+        empty: Any,
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.empty = empty
-        super().__init__(widget=RowsWidget(component), **{"required": False} | kwargs)
+        super().__init__(widget=RowsWidget(component, options), **{"required": False} | kwargs)
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except RecursionError:
+            raise ValidationError(TOO_DEEP) from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except RecursionError:
+            return self.empty
+
+    def prepare_value(self, value: Any) -> str:
+        # No page can hold half a surrogate pair: it comes back as a question mark.
+        written: str = super().prepare_value(value)
+        return written.encode(errors="replace").decode()
 
     def clean(self, value: Any) -> Any:
         found = super().clean(value)
@@ -153,10 +179,12 @@ class JsonField(forms.JSONField):
             return self.empty
         if not isinstance(found, type(self.empty)):
             raise ValidationError("This cannot be read.")
+        if flaw := flaw_of(found):
+            raise ValidationError(flaw[1])
         return found
 
 
-class CapsField(forms.JSONField):
+class CapsField(JsonField):
     """`[{"limit": 3, "window_s": 86400, "scope": "device"}]`: at most 3 in a day for each device.
 
     Instead of `window_s` a row may say `per` hour, day, week or month; the scopes `tag` and
@@ -166,16 +194,11 @@ class CapsField(forms.JSONField):
     def __init__(self, *, scopes: dict[str, str], ever: bool = False, **kwargs: Any) -> None:
         self.scopes = scopes
         self.ever = ever
-        super().__init__(
-            widget=RowsWidget("caps", {"scopes": scopes, "ever": ever}),
-            **{"required": False} | kwargs,
-        )
+        options = {"scopes": scopes, "ever": ever}
+        super().__init__("caps", empty=[], options=options, **kwargs)
 
     def clean(self, value: Any) -> list[dict[str, Any]]:
-        rows = super().clean(value) or []
-        if not isinstance(rows, list):
-            raise ValidationError("These limits cannot be read.")
-        return [self._row(row) for row in rows]
+        return [self._row(row) for row in super().clean(value)]
 
     def _row(self, row: Any) -> dict[str, Any]:
         limit = row.get("limit") if isinstance(row, dict) else None

@@ -15,7 +15,7 @@ import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
 
-from brands.fields import INPUT, NUMBER, RowsWidget, SpanField, listed
+from brands.fields import INPUT, NUMBER, JsonField, SpanField, listed
 from brands.models import Brand
 from campaigns import budgets, coupons
 from campaigns.budgets import BudgetText, Whole
@@ -233,21 +233,6 @@ class GoalField(forms.MultiValueField):
         return {**({"tags": named} if named else {}), **within}
 
 
-class VariantsField(forms.JSONField):
-    """`[{"name", "weight", "content": {…}}]` as rows."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(widget=RowsWidget("variants"), **{"required": False} | kwargs)
-
-    def clean(self, value: Any) -> list[Any]:
-        rows = super().clean(value)
-        if rows is None:
-            return []
-        if not isinstance(rows, list):
-            raise ValidationError("These variants cannot be read.")
-        return rows
-
-
 class OfferFields(forms.Form):
     """What an offer may cost, and how its worth is found out."""
 
@@ -258,7 +243,7 @@ class OfferFields(forms.Form):
         widget=forms.Select(INPUT),
         help_text="Each offer carries a code of its own: put {{ coupon.code }} into it.",
     )
-    variants = VariantsField(label="Variants")
+    variants = JsonField("variants", empty=[], label="Variants")
     holdout = forms.FloatField(
         required=False,
         min_value=0,

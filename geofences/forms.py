@@ -12,7 +12,7 @@ from django.contrib.gis.geos import GEOSGeometry
 from django.utils.timezone import get_current_timezone, localtime
 
 from brands.admin.uploads import UploadForm
-from brands.fields import RowsWidget
+from brands.fields import JsonField
 from geofences import files, writing
 from geofences.geometry import GeometryError
 from geofences.models import Geofence
@@ -62,17 +62,17 @@ def in_words(error: GeometryError) -> str:
     return said[:1].upper() + said[1:] + ("" if said.endswith(".") else ".")
 
 
-class ListField(forms.JSONField):
+class ListField(JsonField):
     """Tags as chips; a JSON list of texts."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(widget=RowsWidget("tags"), required=False, **kwargs)
+        super().__init__("tags", empty=[], **kwargs)
 
     def clean(self, value: Any) -> list[str]:
-        tags = super().clean(value) or []
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        tags = super().clean(value)
+        if not all(isinstance(tag, str) for tag in tags):
             raise forms.ValidationError("These tags cannot be read.")
-        tags = [*dict.fromkeys(" ".join(tag.replace("\0", "").split()) for tag in tags if tag)]
+        tags = [*dict.fromkeys(" ".join(tag.split()) for tag in tags if tag)]
         if any(len(tag) > 64 for tag in tags):
             raise forms.ValidationError("A tag has at most 64 characters.")
         if len(tags) > 100:
@@ -80,18 +80,16 @@ class ListField(forms.JSONField):
         return [tag for tag in tags if tag]
 
 
-class PairsField(forms.JSONField):
+class PairsField(JsonField):
     """Metadata as names and values; values that are no plain text or number stay untouched."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(widget=RowsWidget("pairs"), required=False, **kwargs)
+        super().__init__("pairs", empty={}, **kwargs)
 
     def clean(self, value: Any) -> dict[str, Any]:
-        pairs = super().clean(value) or {}
-        if not isinstance(pairs, dict) or len(json.dumps(pairs)) > 64 * 1024:
-            raise forms.ValidationError("These values cannot be read, or are too many.")
-        if "\\u0000" in json.dumps(pairs):
-            raise forms.ValidationError("Text must not contain the character NUL.")
+        pairs: dict[str, Any] = super().clean(value)
+        if len(json.dumps(pairs)) > 64 * 1024:
+            raise forms.ValidationError("These values are too many.")
         return pairs
 
 

@@ -321,7 +321,7 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
     def places_view(self, request: HttpRequest) -> HttpResponse:
         """Answer geofences and tags that fit what is typed."""
         brand = self._brand_asked(request, request.GET)
-        text = request.GET.get("q", "").strip()[:100].replace("\0", "")
+        text = request.GET.get("q", "").strip()[:100]
         rows = Geofence.objects.present().filter(brand=brand)
         if text:
             rows = rows.filter(name__icontains=text) | rows.filter(external_id=text)

@@ -47,7 +47,7 @@ class PeopleAdmin(BigListAdmin):
     ) -> Page:
         # By id: the one order that an index gives without a look at every row of the brand.
         rows = Profile.objects.filter(brand=brand).order_by("external_id")
-        if query := (asked.get("q") or "").strip().replace("\0", ""):
+        if query := (asked.get("q") or "").strip():
             rows = rows.filter(external_id__gte=query, external_id__lt=f"{query}\U0010ffff")
         if older:
             rows = rows.filter(external_id__gt=older)

@@ -434,7 +434,7 @@ def _readable(drawn: str | None) -> Any:
     """What was drawn before the page came back with an error; None where that is nothing."""
     try:
         return json.loads(drawn or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

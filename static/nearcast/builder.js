@@ -94,17 +94,10 @@ document.getElementById("send-test")?.addEventListener("click", async (event) =>
   button.disabled = false;
 });
 
-// After an error the page holds what nobody has saved.
-let unsaved = document.querySelector(".nc-errornote") !== null;
 if (options.fresh) preview();
 if (!options.readonly) {
   const later = calm(350, preview);
-  for (const kind of ["input", "change"]) {
-    form.addEventListener(kind, (event) => {
-      if (!event.target.name?.startsWith("preview_")) unsaved = true;
-      later();
-    });
-  }
+  for (const kind of ["input", "change"]) form.addEventListener(kind, later);
 }
 
 checklist.addEventListener("click", (event) => {
@@ -117,10 +110,6 @@ checklist.addEventListener("click", (event) => {
   field?.querySelector("input:not([type=hidden]), textarea, select, button")?.focus({ preventScroll: true });
 });
 
-form.addEventListener("submit", () => { unsaved = false; });
-addEventListener("beforeunload", (event) => {
-  if (unsaved) event.preventDefault();
-});
 document.querySelector("#campaign-form .nc-field.errors")?.scrollIntoView({ block: "center" });
 if (options.readonly) {
   for (const control of form.querySelectorAll("button, select, input, textarea")) control.disabled = true;

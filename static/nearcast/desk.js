@@ -25,11 +25,15 @@
   addEventListener("pageshow", () => document.querySelectorAll("form[data-sent]").forEach(unlock));
 
   // Leaving with something typed or drawn asks first; after an error nothing of it is saved either.
+  // What a preview is shown for is not saved with the form: such fields are named preview_….
   function guard() {
     const form = document.querySelector("form[data-unsaved]:not(.nc-readonly)");
     if (!form) return;
-    let unsaved = document.querySelector(".nc-errornote, .nc-error") !== null;
-    for (const kind of ["input", "change"]) form.addEventListener(kind, () => { unsaved = true; });
+    let unsaved = form.dataset.unsaved === "yes";
+    const typed = (event) => {
+      if (!event.target.name?.startsWith("preview_")) unsaved = true;
+    };
+    for (const kind of ["input", "change"]) form.addEventListener(kind, typed);
     form.addEventListener("submit", () => { unsaved = false; });
     addEventListener("beforeunload", (event) => {
       if (unsaved) event.preventDefault();

@@ -153,6 +153,7 @@ def test_it_keeps_hours_and_caps_as_the_rules_read_them() -> None:
 @pytest.mark.parametrize(
     "caps",
     [
+        "[]",
         "{}",
         '[{"limit": 0, "window_s": 60, "scope": "device"}]',
         '[{"limit": 1, "window_s": 1, "scope": "device"}]',
@@ -167,7 +168,7 @@ def test_it_keeps_no_cap_that_means_nothing(caps: str) -> None:
     sent = {"name": "Renamed", "timezone": "UTC", "caps": caps}
     client.post(reverse("admin:brands_brand_change", args=[brand.pk]), sent)
     brand.refresh_from_db()
-    assert (brand.name == "Renamed") is (caps == "{}")  # nothing at all is no cap
+    assert (brand.name == "Renamed") is (caps == "[]")  # none at all is fine
     assert brand.caps == []
 
 

@@ -5,6 +5,8 @@ Nobody in here reads or writes JSON.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from django.contrib.gis.geos import Point
 from playwright.sync_api import Browser, Dialog, expect
@@ -376,6 +378,37 @@ def test_leaving_asks_where_something_typed_is_not_saved(
         page.click("#nav-sidebar >> text=Devices")
         page.wait_for_url("**/devices/device/")
     assert asked == ["beforeunload"]
+
+
+def test_leaving_a_builder_asks_for_what_is_typed_or_came_back_but_not_for_its_preview(
+    world: World, live_web: LiveWeb, chromium: Browser
+) -> None:
+    page = log_in(chromium, live_web, world_admin(world))
+    asked: list[str] = []
+
+    def leave(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", leave)
+
+    def leave_after(action: Callable[[], object]) -> list[str]:
+        asked.clear()
+        page.goto(f"{live_web.base_url}/admin/campaigns/campaign/add/")
+        action()
+        page.click("#nav-sidebar >> text=Devices")
+        page.wait_for_url("**/devices/device/")
+        return list(asked)
+
+    def save_nameless() -> None:
+        page.click("#campaign-form [name=save]")
+        expect(page.locator(".nc-errornote")).to_be_visible()
+
+    typed = page.locator("[name=name]")
+    preview = page.locator("[name=preview_device]")
+    assert leave_after(lambda: typed.press_sequentially("Kiosk")) == ["beforeunload"]
+    assert leave_after(save_nameless) == ["beforeunload"]
+    assert leave_after(lambda: preview.press_sequentially("anna")) == []
 
 
 @pytest.mark.parametrize("width", [390, 1280])

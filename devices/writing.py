@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,7 @@ _PRESENCE_STATES, _KINDS, _REASONS = (
     [each.value for each in words] for words in (PresenceState, TransitionKind, TransitionReason)
 )
 
-
-def _listed(words: Sequence[str]) -> str:
-    return "ARRAY[" + ", ".join(f"'{word}'" for word in words) + "]"
-
-
+# {given} are the columns handed over, as rows u; their number says in which order.
 # One statement writes whatever a batch changes, so that a small batch is one round trip and needs
 # no other transaction. The version says that nobody wrote since the caller read; the order of the
 # ids, that two writers wait for each other and never in a ring. Of a device that somebody wrote
@@ -44,9 +41,7 @@ _STATES = """
              lat = nullif(u.lat, 'NaN'), lng = nullif(u.lng, 'NaN'),
              accuracy_m = nullif(u.accuracy_m, 'NaN'), speed_mps = nullif(u.speed_mps, 'NaN'),
              jump_lat = nullif(u.jump_lat, 'NaN'), jump_lng = nullif(u.jump_lng, 'NaN')
-        FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-          AS u(device_id, version, presences, received_at, recorded_at, lat, lng, accuracy_m,
-               speed_mps, jump_lat, jump_lng)
+        FROM {given}
        WHERE s.device_id = u.device_id AND s.version = u.version
       RETURNING s.device_id
     )
@@ -62,9 +57,7 @@ _HISTORY = """
       SELECT device_id, key, received_at, recorded_at, lat, lng, nullif(accuracy_m, 'NaN'),
              nullif(speed_mps, 'NaN'), nullif(heading_deg, 'NaN'), nullif(altitude_m, 'NaN'),
              nullif(battery, 'NaN'), verdict
-        FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-          AS u(device_id, key, received_at, recorded_at, lat, lng, accuracy_m, speed_mps,
-               heading_deg, altitude_m, battery, verdict)
+        FROM {given}
        WHERE (device_id IN (SELECT device_id FROM written)) IS TRUE
     )
 """
@@ -76,7 +69,7 @@ _COPY_FIXES = """
 _FORGOTTEN = """
     forgotten AS (
       DELETE FROM devices_presence p
-       USING unnest(%s, %s) AS u(device_id, geofence_id)
+       USING {given}
        WHERE p.device_id = u.device_id AND p.geofence_id = u.geofence_id
          AND (u.device_id IN (SELECT device_id FROM written)) IS TRUE
     )
@@ -85,11 +78,9 @@ _BELIEVED = """
     believed AS (
       INSERT INTO devices_presence (device_id, geofence_id, brand_id, state, visit_id, entered_at,
                                     since_at, agreeing, dwelled_s, shape_version, due_at)
-      SELECT device_id, geofence_id, brand_id, ({words})[state], visit_id,
+      SELECT device_id, geofence_id, brand_id, ({states})[state], visit_id,
              entered_at, since_at, agreeing, dwelled_s, shape_version, due_at
-        FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-          AS u(device_id, geofence_id, brand_id, state, visit_id, entered_at, since_at, agreeing,
-               dwelled_s, shape_version, due_at)
+        FROM {given}
        WHERE (device_id IN (SELECT device_id FROM written)) IS TRUE
       ON CONFLICT (device_id, geofence_id) DO UPDATE SET
         state = excluded.state, visit_id = excluded.visit_id, entered_at = excluded.entered_at,
@@ -108,17 +99,13 @@ _TOLD = """
              entered_at, occurred_at, recorded_at, ({reasons})[reason],
              nullif(lat, 'NaN'), nullif(lng, 'NaN'), nullif(accuracy_m, 'NaN'),
              CASE WHEN wanted = 1 THEN NULL ELSE now() END, ''
-        FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) WITH ORDINALITY
-          AS u(brand_id, device_id, geofence_id, kind, visit_id, dwell_s, entered_at, occurred_at,
-               recorded_at, reason, lat, lng, accuracy_m, wanted, number)
+        FROM {given}
        WHERE (device_id IN (SELECT device_id FROM written)) IS TRUE
        ORDER BY number
       ON CONFLICT DO NOTHING
       RETURNING processed_at
     )
 """
-_BELIEVED = _BELIEVED.format(words=_listed(_PRESENCE_STATES))
-_TOLD = _TOLD.format(kinds=_listed(_KINDS), reasons=_listed(_REASONS))
 _KEPT_IDS = "SELECT (SELECT array_agg(device_id) FROM written)"
 _WAKE = """
     , (SELECT pg_notify('nearcast_transitions', '')
@@ -154,10 +141,32 @@ def write(
         (_TOLD, changes.told),
     ]
     given = [(part, columns) for part, columns in parts if columns is not None]
-    statement = "WITH" + ",".join(part for part, _ in given) + _KEPT_IDS
+    statement = "WITH" + ",".join(_part(part, tuple(columns)) for part, columns in given)
+    statement += _KEPT_IDS
     statement += "" if changes.told is None else _WAKE
     params = [column for _, columns in given for column in Column.packed(columns)]
     return read_column(query(cursor, statement, params)[0], "i8")
+
+
+@cache
+def _part(sql: str, names: tuple[str, ...]) -> str:
+    """One part of the statement, for columns of these names.
+
+    PostgreSQL takes the first apart and looks the others up by place: `unnest` of all of them
+    costs it twice as much, since it puts the values of each in a store of their own.
+    """
+    first, *others = (name.replace("_ms", "_at") for name in names)
+    looked_up = ", ".join(f"(%s)[place] AS {name}" for name in others)
+    given = (
+        "unnest(%s) WITH ORDINALITY AS head(value, place),"
+        f" LATERAL (SELECT value AS {first}, place AS number, {looked_up}) AS u"
+    )
+    states, kinds, reasons = map(_listed, (_PRESENCE_STATES, _KINDS, _REASONS))
+    return sql.format(given=given, states=states, kinds=kinds, reasons=reasons)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return "ARRAY[" + ", ".join(f"'{word}'" for word in words) + "]"
 
 
 def history_of(fixes: NDArray[np.void], verdicts: NDArray[np.int8], now_ms: int) -> Columns:

@@ -88,7 +88,7 @@ class Walkers:
             row = np.searchsorted(self._states["device_id"], device_id)
             seen_ms = int(self._states["recorded_ms"][row])
             for geofence_id, belief in beliefs.items():
-                rules = self._book(geofence_id)
+                rules = self._book[geofence_id]
                 _, changes = elapse(belief, until_ms=until_ms, seen_ms=seen_ms, rules=rules)
                 steps += [
                     Step(device_id, geofence_id, change, None, None, None) for change in changes

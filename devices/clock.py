@@ -79,7 +79,7 @@ def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> int:
             outcome.heard_ms[device_id] = int(states["received_ms"][place])
             for geofence_id, belief in sorted(before.items()):
                 kept, changes = elapse(
-                    belief, until_ms=until_ms, seen_ms=seen_ms, rules=book(geofence_id)
+                    belief, until_ms=until_ms, seen_ms=seen_ms, rules=book[geofence_id]
                 )
                 if kept is not None:
                     after[geofence_id] = kept

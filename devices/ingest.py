@@ -127,7 +127,7 @@ def _take(
     book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
     outcome = follow(used, used_device, states, stored, armed.index, book, now_ms=now_ms)
     after = advanced(states, used, used_device, outcome, jumps, now_ms=now_ms)[touched]
-    changes = changes_of(outcome, states, used, armed.index, book, now_ms=now_ms)
+    changes = changes_of(outcome, states, used, armed.index, book.__getitem__, now_ms=now_ms)
     # apply
     if len(batch) <= _FEW:
         kept = write(cursor, after, changes, history_of(batch, judged, now_ms))

@@ -86,7 +86,7 @@ TABLE: dict[tuple[PresenceState, Sighting], Move] = {
 }
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
+class Rules(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How one geofence wants its presence judged."""
 
     confirm_fixes: int = 1
@@ -96,7 +96,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     shape_version: int = 1
 
 
-class Belief(msgspec.Struct, frozen=True):
+class Belief(msgspec.Struct, frozen=True, gc=False):
     """What is stored of one presence; None stands for outside."""
 
     state: PresenceState
@@ -108,7 +108,7 @@ class Belief(msgspec.Struct, frozen=True):
     shape_version: int = 1
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A transition to be written."""
 
     kind: TransitionKind

@@ -118,19 +118,21 @@ def beliefs_of(
     if not len(device_ids):
         return found
     wire = query(cursor, _PRESENCES, (Column(device_ids),))
-    columns = (
-        read_column(wire[0], "i8"),
-        read_column(wire[1], "i8"),
-        read_column(wire[2], "i2"),
-        read_column(wire[3], "i8"),
-        read_instants(wire[4]),
-        read_instants(wire[5]),
-        read_column(wire[6], "i2"),
-        read_column(wire[7], "i4"),
-        read_column(wire[8], "i4"),
+    of_device, of_geofence, states, *rest = (
+        column.tolist()
+        for column in (
+            read_column(wire[0], "i8"),
+            read_column(wire[1], "i8"),
+            read_column(wire[2], "i2"),
+            read_column(wire[3], "i8"),
+            read_instants(wire[4]),
+            read_instants(wire[5]),
+            read_column(wire[6], "i2"),
+            read_column(wire[7], "i4"),
+            read_column(wire[8], "i4"),
+        )
     )
-    for device_id, geofence_id, state, *rest in zip(
-        *(column.tolist() for column in columns), strict=True
-    ):
-        found.setdefault(device_id, {})[geofence_id] = Belief(_STORED[state], *rest)
+    beliefs = map(Belief, map(_STORED.__getitem__, states), *rest)
+    for device_id, geofence_id, belief in zip(of_device, of_geofence, beliefs, strict=True):
+        found.setdefault(device_id, {})[geofence_id] = belief
     return found

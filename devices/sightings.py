@@ -22,20 +22,18 @@ _SIGHTINGS = tuple(Sighting)
 _LOOKS = 4  # fixes of a run looked at one by one: most are across with the first
 
 
-class RulesBook:
-    """The presence rules of armed geofences, made on demand: most are never asked for."""
+class RulesBook(dict[int, Rules]):
+    """The presence rules of armed geofences by id, made on demand: most are never asked for."""
 
     def __init__(
         self, index: Index, dwells: Mapping[int, tuple[int, ...]], *, silence_ms: int
     ) -> None:
         self.silence_ms = silence_ms
         self._index, self._dwells = index, dwells
-        self._rules: dict[int, Rules] = {}
 
-    def __call__(self, geofence_id: int) -> Rules:
-        if geofence_id not in self._rules:
-            self.look_up(self._index.ordinals(np.array([geofence_id])))
-        return self._rules[geofence_id]
+    def __missing__(self, geofence_id: int) -> Rules:
+        self.look_up(self._index.ordinals(np.array([geofence_id])))
+        return self[geofence_id]
 
     def look_up(self, ordinals: NDArray[np.int32]) -> None:
         """Make the rules of many at once: each by itself costs a dozen array calls."""
@@ -47,7 +45,7 @@ class RulesBook:
             index.version[ordinals].tolist(),
             strict=True,
         ):
-            self._rules[geofence_id] = Rules(
+            self[geofence_id] = Rules(
                 confirm_fixes=fixes,
                 confirm_ms=seconds * 1000,
                 dwell_thresholds=dwells.get(geofence_id, ()),
@@ -56,7 +54,7 @@ class RulesBook:
             )
 
 
-class Told(msgspec.Struct, frozen=True):
+class Told(msgspec.Struct, frozen=True, gc=False):
     """A footprint with whose it is and which row of the batch told it (-1: time alone)."""
 
     device_id: int
@@ -104,20 +102,19 @@ def follow(
     heard = _heard(fixes, device, states, book.silence_ms)
     judged = _judge(fixes, device, walkers, candidates, heard, index, found)
     initial = _armed_around(device, states, stored, index, found)
-    armed_ids = set(index.geofence_id[candidates.ordinal].tolist())
+    gone = candidates.gone
+    known = states[["device_id", "brand_id", "recorded_ms"]].tolist()
     for which, first, stops in judged.walks():
-        device_id, brand_id = int(states["device_id"][which]), int(states["brand_id"][which])
-        before = {
-            geofence_id: belief
-            for geofence_id, belief in stored.get(device_id, {}).items()
-            if geofence_id in armed_ids
-        }
+        device_id, brand_id, seen_ms = known[which]
+        before = stored.get(device_id, {})
+        if gone:
+            before = {each: belief for each, belief in before.items() if each not in gone}
         after, prints = walk(
             device_id,
             stops,
             before,
-            rules_of=book,
-            seen_ms=int(states["recorded_ms"][which]),
+            rules_of=book.__getitem__,
+            seen_ms=seen_ms,
             initial=initial.get(which, frozenset()),
         )
         outcome.before[device_id], outcome.after[device_id] = before, after
@@ -137,6 +134,7 @@ class _Candidates:
     ordinal: NDArray[np.int64]
     outside: NDArray[np.bool_]  # nothing is believed of it before the batch
     inside: NDArray[np.bool_]  # believed inside of it, in today's shape
+    gone: frozenset[int]  # ids of geofences believed in that are no longer armed
 
 
 def _candidates(
@@ -167,6 +165,7 @@ def _candidates(
         ordinal=keys % stride,
         outside=~np.isin(keys, held),
         inside=np.isin(keys, held[current]),
+        gone=frozenset(ids[~armed].tolist()),
     )
 
 

@@ -27,14 +27,14 @@ Seen = tuple[Sighting, Sighting]
 """A fix against a geofence: the sighting if the device is believed outside, and if inside."""
 
 
-class Stop(msgspec.Struct, frozen=True):
+class Stop(msgspec.Struct, frozen=True, gc=False):
     """One fix of the walk: when, and what it shows of each geofence that may matter."""
 
     at_ms: int
     seen: Mapping[int, Seen]  # by geofence id; those not named stay as they are believed
 
 
-class Footprint(msgspec.Struct, frozen=True):
+class Footprint(msgspec.Struct, frozen=True, gc=False):
     """A change, of which geofence, and which fix told it (-1: time alone)."""
 
     geofence_id: int
@@ -95,13 +95,13 @@ def _pass_time(
             if belief.state in _BELIEVED:
                 moved = ended(belief, at_ms=until_ms, reason=TransitionReason.GEOFENCE_MOVED)
                 found.append(Footprint(geofence_id, moved, -1))
-            continue
-        after, changes = elapse(belief, until_ms=until_ms, seen_ms=seen_ms, rules=rules)
-        found += [Footprint(geofence_id, change, -1) for change in changes]
-        if after is None:
-            del now[geofence_id]
-        else:
-            now[geofence_id] = after
+        elif rules.dwell_thresholds or until_ms - seen_ms > rules.silence_ms:
+            after, changes = elapse(belief, until_ms=until_ms, seen_ms=seen_ms, rules=rules)
+            found += [Footprint(geofence_id, change, -1) for change in changes]
+            if after is None:
+                del now[geofence_id]
+            else:
+                now[geofence_id] = after
     found.sort(key=lambda each: each.change.occurred_ms)
     prints += found
 

@@ -323,5 +323,6 @@ def write_outcome(
     """Write changes that no fix caused; the hot rows of `states` must be locked."""
     count_presences(states, outcome)
     book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
-    changes = changes_of(outcome, states, None, armed.index, book, now_ms=now_ms, touch=touch)
+    rules_of = book.__getitem__
+    changes = changes_of(outcome, states, None, armed.index, rules_of, now_ms=now_ms, touch=touch)
     write(cursor, states, changes)

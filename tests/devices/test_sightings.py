@@ -96,7 +96,7 @@ def measured_to_all(
         }
         stops.append(Stop(int(fix["recorded_ms"]), seen))
     device_id = int(fixes["device_id"][0])
-    return walk(device_id, stops, beliefs, rules_of=BOOK, seen_ms=seen_ms)
+    return walk(device_id, stops, beliefs, rules_of=BOOK.__getitem__, seen_ms=seen_ms)
 
 
 @given(walks=st.lists(st.lists(moves, min_size=1, max_size=3), min_size=1, max_size=3))

@@ -146,27 +146,37 @@ def _candidates(
     found: Sightings,
 ) -> _Candidates:
     """All that a walker is believed in, and all that any of its fixes is inside of."""
-    beliefs = [
-        (which, geofence_id, belief.state is PresenceState.INSIDE, belief.shape_version)
-        for which, device_id in zip(
-            walkers.tolist(), states["device_id"][walkers].tolist(), strict=True
-        )
-        for geofence_id, belief in stored.get(device_id, {}).items()
-    ]
-    which, ids, inside, version = np.array(beliefs, dtype=np.int64).reshape(-1, 4).T
+    believed = [stored.get(each, {}) for each in states["device_id"][walkers].tolist()]
+    beliefs = [belief for each in believed for belief in each.values()]
+    count = len(beliefs)
+    ids = np.fromiter((geofence_id for each in believed for geofence_id in each), "i8", count)
+    inside = np.fromiter((each.state is PresenceState.INSIDE for each in beliefs), "?", count)
+    version = np.fromiter((each.shape_version for each in beliefs), "i8", count)
+    which = np.repeat(walkers, [len(each) for each in believed])
     ordinal = index.ordinals(ids).astype(np.int64)
     armed = ordinal >= 0
     stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
     held = (which * stride + ordinal)[armed]
-    current = (inside[armed] == 1) & (version[armed] == index.version[ordinal[armed]])
+    current = inside[armed] & (version[armed] == index.version[ordinal[armed]])
     keys = np.unique(np.concatenate((held, device[found.fix] * stride + found.ordinal)))
+    outside = np.ones(len(keys), dtype=bool)
+    outside[np.searchsorted(keys, held)] = False
     return _Candidates(
         which=keys // stride,
         ordinal=keys % stride,
-        outside=~np.isin(keys, held),
-        inside=np.isin(keys, held[current]),
+        outside=outside,
+        inside=_among(np.sort(held[current]), keys),
         gone=frozenset(ids[~armed].tolist()),
     )
+
+
+def _among(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which values are there: what np.isin does, without sorting them as well."""
+    at = np.searchsorted(ascending, values)
+    found = np.zeros(len(values), dtype=bool)
+    there = at < len(ascending)
+    found[there] = ascending[at[there]] == values[there]
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +239,9 @@ def _judge(
     pair, row = spread(starts[place], (pasts - starts)[place])
     ordinal = candidates.ordinal[pair]
     stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
-    inside = np.isin(row * stride + ordinal, found.fix.astype(np.int64) * stride + found.ordinal)
+    inside = _among(
+        np.sort(found.fix.astype(np.int64) * stride + found.ordinal), row * stride + ordinal
+    )
     first = np.append(True, pair[1:] != pair[:-1])[: len(pair)]
     begins = first | ~heard[row]
     begins[1:] |= inside[1:] != inside[:-1]

@@ -223,7 +223,7 @@ def changes_of(
 
 
 def _ints(values: Iterable[int]) -> NDArray[np.int64]:
-    return np.array(list(values), dtype=np.int64)
+    return np.fromiter(values, dtype=np.int64)
 
 
 def _numbers(words: Iterable[str], of: Sequence[str]) -> NDArray[np.int64]:

@@ -40,8 +40,11 @@ Row = tuple[dict[str, Any], str]
 
 
 def look(path: Path) -> Layout:
-    """Describe a file and guess its columns. Raises FileError where it cannot be read."""
-    sample = [values for values, why in islice(_rows(path), SAMPLE_ROWS) if not why]
+    """Describe a file and guess its columns. Raises FileError where there is nothing to read."""
+    head = list(islice(_rows(path), SAMPLE_ROWS))
+    if not head:
+        raise FileError(files.NO_ROWS)
+    sample = [values for values, why in head if not why]
     if path.suffix.lower() in LINES:
         names: tuple[str, ...] = tuple(dict.fromkeys(name for row in sample for name in row))
         rows: int | None = files.lines(path)

@@ -6,9 +6,11 @@ latitude and a longitude. A file whose coordinate system is missing or cannot be
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import islice
@@ -36,6 +38,8 @@ from brands.filejobs import FileError
 
 CHUNK_ROWS = 1_000
 SAMPLE_ROWS = 1_000  # enough to guess what a column means
+MAX_UNPACKED_BYTES = 2**30  # of an archive or a workbook: a few kilobytes can say terabytes
+NO_ROWS = "The file has no rows."
 WGS84 = pyproj.CRS.from_epsg(4326)
 DELIMITED = frozenset({".csv", ".tsv", ".txt"})
 PARQUET = frozenset({".parquet", ".geoparquet", ".pq"})
@@ -117,7 +121,7 @@ class Layout:
 
 
 def look(path: Path, columns: Columns | None = None) -> Layout:
-    """Describe a file and guess its columns. Raises FileError where it cannot be read at all.
+    """Describe a file and guess its columns. Raises FileError where there is nothing to read.
 
     A coordinate system that cannot be true is told in `problem`, because a person may correct it.
     """
@@ -125,6 +129,8 @@ def look(path: Path, columns: Columns | None = None) -> Layout:
     names, rows, crs, is_table = _describe(path, wanted)
     first = list(islice(_raw(path, wanted), 1))
     sample = first[0][0][:SAMPLE_ROWS] if first else []
+    if not sample:
+        raise FileError(NO_ROWS)
     guess = _guess(names, sample, wanted, is_table=is_table)
     problem = ""
     try:
@@ -205,7 +211,7 @@ def _describe(
     except FileError:
         raise
     except Exception as error:
-        raise FileError(f"The file cannot be read: {error}") from error
+        raise _unreadable(path, error) from error
     is_table = about["geometry_type"] is None
     crs = WGS84 if is_table else pyproj.CRS(about["crs"]) if about["crs"] else None
     rows = about["features"] if about["features"] >= 0 else None
@@ -224,7 +230,15 @@ def _raw(path: Path, columns: Columns) -> Iterator[Raw]:
     except FileError:
         raise
     except Exception as error:
-        raise FileError(f"The file cannot be read: {error}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> FileError:
+    """What a library said of a file, but neither where that is kept nor how to call the library."""
+    said = str(error)
+    if "not recognized as" in said:
+        said = f"it is damaged, or not what its name says ({path.suffix.lower()})."
+    return FileError(f"The file cannot be read: {said.replace(str(path.resolve()), path.name)}")
 
 
 def _ogr(path: Path, layer: str) -> Iterator[Raw]:
@@ -257,7 +271,15 @@ def _layers(path: Path) -> tuple[str, ...]:
 
 
 def _local(path: Path) -> str:
-    """Absolute, so that GDAL takes it for a file and for nothing else."""
+    """Absolute, so that GDAL takes it for a file and for nothing else. Raises FileError."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MAX_UNPACKED_BYTES:
+            raise FileError(
+                f"Unpacked, the file would have {unpacked / 2**20:,.0f} MiB; "
+                f"{MAX_UNPACKED_BYTES // 2**20:,} MiB are the most."
+            )
     return str(path.resolve())
 
 
@@ -266,8 +288,10 @@ def _dialect(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         head = file.read(64 * 1024)
     try:
-        head.decode("utf-8-sig")
-        encoding = "utf-8-sig"
+        # Excel saves "Unicode text" so, and begins it with a mark.
+        wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = "utf-16" if wide else "utf-8-sig"
+        head.decode(encoding, errors="replace" if wide else "strict")
     except UnicodeDecodeError as error:
         # A character cut by the end of the head is not an error of the file.
         encoding = "utf-8-sig" if error.start > len(head) - 4 else "cp1252"
@@ -294,6 +318,8 @@ def _delimited(path: Path) -> Iterator[Raw]:
     )
     with opened as chunks:
         for chunk in chunks:
+            if chunk.empty:  # columns and no rows
+                return
             yield chunk.astype(object).to_dict("records"), None
 
 

@@ -17,7 +17,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils.timezone import now as current_time
 
-from brands.filejobs import Stopped, Verdict, advance, counted, work
+from brands.filejobs import FileError, Stopped, Verdict, advance, counted, work
 from geofences import files, writing
 from geofences.models import Geofence, GeofenceImport, GeofenceImportRow
 from geofences.upserts import Judged, Wanted, upsert
@@ -212,6 +212,8 @@ def take(job: GeofenceImport, path: Path, *, stop: threading.Event | None = None
             judged = _judged(job.brand_id, asked)
             _report(job, rows, judged, plan)
         yield job.rows_done
+    if not job.rows_done:  # and every place of its tags would be retired
+        raise FileError(files.NO_ROWS)
     if plan.retire_missing and plan.tags:
         _retire_missing(job, plan, seen)
     job.rows_total = job.rows_done

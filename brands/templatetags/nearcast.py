@@ -82,6 +82,12 @@ def much(number: int | None) -> str:
     return f"{number:,}"
 
 
+@register.filter
+def exactly(number: int) -> str:
+    """A count of which every one matters: 12345 → 12,345."""
+    return f"{number:,}"
+
+
 @register.simple_tag
 def bars(values: Sequence[float], labels: Sequence[str], title: str = "") -> SafeString:
     """Draw a small bar chart as inline SVG: one bar per value, its label on hover."""

@@ -57,7 +57,8 @@ function follow() {
   const text = document.getElementById("import-text");
   const counts = document.getElementById("counts");
   const state = document.getElementById("import-state");
-  let before = null;
+  let first = null;
+  let last = null;
 
   const show = (found) => {
     const { rows_done: done, rows_total: total } = found;
@@ -83,12 +84,14 @@ function follow() {
   };
 
   function left(done, total) {
+    // Rows come in chunks: the speed is that up to the last one, and between two the time runs down.
     const now = performance.now();
-    if (before === null || done < before.done) before = { at: now, done };
-    const speed = (done - before.done) / (now - before.at);
-    if (!total || !(speed > 0) || now - before.at < 3000) return "";
-    const seconds = Math.ceil((total - done) / speed / 1000);
-    return seconds > 90 ? `, about ${Math.ceil(seconds / 60)} minutes to go` : `, about ${seconds} seconds to go`;
+    if (first === null) first = { at: now, done };
+    if (last === null || done !== last.done) last = { at: now, done };
+    const speed = (last.done - first.done) / (last.at - first.at);
+    if (!total || !(speed > 0) || last.at - first.at < 3000) return "";
+    const seconds = Math.max(1, Math.ceil(((total - done) / speed - (now - last.at)) / 1000));
+    return seconds > 90 ? `, about ${Math.ceil(seconds / 60)} minutes to go` : `, about ${seconds} second${seconds === 1 ? "" : "s"} to go`;
   }
 
   const look = async () => {

@@ -327,6 +327,15 @@ def test_a_file_that_cannot_be_read_says_so(brand: Brand) -> None:
     assert (job.state, "cannot be read" in job.message) == (ImportState.FAILED, True)
 
 
+def test_a_file_without_rows_says_so(brand: Brand) -> None:
+    client = logged_in(make_member(brand, Role.MARKETER))
+    client.post(f"{PAGES}add/", {"file": SimpleUploadedFile("people.csv", b"external_id,tier\n")})
+    job = ProfileImport.objects.get()
+    client.get(f"{PAGES}{job.pk}/change/")
+    job.refresh_from_db()
+    assert (job.state, job.message) == (ImportState.FAILED, "The file has no rows.")
+
+
 def test_it_is_for_marketers_and_for_ones_own_brand(brand: Brand) -> None:
     job = queued(make_brand(), people(1))
     marketer = logged_in(make_member(brand, Role.MARKETER))

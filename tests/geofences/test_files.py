@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,3 +81,48 @@ def test_it_says_that_a_file_cannot_be_read(tmp_path: Path, name: str, content: 
 
     with pytest.raises(FileError, match="cannot be read"):
         files.look(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.gpkg", "a.zip", "a.xlsx"])
+def test_it_says_of_another_content_neither_where_it_is_kept_nor_how_to_call_gdal(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(bytes(range(256)) * 50)
+
+    with pytest.raises(FileError) as told:
+        files.look(tmp_path / name)
+
+    assert str(told.value) == (
+        f"The file cannot be read: it is damaged, or not what its name says ({Path(name).suffix})."
+    )
+
+
+def test_it_unpacks_no_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "areas.zip"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("areas.geojson", "w") as inside,
+    ):
+        for _ in range(files.MAX_UNPACKED_BYTES // 2**24 + 1):
+            inside.write(bytes(2**24))
+
+    with pytest.raises(FileError, match=r"Unpacked, the file would have 1,040 MiB; 1,024 MiB"):
+        files.look(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "cp1252"])
+def test_it_reads_what_spreadsheets_call_text(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "shops.csv"
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    path.write_bytes(mark + "name\tlat\tlng\nCafé Zoé\t48.1\t-5.4\n".encode(encoding))
+
+    layout = files.look(path)
+
+    assert layout.columns == ("name", "lat", "lng")
+    assert layout.sample[0].values["name"] == "Café Zoé"
+
+
+def test_it_refuses_a_file_without_rows(table: Callable[..., Path], tmp_path: Path) -> None:
+    for path in (table("id,lat,lng\n"), collection(tmp_path / "none.geojson")):
+        with pytest.raises(FileError, match="no rows"):
+            files.look(path)

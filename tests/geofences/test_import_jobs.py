@@ -124,3 +124,15 @@ def test_it_fails_a_job_whose_file_cannot_be_read_and_does_the_next(brand: Brand
     good.refresh_from_db()
     assert (bad.state, good.state) == (ImportState.FAILED, ImportState.DONE)
     assert bad.message
+
+
+def test_it_retires_nothing_for_a_file_without_rows(brand: Brand) -> None:
+    for text in (shops(2), "id,lat,lng\n"):
+        queued(brand, text, tags=("shop",), retire_missing=True)
+        job = filejobs.claim(GeofenceImport, now=now())
+        assert job is not None
+        execute(job)
+
+    last = GeofenceImport.objects.latest("pk")
+    assert (last.state, last.message) == (ImportState.FAILED, "The file has no rows.")
+    assert Geofence.objects.present().count() == 2

@@ -246,7 +246,7 @@ def said(row: Decision, language: str, zones: Mapping[int, ZoneInfo]) -> str:
     wanted = row.trace.get("wanted")
     if row.reason == Reason.NOT_IN_AUDIENCE and language == "en" and isinstance(wanted, Mapping):
         seen = _fact_value("seen", row.trace.get("seen"))
-        return f"Not in the audience: wanted is {sentences.condition(wanted)}; seen was {seen}."
+        return f"Not in the audience: it asks that {sentences.condition(wanted)}; seen was {seen}."
     return words.message(row.reason, row.trace, language, tz)
 
 

@@ -15,7 +15,7 @@ from devices.presence import PresenceState, TransitionKind
 
 
 class Platform(models.TextChoices):
-    IOS = "ios"
+    IOS = "ios", "iOS"
     ANDROID = "android"
     WEB = "web"
 

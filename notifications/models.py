@@ -102,6 +102,11 @@ class Delivery(models.Model):
     def __str__(self) -> str:
         return f"delivery {self.pk} of {self.campaign_name}"
 
+    @property
+    def customer(self) -> str:
+        """The brand's own id of whom it is for; empty where the device alone is known."""
+        return "" if self.person == f"device:{self.device_id}" else self.person
+
 
 class Attempt(models.Model):
     """One try at sending a delivery, and the provider's answer."""

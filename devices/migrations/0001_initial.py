@@ -70,7 +70,7 @@ class Migration(migrations.Migration):
                 (
                     "platform",
                     models.CharField(
-                        choices=[("ios", "Ios"), ("android", "Android"), ("web", "Web")],
+                        choices=[("ios", "iOS"), ("android", "Android"), ("web", "Web")],
                         max_length=8,
                     ),
                 ),

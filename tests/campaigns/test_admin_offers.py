@@ -185,7 +185,9 @@ def test_results_say_what_is_missing_to_compare(
     campaign = make_campaign(brand, shop)
     make_transition(make_device(brand), shop)
     evaluate_once(now=now())
-    assert "has no goal" in results_of(client, campaign)
+    page = results_of(client, campaign)
+    assert "has no goal" in page
+    assert "Wilson" not in page, "no share is shown whose method could be told"
     other = make_campaign(brand, shop, goal={"feedback": "opened"}, group="x")
     make_transition(make_device(brand), shop)
     evaluate_once(now=now())

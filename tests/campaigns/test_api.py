@@ -175,7 +175,7 @@ def test_a_decision_says_why_in_words(call: Call, story: dict[str, Any]) -> None
     assert decision["campaign"] == {"id": story["campaign"].pk, "name": "Coffee"}
     assert decision["moment"]["kind"] == "transition"
     assert decision["geofence"]["name"] == "Corner"
-    assert decision["message"].startswith("Not in the audience: wanted is platform is android")
+    assert decision["message"].startswith("Not in the audience: it asks that platform is android")
     answer = call("GET", path, headers={"Accept-Language": "nl, fr-CH;q=0.9, en;q=0.8"})
     assert answer.json()["results"][0]["message"].startswith("Hors de l’audience")
     assert answer["Content-Language"] == "fr"

@@ -78,6 +78,21 @@ def test_it_offers_what_the_state_allows(
     assert shown == offered
 
 
+@pytest.mark.parametrize("page", ["changelist", "change"])
+def test_it_names_a_device_once_where_nothing_else_is_known_of_whom_it_is_for(
+    world: World, page: str
+) -> None:
+    delivery = world.delivery
+    at = reverse(
+        f"admin:notifications_delivery_{page}", args=[delivery.pk] if page == "change" else []
+    )
+    assert "Bara-person</a>" in logged_in(world.admin).get(at).content.decode()
+    Delivery.objects.filter(pk=delivery.pk).update(person=f"device:{delivery.device_id}")
+    shown = logged_in(world.admin).get(at).content.decode()
+    assert f"device {delivery.device_id}</a>" in shown
+    assert f"device:{delivery.device_id}" not in shown
+
+
 def test_it_changes_a_delivery_in_no_other_way(world: World) -> None:
     client = logged_in(world.admin)
     before = Delivery.objects.values().get()

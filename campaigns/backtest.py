@@ -27,7 +27,7 @@ from campaigns.compiling import BrandRules, Entry
 from campaigns.definition import TriggerOn
 from campaigns.judging import Offers, Verdicts
 from campaigns.models import Campaign
-from campaigns.places import known_places
+from campaigns.places import Place, known_places
 from campaigns.retelling import EventRow, Places, Story
 from campaigns.retracing import Step, Walkers
 from devices.fixes import FIX_DTYPE
@@ -303,10 +303,11 @@ def _report(
     pools = {entry.campaign.coupon_pool for entry in stage.entries.values()}
     offers.supplies.update(coupons.samples({(brand.id, pool) for pool in pools if pool}))
     verdicts = judging.judge(happenings, stage, lambda _: offers)
-    return _counted(story, verdicts, campaign_id, wallclock.zone(brand.timezone))
+    return _counted(story, verdicts, stage.entries[campaign_id], wallclock.zone(brand.timezone))
 
 
-def _counted(story: Story, verdicts: Verdicts, campaign_id: int, tz: ZoneInfo) -> Report:
+def _counted(story: Story, verdicts: Verdicts, entry: Entry, tz: ZoneInfo) -> Report:
+    campaign_id = entry.campaign.id
     sends = [send for send in verdicts.sends if send.campaign.id == campaign_id]
     refused = Counter(
         decision.reason.value
@@ -315,7 +316,13 @@ def _counted(story: Story, verdicts: Verdicts, campaign_id: int, tz: ZoneInfo) -
     )
     days = Counter(hours.local_date(send.happening.moment.now_ms, tz).isoformat() for send in sends)
     offered = Counter(send.happening.moment.geofence_id for send in sends)
-    entries = Counter(step.geofence_id for step in story.steps if step.change.kind == "entered")
+    # What was retraced holds the places of its rivals too.
+    own = {key for key, place in story.places.known.items() if _names(entry, place)}
+    entries = Counter(
+        step.geofence_id
+        for step in story.steps
+        if step.change.kind == "entered" and step.geofence_id in own
+    )
     places = [
         PlaceReport(
             id=key,
@@ -336,6 +343,15 @@ def _counted(story: Story, verdicts: Verdicts, campaign_id: int, tz: ZoneInfo) -
         per_day=dict(sorted(days.items())),
         refusals=dict(refused.most_common()),
         places=places,
+    )
+
+
+def _names(entry: Entry, place: Place) -> bool:
+    return any(
+        place.id in one.geofences
+        or place.external_id in one.geofences
+        or not set(one.tags).isdisjoint(place.tags)
+        for one in entry.selectors()
     )
 
 

@@ -190,6 +190,16 @@ def test_it_shows_the_difference_to_what_is_live() -> None:
     assert outcome.difference == {"offers": 2, "cap_reached": -2}
 
 
+def test_it_tells_of_its_own_places_and_of_no_rivals() -> None:
+    brand = make_brand()
+    shop = make_circle(brand, external_id="shop", track_visits=True)
+    other = make_circle(brand, external_id="other", track_visits=True)
+    record(walk(make_device(brand), IN_AND_OUT, start=START))
+    make_campaign(brand, other, name="Rival")
+    outcome = try_out(draft(brand, shop))
+    assert [place.id for place in outcome.draft.places] == [shop.pk]
+
+
 def test_other_live_campaigns_compete_as_they_would() -> None:
     brand = make_brand(caps=[{"limit": 3, "window_s": DAY_S, "scope": "device"}])
     shop, ann = make_circle(brand), make_device(brand)

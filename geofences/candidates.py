@@ -48,7 +48,9 @@ class Candidates(NamedTuple):
 
     def held(self, fixes: int, geofence_id: NDArray[np.int64]) -> tuple[Shorts, Shorts]:
         """Those settled as INSIDE: fixes and geofences, by fix, then by the geofence's id."""
-        fix, geofence = np.full(len(self.fix), -1, np.int32), np.empty(len(self.fix), np.int32)
+        if not len(self.fix):
+            return self.fix, self.geofence
+        fix, geofence = np.empty(len(self.fix), np.int32), np.empty(len(self.fix), np.int32)
         ends = np.zeros(fixes + 1, np.int64)
         count = _order(self.fix, self.geofence, self.verdict, geofence_id, ends, fix, geofence)
         return fix[:count], geofence[:count]
@@ -64,10 +66,8 @@ def _order(
     ordered_fix: Shorts,
     ordered: Shorts,
 ) -> int:
-    """A counting sort by fix, in which each geofence moves past those of a higher id.
-
-    `ordered_fix` comes filled with -1.
-    """
+    """A counting sort by fix, in which each geofence moves past those of a higher id."""
+    ordered_fix[:] = -1
     for pair in range(len(fix)):
         if verdict[pair] == INSIDE:
             ends[fix[pair] + 1] += 1

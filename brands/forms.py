@@ -16,6 +16,7 @@ from unfold.widgets import (
 
 from brands.fields import CapsField, HoursField
 from brands.models import AppKey, Brand, KeyKind, Membership, Role
+from brands.overtaking import MarkedForm
 from brands.rights import NOBODY, Rights
 
 CAP_SCOPES = {
@@ -30,7 +31,7 @@ CAP_SCOPES = {
 """Whom a brand's caps count for, in words."""
 
 
-class BrandForm(forms.ModelForm):  # type: ignore[type-arg]
+class BrandForm(MarkedForm):
     """A brand's name, zone, quiet hours and caps."""
 
     timezone = forms.ChoiceField(

@@ -6,8 +6,6 @@ matching never looks up to see who needs a place. It judges no device.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +15,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import connection, transaction
 from django.db.models import Max, Q
 
+from brands import overtaking
 from brands.models import Brand
 from campaigns import (
     catalogue,
@@ -90,9 +89,11 @@ def create(*, brand: Brand, name: str, raw: Mapping[str, Any], actor: Actor) -> 
 
 
 def mark_of(campaign: Campaign) -> str:
-    """What tells a draft from every other: two people who open the same one have the same."""
-    said = json.dumps([campaign.name, campaign.draft], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:32]
+    """What tells a draft from every other: two people who open the same one have the same.
+
+    Not of the whole row: who pauses or publishes what a colleague edits replaces none of it.
+    """
+    return overtaking.mark_of(campaign, ("name", "draft"))
 
 
 def edit(

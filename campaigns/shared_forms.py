@@ -15,13 +15,14 @@ from django.utils.text import slugify
 
 from brands.fields import WIDE, JsonField, RowsWidget
 from brands.models import Brand
+from brands.overtaking import MarkedForm
 from campaigns import conditions, guards
 from campaigns.forms import detail
 from campaigns.models import BrandGuard, Segment
 from campaigns.suggesting import suggestions
 
 
-class SegmentForm(forms.ModelForm):  # type: ignore[type-arg]
+class SegmentForm(MarkedForm):
     """A named audience, with the same conditions as a campaign's."""
 
     tree = JsonField("conditions", empty={}, label="Who belongs to it")
@@ -60,7 +61,7 @@ class SegmentForm(forms.ModelForm):  # type: ignore[type-arg]
         return saved
 
 
-class BrandGuardForm(forms.ModelForm):  # type: ignore[type-arg]
+class BrandGuardForm(MarkedForm):
     """A rule that all of a brand's campaigns keep."""
 
     rule = JsonField("guards", empty=[], label="Never where")

@@ -9,10 +9,11 @@ from typing import Any
 import shapely
 from django import forms
 from django.contrib.gis.geos import GEOSGeometry
-from django.utils.timezone import get_current_timezone, localtime
+from django.utils.timezone import get_current_timezone
 
 from brands.admin.uploads import UploadForm
 from brands.fields import JsonField
+from brands.overtaking import MarkedForm
 from geofences import files, writing
 from geofences.geometry import GeometryError
 from geofences.models import Geofence
@@ -93,8 +94,13 @@ class PairsField(JsonField):
         return pairs
 
 
-class GeofenceForm(forms.ModelForm):  # type: ignore[type-arg]
+class GeofenceForm(MarkedForm):
     """A geofence: where it is, what it is called, when it counts."""
+
+    # It moves with whatever people change; arming changes the row, too, and nobody is overtaken
+    # by that. And a shape may have 100,000 corners to tell apart.
+    marked = ("updated_at",)
+    done = "drew and typed"
 
     known_tags: tuple[str, ...] = ()
     place = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -197,26 +203,9 @@ class GeofenceForm(forms.ModelForm):  # type: ignore[type-arg]
         starts_at, ends_at = given.get("starts_at"), given.get("ends_at")
         if starts_at and ends_at and ends_at <= starts_at:
             self.add_error("ends_at", "It ends before it starts.")
-        self._refuse_if_overtaken()
         minutes = given.get("dwell_minutes")
         self.instance.dwell_s = round(minutes * 60) if minutes else None
         return given
-
-    def _refuse_if_overtaken(self) -> None:
-        """Replace no colleague's change that whoever saves has not seen."""
-        opened, row = self.data.get("mark"), self.instance
-        if not opened or row._state.adding:
-            return
-        rows = Geofence.objects.filter(pk=row.pk)
-        saved_at = rows.values_list("updated_at", flat=True).get()
-        if saved_at.isoformat() != opened:
-            at = localtime(saved_at)
-            self.add_error(
-                None,
-                f"Somebody saved this geofence at {at:%H:%M:%S} ({at.tzinfo}), after you had "
-                "opened it. Nothing is saved yet, and all you drew and typed is still here: saving "
-                "once more replaces what they said.",
-            )
 
 
 def _plain_and_other(metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -151,4 +151,6 @@ def retire(ids: Iterable[int], *, now: datetime) -> int:
 
     The rows stay, for the history that names them and to be revived by their external id.
     """
-    return Geofence.objects.present().filter(pk__in=list(ids)).update(retired_at=now)
+    return (
+        Geofence.objects.present().filter(pk__in=list(ids)).update(retired_at=now, updated_at=now)
+    )

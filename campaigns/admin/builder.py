@@ -143,13 +143,14 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
         if request.method != "POST":
             initial = forms.initial_of(readable(draft), name=campaign.name if campaign else "")
             form = forms.CampaignForm(brand=brand, base=draft, initial=initial)
-            return self._page(request, brand, campaign, form, may_edit=may_edit)
+            mark = publishing.mark_of(campaign) if campaign else ""
+            return self._page(request, brand, campaign, form, may_edit=may_edit, mark=mark)
         if not may_edit:
             raise PermissionDenied
         form = forms.CampaignForm(request.POST, brand=brand, base=draft)
-        saved = self._save(request, brand, campaign, form)
+        saved, mark = self._save(request, brand, campaign, form)
         if saved is None:
-            return self._page(request, brand, campaign, form, may_edit=True)
+            return self._page(request, brand, campaign, form, may_edit=True, mark=mark)
         if "publish" not in request.POST:
             messages.success(request, self._saved(saved))
             return redirect("admin:campaigns_campaign_change", saved.pk)
@@ -158,7 +159,7 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
         except publishing.NotPublishableError as error:
             form.blame(_by_field(error.missing))
             messages.warning(request, "Saved as a draft. Before it goes live, look at the marks.")
-            return self._page(request, brand, saved, form, may_edit=True)
+            return self._page(request, brand, saved, form, may_edit=True, mark=mark)
         except publishing.WrongStateError as error:
             messages.error(request, str(error))
             return redirect("admin:campaigns_campaign_change", saved.pk)
@@ -191,26 +192,31 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
         brand: Brand,
         campaign: Campaign | None,
         form: forms.CampaignForm,
-    ) -> Campaign | None:
-        """Keep the draft; None, with the form saying why, where it is malformed."""
+    ) -> tuple[Campaign | None, str]:
+        """Keep the draft, and answer the mark of the one that whoever saves has seen last.
+
+        None, with the form saying why, where it is malformed.
+        """
+        opened = request.POST.get("mark", "")
         if not form.is_valid():
-            return None
+            return None, opened
         name, raw = form.cleaned_data["name"], form.raw()
         try:
             if campaign is None:
-                return publishing.create(brand=brand, name=name, raw=raw, actor=actor_of(request))
-            opened = request.POST.get("mark") or None
-            return publishing.edit(
-                campaign, name=name, raw=raw, actor=actor_of(request), mark=opened
-            )
+                saved = publishing.create(brand=brand, name=name, raw=raw, actor=actor_of(request))
+            else:
+                saved = publishing.edit(
+                    campaign, name=name, raw=raw, actor=actor_of(request), mark=opened or None
+                )
         except DefinitionError as error:
             form.blame(error.fields)
-            return None
+            return None, opened
         except publishing.ChangedMeanwhileError:
             assert campaign is not None
             campaign.refresh_from_db()
             form.add_error(None, _overtaken(campaign))
-            return None
+            return None, publishing.mark_of(campaign)
+        return saved, publishing.mark_of(saved)
 
     def _page(
         self,
@@ -220,6 +226,7 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
         form: forms.CampaignForm,
         *,
         may_edit: bool,
+        mark: str,
     ) -> HttpResponse:
         raw = form.raw() if form.is_bound and form.is_valid() else None
         draft = raw if raw is not None else (campaign.draft if campaign else {})
@@ -241,7 +248,7 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
                 "brand": brand,
                 "zone": zone_of(brand),
                 "campaign": campaign,
-                "mark": publishing.mark_of(campaign) if campaign else "",
+                "mark": mark,
                 "form": form,
                 "may_edit": may_edit,
                 "sentence": sentences.sentence(wanted, names_of(brand, [wanted])),

@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -15,10 +16,11 @@ from unfold.decorators import display
 from brands.admin import OwnPageAdmin
 from brands.desk import current_brand
 from brands.models import Brand, Role
+from brands.overtaking import MarkedForm
 from campaigns.models import ControlGroup
 
 
-class ControlGroupForm(forms.ModelForm):  # type: ignore[type-arg]
+class ControlGroupForm(MarkedForm):
     """A share in percent."""
 
     percent = forms.FloatField(
@@ -79,11 +81,18 @@ class ControlGroupAdmin(OwnPageAdmin):
     def own_page(
         self, request: HttpRequest, group: ControlGroup | None, brand: Brand, *, may_edit: bool
     ) -> HttpResponse:
+        if group is None and request.method == "POST" and "mark" in request.POST:
+            # Somebody may have made it since this page was opened.
+            group = ControlGroup.objects.filter(brand=brand).first()
         if group is None and not self.has_add_permission(request):
             raise PermissionDenied
         form = ControlGroupForm(request.POST or None, instance=group or ControlGroup(), brand=brand)
-        if request.method == "POST" and form.is_valid():
-            saved = form.save()
+        try:
+            saved = form.save_if_valid()
+        except IntegrityError:  # or makes it at this very moment
+            made = ControlGroup.objects.get(brand=brand)
+            return self.own_page(request, made, brand, may_edit=may_edit)
+        if saved is not None:
             messages.success(request, f"{saved.share:.1%} of people are left out from now on.")
             return redirect("admin:campaigns_controlgroup_changelist")
         return TemplateResponse(

@@ -16,6 +16,7 @@ from unfold.views import ChangeList
 
 from brands.admin import OwnPageAdmin
 from brands.models import Brand, Role
+from brands.overtaking import MarkedForm
 from campaigns import codes, coupons
 from campaigns.coupons import Stock
 from campaigns.models import BacktestState, CouponImport, CouponPool, PoolKind
@@ -26,7 +27,7 @@ SHOWN_REMARKS = 50
 UNDER_WAY = {BacktestState.QUEUED, BacktestState.RUNNING}
 
 
-class PoolForm(forms.ModelForm):  # type: ignore[type-arg]
+class PoolForm(MarkedForm):
     """A pool: where its codes come from, and how long they are good."""
 
     kind = forms.ChoiceField(
@@ -152,8 +153,8 @@ class CouponPoolAdmin(OwnPageAdmin):
         upload = CodesForm(request.POST, request.FILES) if uploads else CodesForm()
         if pool is not None and uploads and upload.is_valid():
             return self._queue(request, pool, upload.cleaned_data["file"])
-        if posted is not None and form.is_valid():
-            saved = form.save()
+        saved = form.save_if_valid()
+        if saved is not None:
             messages.success(request, f"“{saved.name}” saved.")
             return redirect("admin:campaigns_couponpool_change", saved.pk)
         return self._page(request, pool, form, upload, may_edit=may_edit)

@@ -51,8 +51,8 @@ class BrandGuardAdmin(OwnPageAdmin):
         self, request: HttpRequest, guard: BrandGuard | None, brand: Brand, *, may_edit: bool
     ) -> HttpResponse:
         form = BrandGuardForm(request.POST or None, instance=guard or BrandGuard(), brand=brand)
-        if request.method == "POST" and form.is_valid():
-            saved = form.save()
+        saved = form.save_if_valid()
+        if saved is not None:
             messages.success(request, f"“{saved.name}” saved; every campaign keeps it at once.")
             return redirect("admin:campaigns_brandguard_changelist")
         return TemplateResponse(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
-from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -59,11 +58,11 @@ class SegmentAdmin(OwnPageAdmin):
     def own_page(
         self, request: HttpRequest, segment: Segment | None, brand: Brand, *, may_edit: bool
     ) -> HttpResponse:
-        form: ModelForm[Any] = shared_forms.SegmentForm(
+        form = shared_forms.SegmentForm(
             request.POST or None, instance=segment or Segment(), brand=brand
         )
-        if request.method == "POST" and form.is_valid():
-            saved = form.save()
+        saved = form.save_if_valid()
+        if saved is not None:
             messages.success(request, f"Segment “{saved.name}” saved; campaigns use it at once.")
             return redirect("admin:campaigns_segment_changelist")
         return TemplateResponse(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
@@ -58,6 +61,22 @@ def failed(request: HttpRequest) -> HttpResponse:
     if not request.path.startswith(API):
         return defaults.server_error(request)
     return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "error", "The server failed.")
+
+
+def only_read(view: Callable[[HttpRequest], HttpResponse]) -> Callable[..., HttpResponse]:
+    """A path outside the API that changes nothing: any other method is told so in its shape."""
+
+    @csrf_exempt  # else it is that, in HTML, which whoever writes to it hears of
+    @wraps(view)
+    def answer(request: HttpRequest) -> HttpResponse:
+        if request.method in {"GET", "HEAD"}:
+            return view(request)
+        said = f'Method "{request.method}" not allowed.'
+        refused = _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", said)
+        refused["Allow"] = "GET, HEAD"
+        return refused
+
+    return answer
 
 
 def _refusal(status: HTTPStatus, code: str, message: str) -> JsonResponse:

@@ -10,17 +10,20 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from config import metrics
+from config.errors import only_read
 from geofences.armed import follower
 
 ALIVE = b"ok\n"
 _settled: set[str] = set()  # what cannot become untrue again is asked once
 
 
+@only_read
 def healthz(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django's signature
     """The process answers; it says nothing of anything else."""
     return HttpResponse(ALIVE, content_type="text/plain")
 
 
+@only_read
 def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001 - Django's signature
     """200 where the database answers and is migrated, and the index is loaded; else 503."""
     found = {name: _tried(check) for name, check in _CHECKS.items()}
@@ -31,6 +34,7 @@ def readyz(request: HttpRequest) -> JsonResponse:  # noqa: ARG001 - Django's sig
     )
 
 
+@only_read
 def figures(request: HttpRequest) -> HttpResponse:  # noqa: ARG001 - Django's signature
     """The figures in Prometheus' text format; those from rows are left out where none answer."""
     return HttpResponse(metrics.scraped(), content_type=metrics.CONTENT_TYPE)

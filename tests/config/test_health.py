@@ -33,6 +33,16 @@ def test_it_is_alive_without_a_database(django_assert_num_queries: Any) -> None:
         assert Client().get("/healthz").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_it_is_only_read(path: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    for method in ("PUT", "POST", "DELETE"):
+        answer = client.generic(method, path, "x")
+        assert (answer.status_code, answer["Allow"]) == (405, "GET, HEAD")
+        assert answer.json()["code"] == "method_not_allowed"
+    assert client.head(path).status_code == client.get(path).status_code
+
+
 def test_it_is_ready_once_the_index_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
     follower.forget()
     answer = Client().get("/readyz")

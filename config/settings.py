@@ -80,6 +80,7 @@ MAP_TILES_URL = env("NEARCAST_MAP_TILES", "https://tile.openstreetmap.org/{z}/{x
 MAP_ATTRIBUTION = env("NEARCAST_MAP_ATTRIBUTION", "© OpenStreetMap contributors")
 
 MAX_BODY_BYTES = env_int("NEARCAST_MAX_BODY_BYTES", 8 * 1024 * 1024)  # after gunzip
+MAX_STRANGERS_BODY_BYTES = 1024 * 1024  # to the admin, of whoever has not signed in
 MAX_ITEMS = env_int("NEARCAST_MAX_ITEMS", 10_000)
 MAX_FRAME_BYTES = env_int("NEARCAST_MAX_FRAME_BYTES", 256 * 1024)
 RATE_PER_DEVICE = env_int("NEARCAST_RATE_PER_DEVICE", 20)  # requests or frames a second, sustained

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
 from config import health, live
@@ -12,6 +13,7 @@ admin.autodiscover()
 handler404 = "config.errors.not_found"
 handler500 = "config.errors.failed"
 urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/live/", admin.site.admin_view(live.page), name="live"),
     path("admin/", admin.site.urls),
     path("v1/", include("devices.urls")),

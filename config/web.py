@@ -23,7 +23,7 @@ from brands.keys import CHANNEL as KEYS
 from brands.keys import keys
 from config import collector, metrics
 from config.errors import API
-from config.incoming import Incoming
+from config.incoming import Incoming, is_signed_in
 from config.urls import websocket_urlpatterns
 from devices.auth import TokenMemory
 from devices.doors.door import Receive, Scope, Send
@@ -57,7 +57,7 @@ class Web:
         if scope["type"] == "http":
             path = scope["path"]
             door = self._doors.find(path)
-            rest = self._api if path.startswith(API) else self._django
+            rest = self._api if path.startswith(API) else self._desk
             await (door or rest)(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._socket(scope, receive, send)
@@ -97,6 +97,12 @@ class Web:
         )
         self._api = Incoming(
             self._django, max_bytes=settings.MAX_BODY_BYTES, patience=self._doors.patience
+        )
+        self._desk = Incoming(
+            self._django,
+            max_bytes=settings.MAX_STRANGERS_BODY_BYTES,
+            patience=self._doors.patience,
+            is_trusted=is_signed_in,
         )
         self._stream = StreamDoor(
             locations=self._doors.locations,

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from django.db import OperationalError
+from django.test import Client
 
 from brands.models import Brand
 from config.incoming import Incoming
@@ -29,6 +30,7 @@ from devices.models import Fix
 from tests.devices.conftest import a_fix
 from tests.factories import make_brand, make_device, make_key
 from tests.live_server import LiveWeb, start_web, stop_web
+from tests.staff import make_member
 
 TOKEN = {b"authorization": b"Bearer " + auth.issue(1, 1, 1).encode()}
 
@@ -186,6 +188,29 @@ async def test_it_stops_before_django_keeps_what_has_no_end() -> None:
 async def test_it_does_not_keep_django_waiting_for_a_body() -> None:
     assert (await served(in_parts(silent=True)))[0] == 408
     assert (await served(in_parts(b"a", silent=True)))[0] == 408
+
+
+def test_it_takes_what_is_large_only_from_who_has_signed_in(
+    live_web: LiveWeb, brand: Brand
+) -> None:
+    """Who has gets as far as Django, which misses its token against forgery."""
+    address, large = f"{live_web.base_url}/admin/login/", b"a" * (1024 * 1024 + 1)
+    parts = (large[start : start + 65_536] for start in range(0, len(large), 65_536))
+    for body in (large, parts):
+        answer = httpx.post(address, content=body)
+        assert (answer.status_code, "Sign in" in answer.json()["message"]) == (413, True)
+    assert httpx.post(address, content=large[:-1]).status_code == 403
+
+    staff = Client()
+    staff.force_login(make_member(brand))
+    cookies = {"sessionid": staff.cookies["sessionid"].value}
+    assert httpx.post(address, content=large, cookies=cookies).status_code == 403
+    cookies = {"sessionid": "made-up"}
+    assert httpx.post(address, content=large, cookies=cookies).status_code == 413
+
+
+def test_it_leads_who_names_no_path_to_the_admin() -> None:
+    assert Client().get("/").headers["location"] == "/admin/"
 
 
 def test_it_reads_a_body_whose_length_nobody_said(live_web: LiveWeb, brand: Brand) -> None:

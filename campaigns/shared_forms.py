@@ -11,12 +11,11 @@ from typing import Any
 import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils.text import slugify
 
 from brands.fields import WIDE, JsonField, RowsWidget
 from brands.models import Brand
 from brands.overtaking import MarkedForm
-from campaigns import conditions, guards
+from campaigns import conditions, guards, slugs
 from campaigns.forms import detail
 from campaigns.models import BrandGuard, Segment
 from campaigns.suggesting import suggestions
@@ -56,7 +55,7 @@ class SegmentForm(MarkedForm):
 
     def save(self, commit: bool = True) -> Segment:
         if not self.instance.slug:
-            self.instance.slug = _free_slug(self.instance.brand, self.cleaned_data["name"])
+            self.instance.slug = slugs.free(Segment, self.instance.brand, self.cleaned_data["name"])
         saved: Segment = super().save(commit)
         return saved
 
@@ -91,16 +90,6 @@ class BrandGuardForm(MarkedForm):
             raise ValidationError([text for _, text in found] or "Say what the rule is.")
         rule: dict[str, Any] = msgspec.to_builtins(texts[0])
         return rule
-
-
-def _free_slug(brand: Brand, name: str) -> str:
-    """The name as campaigns refer to it; it stays when the name changes."""
-    wanted = slugify(name)[:50] or "segment"
-    taken = set(
-        Segment.objects.filter(brand=brand, slug__startswith=wanted).values_list("slug", flat=True)
-    )
-    numbered = (f"{wanted}-{number}" for number in range(2, len(taken) + 3))
-    return wanted if wanted not in taken else next(s for s in numbered if s not in taken)
 
 
 def _reaches(slug: str, tree: Any, trees: Mapping[str, Any]) -> bool:

@@ -10,14 +10,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.utils.text import slugify
 from unfold.decorators import display
 from unfold.views import ChangeList
 
 from brands.admin import OwnPageAdmin
 from brands.models import Brand, Role
 from brands.overtaking import MarkedForm
-from campaigns import codes, coupons
+from campaigns import codes, coupons, slugs
 from campaigns.coupons import Stock
 from campaigns.models import BacktestState, CouponImport, CouponPool, PoolKind
 
@@ -76,7 +75,9 @@ class PoolForm(MarkedForm):
         if self.instance.pk:
             kept: CouponPool = super().save()
             return kept
-        return coupons.new_pool(self.brand, slug=_free_slug(self.brand, said["name"]), **said)
+        return coupons.new_pool(
+            self.brand, slug=slugs.free(CouponPool, self.brand, said["name"]), **said
+        )
 
 
 class CodesForm(forms.Form):
@@ -88,17 +89,6 @@ class CodesForm(forms.Form):
         help_text="CSV or plain text, one code a line, as many as you like. Those that the brand "
         "has already are refused.",
     )
-
-
-def _free_slug(brand: Brand, name: str) -> str:
-    wanted = slugify(name)[:50] or "pool"
-    taken = set(
-        CouponPool.objects.filter(brand=brand, slug__startswith=wanted).values_list(
-            "slug", flat=True
-        )
-    )
-    numbered = (f"{wanted}-{number}" for number in range(2, len(taken) + 3))
-    return wanted if wanted not in taken else next(one for one in numbered if one not in taken)
 
 
 class _List(ChangeList):

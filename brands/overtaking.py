@@ -36,6 +36,21 @@ def mark_of(row: Model, columns: Sequence[str] = ()) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
+def in_words(saved: Model, *, who: str = "Somebody", done: str = "typed") -> SafeString:
+    """Who was faster, and what becomes of what is on this page."""
+    at = getattr(saved, "updated_at", None)
+    return format_html(
+        "{} saved this {}{}, after you had opened it. Nothing is saved yet, and all you {} is "
+        "still here: saving once more replaces what they said. "
+        '<a class="nc-link" href="{}" target="_blank" rel="noopener">See what is saved</a>',
+        who,
+        saved._meta.verbose_name,
+        f" at {localtime(at):%H:%M:%S} ({localtime(at).tzinfo})" if at else "",
+        done,
+        reverse(f"admin:{saved._meta.label_lower.replace('.', '_')}_change", args=[saved.pk]),
+    )
+
+
 class MarkedForm(forms.ModelForm):  # type: ignore[type-arg]
     """A form that replaces no colleague's change which whoever saves has not seen.
 
@@ -77,20 +92,8 @@ class MarkedForm(forms.ModelForm):  # type: ignore[type-arg]
             return
         mark = mark_of(saved, self.marked)
         if opened != mark:
-            self.add_error(None, self._in_words(saved))
+            self.add_error(None, in_words(saved, done=self.done))
             # From here on they know: what they send next is meant to replace it.
             sent: Any = self.data  # what a request sent is not written to
             self.data = sent = sent.copy()
             sent[self.add_prefix("mark")] = mark
-
-    def _in_words(self, saved: Model) -> SafeString:
-        at = getattr(saved, "updated_at", None)
-        return format_html(
-            "Somebody saved this {}{}, after you had opened it. Nothing is saved yet, and all you "
-            "{} is still here: saving once more replaces what they said. "
-            '<a class="nc-link" href="{}" target="_blank" rel="noopener">See what is saved</a>',
-            saved._meta.verbose_name,
-            f" at {localtime(at):%H:%M:%S} ({localtime(at).tzinfo})" if at else "",
-            self.done,
-            reverse(f"admin:{saved._meta.label_lower.replace('.', '_')}_change", args=[saved.pk]),
-        )

@@ -27,7 +27,7 @@ from campaigns.compiling import BrandRules, Entry
 from campaigns.definition import TriggerOn
 from campaigns.judging import Offers, Verdicts
 from campaigns.models import Campaign
-from campaigns.places import Place, known_places
+from campaigns.places import known_places
 from campaigns.retelling import EventRow, Places, Story
 from campaigns.retracing import Step, Walkers
 from devices.fixes import FIX_DTYPE
@@ -317,7 +317,8 @@ def _counted(story: Story, verdicts: Verdicts, entry: Entry, tz: ZoneInfo) -> Re
     days = Counter(hours.local_date(send.happening.moment.now_ms, tz).isoformat() for send in sends)
     offered = Counter(send.happening.moment.geofence_id for send in sends)
     # What was retraced holds the places of its rivals too.
-    own = {key for key, place in story.places.known.items() if _names(entry, place)}
+    selectors = entry.selectors()
+    own = {key for key, place in story.places.known.items() if any(map(place.is_named, selectors))}
     entries = Counter(
         step.geofence_id
         for step in story.steps
@@ -343,15 +344,6 @@ def _counted(story: Story, verdicts: Verdicts, entry: Entry, tz: ZoneInfo) -> Re
         per_day=dict(sorted(days.items())),
         refusals=dict(refused.most_common()),
         places=places,
-    )
-
-
-def _names(entry: Entry, place: Place) -> bool:
-    return any(
-        place.id in one.geofences
-        or place.external_id in one.geofences
-        or not set(one.tags).isdisjoint(place.tags)
-        for one in entry.selectors()
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 from django.db import connection
 
+from campaigns.definition import StepText, Trigger
 from geofences.geometry import EARTH_RADIUS_M
 
 _PLACES = """
@@ -31,6 +32,14 @@ class Place(NamedTuple):
     dwell_s: int | None
     lat: float | None
     lng: float | None
+
+    def is_named(self, one: Trigger | StepText) -> bool:
+        """Whether a trigger or a step chooses it: by an id of ours or of theirs, or by a tag."""
+        return (
+            self.id in one.geofences
+            or (self.external_id is not None and self.external_id in one.geofences)
+            or not set(one.tags).isdisjoint(self.tags)
+        )
 
 
 KEPT_PLACES = 200_000

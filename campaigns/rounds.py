@@ -47,7 +47,7 @@ def happenings(
         by_zone: dict[tuple[str, str], list[Occurrence]] = {}
         for device_id, own in by_device.items():
             person = known.get(device_id)
-            here = [stay for stay in own if _is_at(entry, places[stay.geofence_id])]
+            here = [stay for stay in own if places[stay.geofence_id].is_named(entry.trigger)]
             if person is None or not here:
                 continue
             zones = (person.tz.key, person.brand.timezone)
@@ -63,15 +63,6 @@ def happenings(
                 meant = _where(schedule, here, one.due_ms)
                 if meant is not None:
                     yield _happening(entry, person, places[meant.geofence_id], meant, one)
-
-
-def _is_at(entry: Entry, place: Place) -> bool:
-    trigger = entry.trigger
-    return (
-        place.id in trigger.geofences
-        or (place.external_id is not None and place.external_id in trigger.geofences)
-        or not set(trigger.tags).isdisjoint(place.tags)
-    )
 
 
 def _where(schedule: Schedule, stays: list[Stay], due_ms: int) -> Stay | None:

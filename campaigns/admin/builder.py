@@ -17,13 +17,15 @@ from django.shortcuts import redirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.timezone import localtime, now
+from django.utils.safestring import SafeString
+from django.utils.timezone import now
 from unfold.decorators import display
 from unfold.views import ChangeList
 
 from brands.admin import BrandScopedAdmin
 from brands.desk import current_brand, rights, zone_of
 from brands.models import Brand, Role
+from brands.overtaking import in_words
 from brands.templatetags.nearcast import when
 from campaigns import estimates, forms, lacks, publishing, sentences, suggesting, trials
 from campaigns.admin.backtests import BacktestPages
@@ -402,16 +404,10 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
         )
 
 
-def _overtaken(campaign: Campaign) -> str:
-    """Who was faster, and what becomes of what is on this page."""
+def _overtaken(campaign: Campaign) -> SafeString:
     last = campaign.log.select_related("actor").first()
     who = last.actor.get_username() if last and last.actor else "The back office"
-    at = localtime(campaign.updated_at)
-    return (
-        f"{who} saved this campaign at {at:%H:%M:%S} ({at.tzinfo}), after you had opened it. "
-        "Nothing is saved yet, and all you typed is still here: saving once more replaces what "
-        "they said."
-    )
+    return in_words(campaign, who=who)
 
 
 def _size(brand: Brand, wanted: Definition) -> str:

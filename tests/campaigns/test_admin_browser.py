@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from django.contrib.gis.geos import Point
-from playwright.sync_api import Browser, Dialog, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 
 from brands.models import Role
 from campaigns.models import Campaign, CampaignState, Decision
@@ -364,13 +364,7 @@ def test_leaving_asks_where_something_typed_is_not_saved(
     world: World, live_web: LiveWeb, chromium: Browser
 ) -> None:
     page = log_in(chromium, live_web, world_admin(world))
-    asked: list[str] = []
-
-    def leave(dialog: Dialog) -> None:
-        asked.append(dialog.type)
-        dialog.accept()
-
-    page.on("dialog", leave)
+    asked = agree_to_leave(page)
     for address, typed in (("geofences/geofence/add/", "Kiosk"), ("campaigns/segment/add/", "")):
         page.goto(f"{live_web.base_url}/admin/{address}")
         if typed:
@@ -384,13 +378,7 @@ def test_leaving_a_builder_asks_for_what_is_typed_or_came_back_but_not_for_its_p
     world: World, live_web: LiveWeb, chromium: Browser
 ) -> None:
     page = log_in(chromium, live_web, world_admin(world))
-    asked: list[str] = []
-
-    def leave(dialog: Dialog) -> None:
-        asked.append(dialog.type)
-        dialog.accept()
-
-    page.on("dialog", leave)
+    asked = agree_to_leave(page)
 
     def leave_after(action: Callable[[], object]) -> list[str]:
         asked.clear()
@@ -425,6 +413,18 @@ def test_whatever_can_be_pressed_or_filled_in_has_a_name(
     before = page.locator("#nav-sidebar").is_visible()
     page.keyboard.press("Enter")
     expect(page.locator("#nav-sidebar")).to_be_visible(visible=not before)
+
+
+def agree_to_leave(page: Page) -> list[str]:
+    """Say yes whenever the page asks; what it asked is added to the list."""
+    asked: list[str] = []
+
+    def agree(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", agree)
+    return asked
 
 
 def world_admin(world: World) -> str:

@@ -95,7 +95,7 @@ def _pass_time(
             if belief.state in _BELIEVED:
                 moved = ended(belief, at_ms=until_ms, reason=TransitionReason.GEOFENCE_MOVED)
                 found.append(Footprint(geofence_id, moved, -1))
-        # Where neither can be, elapse changes nothing: to call it for every belief costs a crowd dear.
+        # Where neither can be, elapse changes nothing, and a crowd has many beliefs to call it for.
         elif rules.dwell_thresholds or until_ms - seen_ms > rules.silence_ms:
             after, changes = elapse(belief, until_ms=until_ms, seen_ms=seen_ms, rules=rules)
             found += [Footprint(geofence_id, change, -1) for change in changes]

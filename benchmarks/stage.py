@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
@@ -20,7 +20,6 @@ import psycopg
 from psycopg import sql
 
 from config import processes, run
-from config.processes import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE = "nearcast_bench"
@@ -133,10 +132,7 @@ def free_port() -> int:
 
 @contextmanager
 def web(
-    server: Callable[..., Process] = processes.web,
-    *,
-    workers: int | None = None,
-    environment: Mapping[str, str] | None = None,
+    *, workers: int | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, list[int]]]:
     """A web server on a free port: its host:port, and the ids of its worker processes.
 
@@ -144,7 +140,7 @@ def web(
     """
     port, count = free_port(), workers or run.web_workers()
     process = subprocess.Popen(
-        server(host="127.0.0.1", port=port, workers=count).command,
+        processes.web(host="127.0.0.1", port=port, workers=count).command,
         cwd=ROOT,
         env=os.environ | dict(environment or {}),
         start_new_session=True,

@@ -1,8 +1,10 @@
-"""The ASGI application; what it is made of stands in config.web."""
+"""The ASGI application and its protocol; what they are made of stands in config.web."""
 
 from __future__ import annotations
 
 import os
+
+__all__ = ["Protocol", "application"]
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # For each worker: seven for the doors' own threads, the rest for requests that Django serves.
@@ -13,6 +15,7 @@ import django
 django.setup(set_prefix=False)
 
 from config.incoming import Handler  # noqa: E402 - Django must have been set up
+from config.protocol import Protocol  # noqa: E402 - the same
 from config.web import Web  # noqa: E402 - it imports models
 
 application = Web(Handler())

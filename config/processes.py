@@ -32,27 +32,8 @@ def web(*, host: str, port: int, workers: int) -> Process:
     return Process(
         name="web",
         command=[
-            *(PYTHON, "-m", "granian", "--interface", "asgi", "--loop", "uvloop"),
+            *(PYTHON, "-m", "config.serve"),
             *("--host", host, "--port", str(port), "--workers", str(workers)),
-            *("--respawn-failed-workers", "--backlog", "4096", "config.asgi:application"),
-        ],
-    )
-
-
-def stream(*, host: str, port: int, workers: int) -> Process:
-    """Return a server for the phones' sockets alone: fewer bytes a socket than `web`'s.
-
-    It serves the same application. The server's own pings only find peers that died: the stream
-    keeps quiet lines open by itself, and each ping wakes a phone.
-    """
-    return Process(
-        name="stream",
-        command=[
-            *(PYTHON, "-m", "uvicorn", "--loop", "uvloop", "--ws", "websockets-sansio"),
-            *("--host", host, "--port", str(port), "--workers", str(workers)),
-            *("--ws-per-message-deflate", "false", "--ws-ping-interval", "300"),
-            *("--backlog", "4096", "--no-access-log", "--log-level", "warning"),
-            *("--timeout-graceful-shutdown", "5", "config.asgi:application"),
         ],
     )
 

@@ -27,7 +27,6 @@ from config.processes import (
     Process,
     crowd,
     emulator,
-    stream,
     supervisor_configuration,
     web,
     workers,
@@ -251,9 +250,6 @@ def plan(host: str, port: int) -> tuple[list[Process], dict[str, str]]:
         "admin_url": f"{base_url}/admin/",
         "live_url": f"{base_url}/admin/live/",
     }
-    if stream_port := os.environ.get("NEARCAST_STREAM_PORT"):
-        processes.append(stream(host=host, port=int(stream_port), workers=web_workers()))
-        addresses["ws_url"] = f"ws://{reached_at}:{stream_port}/v1/stream"
     if is_production():
         return processes, addresses
     emulator_url = os.environ.get("FCM_EMULATOR_URL", "")

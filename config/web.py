@@ -95,6 +95,7 @@ class Web:
             rate=rate,
             threads=self._threads,
         )
+        self.doors_of_devices = self._doors.of_devices
         self._api = Incoming(
             self._django, max_bytes=settings.MAX_BODY_BYTES, patience=self._doors.patience
         )

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -21,7 +21,6 @@ import pytest
 from django.conf import settings
 
 from config import processes
-from config.processes import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 90.0  # where other work keeps the machine busy
@@ -51,17 +50,12 @@ def free_port() -> int:
         return port
 
 
-def start_web(
-    *,
-    workers: int = 1,
-    environment: dict[str, str] | None = None,
-    server: Callable[..., Process] = processes.web,
-) -> LiveWeb:
+def start_web(*, workers: int = 1, environment: dict[str, str] | None = None) -> LiveWeb:
     """Start a server as `make run` does and wait until it is ready; `stop_web` ends it."""
     port = free_port()
     url = database_url()
     process = subprocess.Popen(
-        server(host="127.0.0.1", port=port, workers=workers).command,
+        processes.web(host="127.0.0.1", port=port, workers=workers).command,
         cwd=ROOT,
         env=os.environ | {"DATABASE_URL": url} | (environment or {}),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,20 +18,20 @@ class Answer(NamedTuple):
 
     start: dict[str, Any]
     body: dict[str, Any]
+    head: bytes  # the same start in HTTP/1.1, but for the empty line that ends it
 
 
 def answer(status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        *headers,
+    ]
+    first = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
     return Answer(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                *headers,
-            ],
-        },
+        {"type": "http.response.start", "status": status, "headers": headers},
         {"type": "http.response.body", "body": body, "more_body": False},
+        first + b"".join(b"%b: %b\r\n" % header for header in headers),
     )
 
 
@@ -66,6 +67,8 @@ NOT_POST = answer_refusal(
 TOO_SLOW = answer_refusal(
     Refused(408, "timeout", "The body did not come in time.", headers=((b"connection", b"close"),))
 )
+NOT_HTTP = answer_refusal(Refused(400, "not_http", "This is no HTTP/1.1 request."))
+HEAD_TOO_LARGE = answer_refusal(Refused(431, "too_large", "The headers are too large."))
 OVERLOADED = answer_refusal(
     Refused(
         503,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -77,10 +77,11 @@ class Headers(NamedTuple):
     content_length: int
 
 
-def _headers(scope: Scope) -> Headers:
+def headers_of(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """From the lower-case names and the values of a request."""
     authorization = content_type = encoding = b""
     length = 0
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"authorization":
             authorization = value
         elif name == b"content-type":
@@ -130,7 +131,7 @@ class Door(ABC, Generic[Identity]):
         if scope["method"] != "POST":
             return NOT_POST
         try:
-            headers = _headers(scope)
+            headers = headers_of(scope["headers"])
             identity = await self.admit(headers.authorization)
             if isinstance(identity, Answer):
                 return identity
@@ -138,19 +139,23 @@ class Door(ABC, Generic[Identity]):
             if wait_s:
                 return too_many(wait_s)
             return await self._take(identity, headers, receive)
-        except Refused as refusal:
-            return answer_refusal(refusal)
-        except TimeoutError:
+        except Exception as error:  # noqa: BLE001 - answered, and logged where nobody foresaw it
+            return self.fault(error)
+
+    def fault(self, error: BaseException) -> Answer:
+        """What a client hears of what was raised; what nobody foresaw is logged."""
+        if isinstance(error, Refused):
+            return answer_refusal(error)
+        if isinstance(error, TimeoutError):
             return TOO_SLOW
-        except (Overloaded, OperationalError, InterfaceError):
-            return OVERLOADED
-        except Exception:
-            logger.exception("a request to %s failed", scope["path"])
+        if not isinstance(error, (Overloaded, OperationalError, InterfaceError)):
+            logger.error("a request with a %s failed", self.kind, exc_info=error)
             return FAILED
+        return OVERLOADED
 
     async def _take(self, identity: Identity, headers: Headers, receive: Receive) -> Answer | None:
         """The body of an admitted sender; None where the client is gone."""
-        lines = headers.content_type not in _JSON_TYPES and _is_lines(headers.content_type)
+        lines = is_lines(headers.content_type)
         gzipped = bool(headers.content_encoding) and _is_gzip(headers.content_encoding)
         if headers.content_length > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
@@ -202,13 +207,16 @@ class Door(ABC, Generic[Identity]):
 
     async def hand_on(self, prepared: Prepared) -> tuple[int, list[Rejection]] | None:
         """How many were accepted, once durable, and what was not; None where nobody is known."""
-        rows, places, rejected = prepared
-        if not rows:
-            self._count(0, rejected)
-            return 0, rejected
-        verdicts = await self._gatherer.submit(rows)
+        rows = prepared.rows
+        return self.outcome(prepared, await self._gatherer.submit(rows) if rows else [])
+
+    def outcome(
+        self, prepared: Prepared, verdicts: list[int]
+    ) -> tuple[int, list[Rejection]] | None:
+        """How many were accepted and what was not; None where nobody is known."""
+        _, places, rejected = prepared
         accepted = verdicts.count(_ACCEPTED)
-        if accepted < len(rows):
+        if accepted < len(verdicts):
             if self.is_revoked(verdicts):
                 return None
             rejected += [
@@ -220,36 +228,39 @@ class Door(ABC, Generic[Identity]):
                 for place, verdict in enumerate(verdicts)
                 if verdict != _ACCEPTED
             ]
-        self._count(accepted, rejected)
-        rejected.sort(key=_by_index)
-        return accepted, rejected
-
-    def _count(self, accepted: int, rejected: list[Rejection]) -> None:
         tally = self._shared.tally
         tally[self.kind, "accepted"] += accepted
-        for rejection in rejected:
-            tally[self.kind, rejection.code] += 1
+        if rejected:
+            for rejection in rejected:
+                tally[self.kind, rejection.code] += 1
+            rejected.sort(key=_by_index)
+        return accepted, rejected
 
     async def _submit(self, prepared: Prepared) -> Answer:
-        outcome = await self.hand_on(prepared)
-        if outcome is None:
-            return REVOKED
-        accepted, rejected = outcome
-        if not rejected and accepted in ALL_ACCEPTED:
-            return ALL_ACCEPTED[accepted]
-        return answer(200, _encode({"accepted": accepted, "rejected": rejected}))
+        return answer_outcome(await self.hand_on(prepared))
 
     def is_revoked(self, verdicts: list[int]) -> bool:  # noqa: ARG002 - devices only
         """Whether the verdicts say that the sender itself is no longer known."""
         return False
 
 
+def answer_outcome(outcome: tuple[int, list[Rejection]] | None) -> Answer:
+    if outcome is None:
+        return REVOKED
+    accepted, rejected = outcome
+    if not rejected and accepted in ALL_ACCEPTED:
+        return ALL_ACCEPTED[accepted]
+    return answer(200, _encode({"accepted": accepted, "rejected": rejected}))
+
+
 def _by_index(rejection: Rejection) -> int:
     return rejection.index
 
 
-def _is_lines(content_type: bytes) -> bool:
+def is_lines(content_type: bytes) -> bool:
     """NDJSON or JSON; 415 for anything else."""
+    if content_type in _JSON_TYPES:
+        return False
     kind, _, parameters = content_type.lower().partition(b";")
     kind = kind.strip()
     charset = parameters.replace(b" ", b"").replace(b'"', b"")

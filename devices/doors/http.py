@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from django.conf import settings
 
 from devices import events
 from devices.auth import DeviceIdentity, TokenMemory
-from devices.doors.answers import NO_TOKEN, Answer
+from devices.doors.answers import NO_TOKEN, Answer, too_many
 from devices.doors.decoding import ItemReader
-from devices.doors.door import Door, Prepared, Shared
+from devices.doors.door import Door, Headers, Prepared, Shared, answer_outcome, is_lines
 from devices.doors.gateway import GatewayEventsDoor, GatewayLocationsDoor, event_rows
 from devices.doors.limits import Patience, RateLimit
 from devices.events import EventIn, GatewayEventIn
@@ -22,6 +25,8 @@ from devices.gathering import GroupCommit
 BODY_PATIENCE_S = 20.0  # a phone at the edge of coverage sends a small body within seconds
 ITEMS_PER_RATE_UNIT = 500  # a backlog of thousands costs its device more than a single fix
 _UNKNOWN = list(RejectCode).index(RejectCode.UNKNOWN_DEVICE)
+
+Reply = Callable[[Answer], None]
 
 
 class DeviceDoor(Door[DeviceIdentity]):
@@ -42,6 +47,40 @@ class DeviceDoor(Door[DeviceIdentity]):
 
     async def admit(self, authorization: bytes) -> DeviceIdentity | Answer:
         return self._tokens.identify(authorization) or NO_TOKEN
+
+    def take(self, headers: Headers, body: bytes, reply: Reply) -> None:
+        """A small, plain body that is all here: `reply` is called once, when it is durable.
+
+        The same as to call the door, without a task, a scope and messages.
+        """
+        try:
+            at_once = self._begin(headers, body, reply)
+        except Exception as error:  # noqa: BLE001 - as at the door
+            at_once = self.fault(error)
+        if at_once is not None:
+            reply(at_once)
+
+    def _begin(self, headers: Headers, body: bytes, reply: Reply) -> Answer | None:
+        """What is to say at once; None where `reply` hears of it later."""
+        identity = self._tokens.identify(headers.authorization)
+        if identity is None:
+            return NO_TOKEN
+        wait_s = self.charge(identity, 0)
+        if wait_s:
+            return too_many(wait_s)
+        prepared = self.prepare(identity, body, is_lines(headers.content_type))
+        if not prepared.rows:
+            return answer_outcome(self.outcome(prepared, []))
+        durable = self._gatherer.submit(prepared.rows)
+        durable.add_done_callback(partial(self._tell, prepared, reply))
+        return None
+
+    def _tell(self, prepared: Prepared, reply: Reply, durable: asyncio.Future[list[int]]) -> None:
+        error = durable.exception()
+        if error is None:
+            reply(answer_outcome(self.outcome(prepared, durable.result())))
+        else:
+            reply(self.fault(error))
 
     def charge(self, identity: DeviceIdentity, items: int) -> float:
         if not items:
@@ -124,3 +163,6 @@ class HttpDoors:
             "/v1/gateway/events": GatewayEventsDoor(events, events_reader(GatewayEventIn), shared),
         }
         self.find = by_path.get
+        self.of_devices: dict[bytes, DeviceDoor] = {
+            path.encode(): door for path, door in by_path.items() if isinstance(door, DeviceDoor)
+        }

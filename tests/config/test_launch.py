@@ -19,7 +19,6 @@ from supervisor.options import ServerOptions
 from config import proc, work
 from config.proc import MARK
 from config.processes import LOOPS, Process, supervisor_configuration
-from config.run import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT = "import signal; print('up', flush=True); signal.pause()"
@@ -143,19 +142,3 @@ def test_it_writes_what_supervisor_reads(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_it_runs_every_loop_once() -> None:
     assert sorted(loop for loops in LOOPS.values() for loop in loops) == sorted(work.LOOPS)
-
-
-def test_it_runs_a_server_for_sockets_where_a_port_is_given(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("NEARCAST_ENV", "production")
-    processes, addresses = plan("::", 8000)
-    assert "stream" not in {process.name for process in processes}
-    assert addresses["ws_url"] == "ws://127.0.0.1:8000/v1/stream"
-
-    monkeypatch.setenv("NEARCAST_STREAM_PORT", "8111")
-    processes, addresses = plan("::", 8000)
-    (stream,) = [process for process in processes if process.name == "stream"]
-    assert "8111" in stream.command
-    assert addresses["ws_url"] == "ws://127.0.0.1:8111/v1/stream"
-    assert addresses["base_url"] == "http://127.0.0.1:8000"

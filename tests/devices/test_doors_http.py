@@ -88,6 +88,70 @@ def test_it_counts_a_repeat_as_accepted_and_changes_nothing(phone: Phone) -> Non
     assert Fix.objects.filter(device_id=phone.device.pk).count() == 2
 
 
+WHOLE_OR_NOT: list[tuple[str, bytes, dict[str, str]]] = [
+    (LOCATIONS, json.dumps({"lat": 91, "lng": 1, "recorded_at": 1}).encode(), {}),
+    (LOCATIONS, b"[]", {}),
+    (LOCATIONS, b"[1, 2]", {}),
+    (LOCATIONS, b'{"lat": 1}', {}),
+    (LOCATIONS, b'{"lat": NaN', {}),
+    (LOCATIONS, b"\xff", {}),
+    (LOCATIONS, b"[" * 9_000, {}),
+    (LOCATIONS, b"{}\n{}", {"Content-Type": "application/x-ndjson"}),
+    (LOCATIONS, b"{}", {"Content-Type": "text/plain"}),
+    (LOCATIONS, b"{}", {"Content-Type": "application/json; charset=latin-1"}),
+    (LOCATIONS, b"{}", {"Authorization": ""}),
+    (LOCATIONS, b"{}", {"Authorization": "Bearer nc_dt_" + "A" * 52}),
+    (EVENTS, b'{"name": "", "occurred_at": 1}', {}),
+    (EVENTS, b'{"events": [{"name": "x", "occurred_at": 1}, {}]}', {}),
+    (EVENTS, b"no", {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "headers"), WHOLE_OR_NOT, ids=lambda each: str(each)[:40]
+)
+def test_it_answers_a_request_in_pieces_as_it_answers_it_whole(
+    phone: Phone, path: str, content: bytes, headers: dict[str, str]
+) -> None:
+    """A request that comes in one read takes a shorter way to the same door."""
+    whole, pieces = (
+        phone.post_raw(path, content, headers=headers, at_once=at_once) for at_once in (True, False)
+    )
+    assert whole.status_code == pieces.status_code
+    assert whole.content == pieces.content
+    assert _but_date(whole) == _but_date(pieces)
+
+
+def _but_date(answer: httpx.Response) -> list[tuple[str, str]]:
+    return sorted((name, value) for name, value in answer.headers.items() if name != "date")
+
+
+def test_it_keeps_a_fix_that_comes_whole_before_it_answers(phone: Phone) -> None:
+    content = json.dumps(a_fix(accuracy_m=12.5)).encode()
+    answer = phone.post_raw(LOCATIONS, content, at_once=True)
+    assert (answer.status_code, answer.json()) == (200, {"accepted": 1, "rejected": []})
+    assert Fix.objects.get(device_id=phone.device.pk).accuracy_m == 12.5
+    event = phone.post_raw(EVENTS, json.dumps(an_event()).encode(), at_once=True)
+    assert event.json() == {"accepted": 1, "rejected": []}
+    assert Event.objects.filter(device_id=phone.device.pk).count() == 1
+
+
+def test_it_tells_a_revoked_token_whichever_way_it_came(phone: Phone) -> None:
+    DeviceState.objects.filter(device_id=phone.device.pk).update(serial=2)
+    for at_once in (True, False):
+        answer = phone.post_raw(LOCATIONS, json.dumps(a_fix()).encode(), at_once=at_once)
+        assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
+
+
+def test_it_slows_down_a_device_whichever_way_it_comes(phone: Phone) -> None:
+    content = json.dumps(a_fix()).encode()
+    for at_once in (True, False):
+        answers = (phone.post_raw(LOCATIONS, content, at_once=at_once) for _ in range(2_000))
+        limited = next(answer for answer in answers if answer.status_code != 200)
+        assert (limited.status_code, limited.json()["code"]) == (429, "rate_limited")
+        assert int(limited.headers["retry-after"]) >= 1
+
+
 def test_it_takes_ten_thousand_fixes_in_one_body(phone: Phone) -> None:
     fixes = [a_fix(recorded_at=now_ms() - 100 * n) for n in range(10_000)]
     answer = phone.post(LOCATIONS, json={"locations": fixes})

@@ -19,7 +19,6 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from brands.models import Brand
-from config import processes
 from devices import auth, registration
 from devices.models import DeviceState, Event, Fix
 from notifications import outbox
@@ -28,7 +27,7 @@ from notifications.outbox import NewDelivery
 from tests.devices.conftest import Phone, a_fix, make_phone
 from tests.devices.test_doors_http import an_event
 from tests.factories import make_brand, make_key
-from tests.live_server import ROOT, LiveWeb, start_web, stop_web
+from tests.live_server import ROOT, LiveWeb
 
 SOON_S = 5.0
 
@@ -84,26 +83,9 @@ def streaming(web: LiveWeb, token: str, query: str = "") -> Iterator[Stream]:
         yield Stream(raw)
 
 
-@pytest.fixture(scope="session")
-def stream_web(django_db_setup: None) -> Iterator[LiveWeb]:
-    """The server for sockets alone, which is another one."""
-    web = start_web(server=processes.stream)
-    yield web
-    stop_web(web)
-
-
-@pytest.fixture(params=["web", "stream"])
-def server(live_web: LiveWeb, request: pytest.FixtureRequest) -> LiveWeb:
-    """Each of the two servers that a phone may be connected to."""
-    if request.param == "web":
-        return live_web
-    web: LiveWeb = request.getfixturevalue("stream_web")
-    return web
-
-
 @pytest.fixture
-def stream(server: LiveWeb, phone: Phone) -> Iterator[Stream]:
-    with streaming(server, phone.token) as opened:
+def stream(live_web: LiveWeb, phone: Phone) -> Iterator[Stream]:
+    with streaming(live_web, phone.token) as opened:
         yield opened
 
 
@@ -127,16 +109,16 @@ def owe(phone: Phone, key: str = "k", **fields: Any) -> int:
     return delivery_id
 
 
-def test_it_opens_to_a_token_offered_as_subprotocol(server: LiveWeb, phone: Phone) -> None:
+def test_it_opens_to_a_token_offered_as_subprotocol(live_web: LiveWeb, phone: Phone) -> None:
     offered = Subprotocol(f"bearer.{phone.token}")
-    with connect(f"{server.ws_url}/v1/stream", subprotocols=[offered]) as raw:
+    with connect(f"{live_web.ws_url}/v1/stream", subprotocols=[offered]) as raw:
         assert raw.subprotocol == offered
         assert Stream(raw).hears_nothing()
 
 
 @pytest.mark.parametrize("token", ["", "x", "a key", "forged", "revoked", "erased"])
 def test_it_stays_shut_to_anybody_else(
-    server: LiveWeb, brand: Brand, phone: Phone, token: str
+    live_web: LiveWeb, brand: Brand, phone: Phone, token: str
 ) -> None:
     bearer = {
         "a key": make_key(brand),
@@ -148,7 +130,7 @@ def test_it_stays_shut_to_anybody_else(
         registration.revoke(phone.device.pk)
     if token == "erased":
         registration.erase(phone.device.pk)
-    with pytest.raises(InvalidStatus) as refused, streaming(server, bearer):
+    with pytest.raises(InvalidStatus) as refused, streaming(live_web, bearer):
         pass
     assert refused.value.response.status_code == 401
 
@@ -163,10 +145,10 @@ def test_it_closes_at_once_when_the_token_is_revoked(
     assert time.monotonic() - began < 2
 
 
-def test_it_closes_the_oldest_of_too_many_of_one_device(server: LiveWeb, phone: Phone) -> None:
+def test_it_closes_the_oldest_of_too_many_of_one_device(live_web: LiveWeb, phone: Phone) -> None:
     with ExitStack() as sockets:
         first, second, *_ = [
-            sockets.enter_context(streaming(server, phone.token)) for _ in range(4)
+            sockets.enter_context(streaming(live_web, phone.token)) for _ in range(4)
         ]
         assert first.closes_with() == 4409
         assert second.hears_nothing()
@@ -260,9 +242,9 @@ def test_it_slows_down_a_device_that_says_too_much(stream: Stream) -> None:
     assert answer["retry_after_s"] > 0
 
 
-def test_it_says_when_the_person_has_not_agreed(server: LiveWeb, http: Any, brand: Brand) -> None:
+def test_it_says_when_the_person_has_not_agreed(live_web: LiveWeb, http: Any, brand: Brand) -> None:
     phone = make_phone(http, brand, consent_location=False)
-    with streaming(server, phone.token) as stream:
+    with streaming(live_web, phone.token) as stream:
         answer = stream.ask({"type": "locations", "seq": 1, "locations": [a_fix()]})
     assert answer["rejected"][0]["code"] == "consent_withdrawn"
     assert DeviceState.objects.get(device_id=phone.device.pk).lat is None
@@ -280,49 +262,49 @@ def test_it_pushes_an_offer_as_soon_as_it_is_owed(stream: Stream, phone: Phone) 
 
 
 def test_it_pushes_an_offer_to_its_device_only(
-    server: LiveWeb, stream: Stream, phone: Phone
+    live_web: LiveWeb, stream: Stream, phone: Phone
 ) -> None:
     other = make_phone(phone.client, phone.device.brand)
-    with streaming(server, other.token) as others:
+    with streaming(live_web, other.token) as others:
         owe(other)
         assert others.hear()["type"] == "offer"
     assert stream.hears_nothing()
 
 
-def test_it_tells_a_returning_phone_what_it_missed(server: LiveWeb, phone: Phone) -> None:
+def test_it_tells_a_returning_phone_what_it_missed(live_web: LiveWeb, phone: Phone) -> None:
     missed = [owe(phone, key=f"k{n}") for n in range(3)]
-    with streaming(server, phone.token) as stream:
+    with streaming(live_web, phone.token) as stream:
         assert [stream.hear()["delivery_id"] for _ in missed] == missed
         stream.ask(
             {"type": "feedback", "feedback": [{"delivery_id": missed[0], "event": "received"}]}
         )
-    with streaming(server, phone.token) as stream:
+    with streaming(live_web, phone.token) as stream:
         assert [stream.hear()["delivery_id"] for _ in missed[1:]] == missed[1:]
         assert stream.hears_nothing()
-    with streaming(server, phone.token, f"?since={missed[1]}") as stream:
+    with streaming(live_web, phone.token, f"?since={missed[1]}") as stream:
         assert stream.hear()["delivery_id"] == missed[2]
 
 
 @pytest.mark.parametrize("since", ["-1", "x", "", "9" * 30, "%00"])
 def test_it_stays_calm_about_strange_resume_points(
-    server: LiveWeb, phone: Phone, since: str
+    live_web: LiveWeb, phone: Phone, since: str
 ) -> None:
     delivery_id = owe(phone)
-    with streaming(server, phone.token, f"?since={since}") as stream:
+    with streaming(live_web, phone.token, f"?since={since}") as stream:
         assert stream.hear()["delivery_id"] == delivery_id
 
 
-def test_it_tells_nothing_that_is_over_or_not_yet(server: LiveWeb, phone: Phone) -> None:
+def test_it_tells_nothing_that_is_over_or_not_yet(live_web: LiveWeb, phone: Phone) -> None:
     owe(phone, key="over", expires_at=now() - timedelta(seconds=1))
     owe(phone, key="later", due_at=now() + timedelta(hours=1), expires_at=now() + timedelta(days=1))
     owe(phone, key="stopped")
     Delivery.objects.filter(key="stopped").update(state="suppressed")
-    with streaming(server, phone.token) as stream:
+    with streaming(live_web, phone.token) as stream:
         assert stream.hears_nothing()
 
 
-def test_it_tells_every_socket_of_a_device(server: LiveWeb, phone: Phone) -> None:
-    with streaming(server, phone.token) as one, streaming(server, phone.token) as two:
+def test_it_tells_every_socket_of_a_device(live_web: LiveWeb, phone: Phone) -> None:
+    with streaming(live_web, phone.token) as one, streaming(live_web, phone.token) as two:
         delivery_id = owe(phone)
         assert one.hear()["delivery_id"] == two.hear()["delivery_id"] == delivery_id
 

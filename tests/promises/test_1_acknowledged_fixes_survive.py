@@ -10,6 +10,7 @@ import httpx
 import pytest
 from django.db import connection
 
+from config import processes
 from devices.fixes import key_of_id
 from devices.models import Device, Fix
 from tests.factories import make_brand, make_device
@@ -56,8 +57,8 @@ def test_it_keeps_every_acknowledged_fix_when_web_is_killed_in_mid_stream(
     devices = [make_device(brand) for _ in range(PHONES)]
     port = free_port()
     base_url = f"http://127.0.0.1:{port}"
-    command = ("-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port))
-    with running(*command, "--workers", "2", "config.asgi:application") as web:
+    _, *command = processes.web(host="127.0.0.1", port=port, workers=2).command
+    with running(*command) as web:
         until(lambda: answers(f"{base_url}/readyz"), "the server is ready", within_s=60)
         phones = [Phone(base_url, device, bearer(device)) for device in devices]
         for phone in phones:

@@ -16,7 +16,6 @@ from typing import Any
 from benchmarks import populate, stage, tile38
 from benchmarks.populate import Phone
 from benchmarks.report import Row, row
-from config import processes
 
 SOCKETS, PEER_CONNECTIONS = 2_000, 256
 GOAL_PER_S, GOAL_KB = 12_000, 40
@@ -31,29 +30,22 @@ def run(quick: bool) -> list[Row]:
     shapes = populate.geofences(GEOFENCES, HOME)
     phones = populate.devices(SOCKETS, HOME)
     rows: list[Row] = []
-    rates = []
-    servers = (("web", processes.web), ("stream", processes.stream))
-    for name, server in servers[:1] if quick else servers:
-        case = f"{SOCKETS:,} sockets on {name}"
-        with stage.web(server) as (host, workers):
-            before_kb = stage.memory_kb(*workers)
-            with crowd(host, "stream", phones, seconds) as client:
-                socket_kb = (stage.memory_kb(*workers) - before_kb) / SOCKETS
-                alone = client()
-            with crowd(host, "stream", phones, seconds, fixes=BUNDLE) as client:
-                bundled = client()
-        rows += [
-            row("P4", f"{case}: one fix a frame", alone["rate"], "fixes/s", "goal", GOAL_PER_S),
-            row("P4", f"{case}: {BUNDLE} a frame", bundled["rate"], "fixes/s", "goal", GOAL_PER_S),
-            row("P4", f"{case}: memory a socket", socket_kb, "KB", "goal", GOAL_KB),
-        ]
-        if refused := alone["refused"] + bundled["refused"]:
-            rows.append(row("P4", f"{case}: frames not acknowledged in full", refused, "frames"))
-        rates.append(alone["rate"])
-    if quick:
-        case = f"{SOCKETS:,} sockets on stream"
-        rows.append(row("P4", case, math.nan, "fixes/s", "make bench only"))
-    return [*rows, _beside_tile38(shapes, phones, seconds, max(rates))]
+    case = f"{SOCKETS:,} sockets"
+    with stage.web() as (host, workers):
+        before_kb = stage.memory_kb(*workers)
+        with crowd(host, "stream", phones, seconds) as client:
+            socket_kb = (stage.memory_kb(*workers) - before_kb) / SOCKETS
+            alone = client()
+        with crowd(host, "stream", phones, seconds, fixes=BUNDLE) as client:
+            bundled = client()
+    rows += [
+        row("P4", f"{case}: one fix a frame", alone["rate"], "fixes/s", "goal", GOAL_PER_S),
+        row("P4", f"{case}: {BUNDLE} a frame", bundled["rate"], "fixes/s", "goal", GOAL_PER_S),
+        row("P4", f"{case}: memory a socket", socket_kb, "KB", "goal", GOAL_KB),
+    ]
+    if refused := alone["refused"] + bundled["refused"]:
+        rows.append(row("P4", f"{case}: frames not acknowledged in full", refused, "frames"))
+    return [*rows, _beside_tile38(shapes, phones, seconds, alone["rate"])]
 
 
 def _beside_tile38(

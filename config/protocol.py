@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from devices.doors.answers import HEAD_TOO_LARGE, NOT_HTTP, TOO_SLOW, Answer
@@ -45,15 +46,44 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._head_bytes += len(data)
-        super().data_received(data)
-        if self._held is not None and not self.transport.is_closing():
-            self._go_the_long_way()
-        elif self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(HEAD_TOO_LARGE)
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._decline(data[offer.args[0] :])
+        except HttpParserError:
+            self._refuse(NOT_HTTP)
+        else:
+            if self._held is not None:
+                self._go_the_long_way()
+            elif self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(HEAD_TOO_LARGE)
+
+    def _should_upgrade(self) -> bool:
+        """A socket begins with GET: uvicorn would leave anything else without an answer."""
+        return super()._should_upgrade() and self.parser.get_method() == b"GET"
+
+    def _decline(self, rest: bytes) -> None:
+        """Read a request again without its offer of another protocol, for which no body is read.
+
+        Java's client offers HTTP/2 so, with its first request, and may be answered in HTTP/1.1.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._refuse(NOT_HTTP)
+            return
+        head = [b"%b %b HTTP/%b\r\n" % (method, self.url, version)]
+        head += [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.data_received(b"".join([*head, b"\r\n", rest]))
 
     # What the parser finds
 
     def on_headers_complete(self) -> None:
+        if self._is_declined():
+            return
         self._in_head = False
         door = self._doors.get(self.url)
         if door is not None and self._is_free():
@@ -70,6 +100,8 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._is_declined():
+            return
         self._in_head, self._head_bytes = True, 0
         if self._held is None:
             super().on_message_complete()
@@ -79,6 +111,9 @@ class Protocol(HttpToolsProtocol):
         exchange = Exchange(self, is_last=not self.parser.should_keep_alive())
         self.cycle = cast(Any, exchange)
         door.take(headers, body, exchange.answer)
+
+    def _is_declined(self) -> bool:
+        return self.parser.should_upgrade() and not self._should_upgrade()
 
     def _is_answering(self) -> bool:
         cycle: Any = self.cycle  # None before the first request
@@ -91,7 +126,6 @@ class Protocol(HttpToolsProtocol):
             and not self.flow.write_paused
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
-            and not self.parser.should_upgrade()
         )
 
     def _go_the_long_way(self) -> None:
@@ -112,9 +146,6 @@ class Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - in our words
-        self._refuse(NOT_HTTP)
 
     def _refuse(self, answer: Answer) -> None:
         if not self.transport.is_closing():

@@ -48,7 +48,7 @@ class Server:
         config = Config(
             self,
             http=Protocol,
-            ws="none",
+            ws="websockets-sansio",
             interface="asgi3",
             proxy_headers=False,
             log_level="error",
@@ -101,6 +101,11 @@ class Line:
     async def ask(self, data: bytes) -> Parts:
         self.say(data)
         return await self.hear()
+
+    async def read_by(self, server: Server, count: int) -> None:
+        """Until the only connection has read so many bytes more of one request."""
+        (protocol,) = server.connections
+        await until(lambda: protocol._head_bytes >= count)
 
     async def rest(self) -> bytes:
         """Whatever comes until the server closes."""
@@ -156,9 +161,8 @@ async def test_it_takes_the_long_way_with_what_comes_in_pieces(
     """Wherever the second piece begins after the head; within it, the door sees the whole."""
     whole = post()
     line = await connect()
-    protocols = server.connections
     line.say(whole[:cut])
-    await until(lambda: any(each._head_bytes or each.cycle for each in protocols))
+    await line.read_by(server, cut)
     _, body = await line.ask(whole[cut:])
     if cut < whole.index(b"\r\n\r\n") + 4:
         assert [taken for _, taken in server.door.taken] == [BODY]
@@ -193,6 +197,22 @@ async def test_it_takes_the_long_way_with_whatever_is_otherwise(
     assert head.startswith(b"HTTP/1.1 200")
     assert server.door.taken == []
     assert server.long_way[0] in {b"", BODY, b"x" * (INLINE_BYTES + 1)}
+
+
+@pytest.mark.parametrize("to", [b"websocket", b"h2c"])
+async def test_it_answers_a_post_that_offers_another_protocol(
+    server: Server, connect: Open, to: bytes
+) -> None:
+    """As Java's client does with its first request: it may go on in HTTP/1.1."""
+    line = await connect()
+    offer = post(BODY, b"Connection: Upgrade", b"Upgrade: " + to)
+    assert (await line.ask(offer))[1] == b'{"accepted":1,"rejected":[]}'
+    line.say(offer[:-4])
+    await line.read_by(server, len(offer) - 4)
+    assert (await line.ask(offer[-4:] + post()))[1] == b"POST /v1/locations"
+    assert (await line.hear())[1] == b"POST /v1/locations"
+    assert [taken for _, taken in server.door.taken] == [BODY]
+    assert server.long_way == [BODY, BODY]
 
 
 async def test_it_asks_for_the_body_that_a_client_holds_back(server: Server, connect: Open) -> None:

@@ -21,6 +21,7 @@ COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
 POSTGRES_EPOCH_MS = 946_684_800_000  # 2000-01-01: timestamptz counts microseconds from here
 NEVER = -(1 << 62)  # epoch milliseconds before any fix
+_MINUS_INFINITY = -(1 << 63)  # as a binary timestamptz
 
 # numpy kind and size -> (element type OID, array type OID, big-endian numpy type)
 _ELEMENTS: dict[str, tuple[int, int, str]] = {
@@ -61,17 +62,22 @@ class Column:
         count = len(next(iter(values.values())))
         cells = np.empty((len(values), count), dtype=[("length", ">i4"), ("value", ">i8")])
         cells["length"] = 8
+        whole = cells["value"]
+        floating = whole.view(">f8")  # the same bytes
         columns = []
-        for row, (name, column) in zip(cells, values.items(), strict=True):
-            kind = "f8" if column.dtype.kind == "f" else "i8"
-            element_oid, array_oid, _ = _ELEMENTS[kind]
-            row["value"] = column.astype(kind, copy=False).view("i8")
-            if name.endswith("_ms"):
+        for row, (name, column) in enumerate(values.items()):
+            if column.dtype.kind == "f":
+                element_oid, array_oid, _ = _ELEMENTS["f8"]
+                floating[row] = column
+            elif name.endswith("_ms"):
                 element_oid, array_oid = _INSTANTS
-                row["value"] = timestamps(column)
+                whole[row] = timestamps(column)
+            else:
+                element_oid, array_oid, _ = _ELEMENTS["i8"]
+                whole[row] = column
             packed = cls.__new__(cls)
             packed.array_oid = array_oid
-            packed.wire = _ARRAY_HEAD.pack(1, 0, element_oid, count, 1) + row.tobytes()
+            packed.wire = _ARRAY_HEAD.pack(1, 0, element_oid, count, 1) + cells[row].tobytes()
             columns.append(packed)
         return columns
 
@@ -116,14 +122,14 @@ def query(cursor: psycopg.Cursor[Any], sql: str, params: Sequence[Any]) -> list[
 
 def timestamps(ms: NDArray[np.int64]) -> NDArray[np.int64]:
     """Epoch milliseconds as the int64 that a binary timestamptz is; NEVER is `-infinity`."""
-    return np.where(ms == NEVER, np.iinfo(np.int64).min, (ms - POSTGRES_EPOCH_MS) * 1000)
+    return np.where(ms == NEVER, _MINUS_INFINITY, (ms - POSTGRES_EPOCH_MS) * 1000)
 
 
 def read_instants(wire: bytes | None) -> NDArray[np.int64]:
     """Epoch milliseconds of a binary timestamptz array; `-infinity` becomes NEVER."""
     microseconds = read_column(wire, "i8")
     ms = microseconds // 1000 + POSTGRES_EPOCH_MS
-    ms[microseconds == np.iinfo(np.int64).min] = NEVER
+    ms[microseconds == _MINUS_INFINITY] = NEVER
     return ms
 
 

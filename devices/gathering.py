@@ -206,7 +206,7 @@ class Gatherer(GroupCommit):
         verdicts = bounds(fixes, now_ms=now)
         plausible = verdicts == ACCEPTED
         if plausible.any():
-            taken = fixes if plausible.all() else fixes[plausible]
+            taken = fixes if plausible.all() else fixes.compress(plausible)
             verdicts[plausible] = ingest(
                 taken, now_ms=now, armed=self._armed(), memory=self._memory
             )

@@ -16,7 +16,7 @@ from django.db import transaction
 from numpy.typing import NDArray
 
 from devices.fixes import FixVerdict
-from devices.judgement import ACCEPTED, admit, judge, repeats
+from devices.judgement import ACCEPTED, admit, judge, repeats, whole
 from devices.memory import Memory
 from devices.presence import PresenceState, TransitionReason, ended
 from devices.reading import already_stored, beliefs_of, open_cursor, states_of
@@ -43,13 +43,13 @@ def ingest(
     own, under locks (docs/decisions/hot-rows-without-locks.md).
     """
     order = np.lexsort((fixes["recorded_ms"], fixes["device_id"]))
-    batch = fixes[order]
+    batch = fixes.take(order)
     verdicts = np.empty(len(fixes), dtype=np.int8)
     again = np.ones(len(fixes), dtype=bool)
     if memory is not None:
         verdicts, again = _attempt(batch, now_ms, armed, memory)
     if again.any():
-        verdicts[again] = _take_locked(batch[again], now_ms, armed, memory)
+        verdicts[again] = _take_locked(batch.compress(again), now_ms, armed, memory)
     answers = np.empty(len(fixes), dtype=np.int8)
     answers[order] = verdicts
     return answers
@@ -63,8 +63,9 @@ def _attempt(
     recalled = states["device_id"]
     with open_cursor() as cursor:
         if len(missing):
-            states = np.concatenate((states, states_of(cursor, missing, lock=False)))
-            states = states[np.argsort(states["device_id"])]
+            read = states_of(cursor, missing, lock=False)
+            states = np.concatenate((whole(states), whole(read))).view(states.dtype)
+            states = states.take(np.argsort(states["device_id"]))
         verdicts, written, lost = _take(cursor, batch, states, now_ms, armed)
     again = verdicts != ACCEPTED
     if len(lost):
@@ -126,7 +127,7 @@ def _take(
     used, used_device = _those(judged == FixVerdict.USED, batch, device)
     book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
     outcome = follow(used, used_device, states, stored, armed.index, book, now_ms=now_ms)
-    after = advanced(states, used, used_device, outcome, jumps, now_ms=now_ms)[touched]
+    after = advanced(states, used, used_device, outcome, jumps, now_ms=now_ms).take(touched)
     changes = changes_of(outcome, states, used, armed.index, book.__getitem__, now_ms=now_ms)
     # apply
     if len(batch) <= _FEW:
@@ -147,7 +148,7 @@ def _take(
 
 def _those(chosen: NDArray[np.bool_], *columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """The chosen rows of each column: mostly all, and then nothing is copied."""
-    return columns if chosen.all() else tuple(column[chosen] for column in columns)
+    return columns if chosen.all() else tuple(column.compress(chosen) for column in columns)
 
 
 def leave_all(device_id: int, *, reason: TransitionReason, armed: Armed, now_ms: int) -> None:

@@ -41,6 +41,14 @@ STATE_DTYPE = np.dtype(
 """Hot rows: what is known of the devices of a batch before it, ascending by device id."""
 
 
+def whole(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """The same rows of a structured array, without their fields: to copy and to put in one piece.
+
+    numpy moves rows field by field, at ten times the price; `take` and `compress` do not.
+    """
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
+
+
 def admit(
     fixes: NDArray[np.void], states: NDArray[np.void]
 ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:

@@ -12,7 +12,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.judgement import STATE_DTYPE
+from devices.judgement import STATE_DTYPE, whole
 
 OUTDATED_IN = 100  # where more than one in so many rows was outdated, the memory is left unasked
 UNASKED_BATCHES = 100  # and for so many batches: then one tries it again
@@ -37,7 +37,7 @@ class Memory:
             get = self._place.get
             places = np.array([get(each, -1) for each in device_ids.tolist()], dtype=np.int64)
             held = places >= 0
-            return self._rows[places[held]], device_ids[~held]
+            return self._rows.take(places[held]), device_ids[~held]
 
     def found_outdated(self, rows: int, *, of: int) -> None:
         """So many of the rows recalled for a batch turned out to be outdated."""
@@ -59,7 +59,7 @@ class Memory:
                 grown = np.zeros(min(2 * len(place), self._capacity), dtype=STATE_DTYPE)
                 grown[: len(self._rows)] = self._rows[: len(grown)]
                 self._rows = grown
-            self._rows[[place[each] for each in ids]] = rows
+            whole(self._rows)[[place[each] for each in ids]] = whole(rows)
 
     def forget(self) -> None:
         """Hold nothing (tests; a database that was restored under us)."""

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from devices.judgement import whole
 from devices.presence import Belief, PresenceState, Rules, Sighting, classify
 from devices.walks import Footprint, Stop, walk
 from geofences.compiled import compiled
@@ -353,7 +354,7 @@ def advanced(
 
     `jumps` as `judge` has them. The version stays: it says what the rows were made from.
     """
-    after = states.copy()
+    after = whole(states).copy().view(states.dtype)
     _advance(after, fixes, device, jumps, now_ms)
     count_presences(after, outcome)
     return after

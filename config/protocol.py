@@ -8,14 +8,17 @@ way to the same doors. It adds the limits on heads that uvicorn leaves to a prox
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from devices.doors.answers import HEAD_TOO_LARGE, NOT_HTTP, TOO_SLOW, Answer
+from devices.doors.answers import FAILED, HEAD_TOO_LARGE, NOT_HTTP, TOO_SLOW, Answer
 from devices.doors.door import INLINE_BYTES, Headers, headers_of
 from devices.doors.http import DeviceDoor
+
+logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024  # beside what one read brings
 QUIET_S = 75.0  # proxies reuse a connection for a minute: be the second to close it
@@ -53,8 +56,8 @@ class Protocol(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
             else:
                 self._decline(data[offer.args[0] :])
-        except HttpParserError:
-            self._refuse(NOT_HTTP)
+        except HttpParserError as error:
+            self._refuse(_fault(error.__context__))
         else:
             if self._held is not None:
                 self._go_the_long_way()
@@ -171,6 +174,14 @@ class Protocol(HttpToolsProtocol):
             self._refuse(TOO_SLOW)
         else:
             self.transport.close()
+
+
+def _fault(raised: BaseException | None) -> Answer:
+    """What to answer where a request could not be read; `raised` by whom the parser called."""
+    if raised is None or isinstance(raised, (HttpParserError, UnicodeDecodeError)):
+        return NOT_HTTP  # the last two: a path that is none
+    logger.error("a request could not be handed on", exc_info=raised)
+    return FAILED
 
 
 class Exchange:

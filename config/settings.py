@@ -222,7 +222,11 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Nearcast",
-    "DESCRIPTION": "Location-triggered campaigns: report fixes, receive offers, see why.",
+    "DESCRIPTION": (
+        "Location-triggered campaigns: report fixes, receive offers, see why. On any path, what is"
+        " no HTTP/1.1 is answered 400 (not_http), and headers beyond 64 KB are answered 431"
+        " (too_large); both close the connection."
+    ),
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_AUTHENTICATION": [],

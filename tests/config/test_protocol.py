@@ -306,6 +306,21 @@ async def test_it_refuses_what_is_no_http(server: Server, connect: Open, garbage
     assert not server.door.taken
 
 
+async def test_it_calls_a_fault_of_ours_by_its_name(
+    server: Server,
+    connect: Open,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(server.door, "take", broken)
+    head, _ = await (await connect()).ask(post())
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert "a fault" in caplog.text
+
+
 @pytest.mark.parametrize("length", [b"-1", b"1, 2", b"0x5", b"1\r\nContent-Length: 2"])
 async def test_it_refuses_a_length_that_is_none(
     server: Server, connect: Open, length: bytes

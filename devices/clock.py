@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from devices import profile_undo, retention
 from devices.gathering import now_ms
 from devices.presence import Change, PresenceState, TransitionReason, elapse, ended
-from devices.reading import beliefs_of, open_cursor, states_of
+from devices.reading import open_cursor, read_locked
 from devices.sightings import Outcome, RulesBook, Told
 from devices.walks import Footprint
 from devices.writing import write_outcome
@@ -59,8 +59,7 @@ def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> int:
         due = np.unique(np.array([row[0] for row in cursor.fetchall()], dtype=np.int64))
         if not len(due):
             return 0
-        states = states_of(cursor, due, lock=True)
-        stored = beliefs_of(cursor, states["device_id"])
+        states, stored = read_locked(cursor, due)
         book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
         outcome = Outcome()
         for place, device_id in enumerate(states["device_id"].tolist()):
@@ -103,8 +102,7 @@ def end_unarmed(*, now: int, armed: Armed, limit: int = BATCH) -> int:
         if not over:
             return 0
         ids = np.unique(np.array([device_id for device_id, _ in over], dtype=np.int64))
-        states = states_of(cursor, ids, lock=True)
-        stored = beliefs_of(cursor, states["device_id"])
+        states, stored = read_locked(cursor, ids)
         outcome = Outcome()
         for place, device_id in enumerate(states["device_id"].tolist()):
             before = stored.get(device_id, {})

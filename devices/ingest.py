@@ -7,7 +7,7 @@ are and what that changes. It knows no campaign.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg
@@ -19,8 +19,8 @@ from devices.fixes import FixVerdict
 from devices.judgement import ACCEPTED, admit, judge, repeats, whole
 from devices.memory import Memory
 from devices.presence import PresenceState, TransitionReason, ended
-from devices.reading import already_stored, beliefs_of, open_cursor, states_of
-from devices.sightings import Outcome, RulesBook, Told, advanced, follow
+from devices.reading import already_stored, open_cursor, read, read_locked
+from devices.sightings import Beliefs, Outcome, RulesBook, Told, advanced, follow
 from devices.walks import Footprint
 from devices.writing import changes_of, copy_history, history_of, write, write_outcome
 from geofences.armed import Armed
@@ -59,31 +59,32 @@ def _attempt(
     batch: NDArray[np.void], now_ms: int, armed: Armed, memory: Memory
 ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
     """Without locks. Verdicts, and which fixes to take again: refused ones, outdated devices."""
-    states, missing = memory.recall(_devices_of(batch))
+    states, beliefs, missing = memory.recall(_devices_of(batch))
     recalled = states["device_id"]
     with open_cursor() as cursor:
         if len(missing):
-            read = states_of(cursor, missing, lock=False)
-            states = np.concatenate((whole(states), whole(read))).view(states.dtype)
+            found, believed = read(cursor, missing)
+            beliefs |= believed
+            states = np.concatenate((whole(states), whole(found))).view(states.dtype)
             states = states.take(np.argsort(states["device_id"]))
-        verdicts, written, lost = _take(cursor, batch, states, now_ms, armed)
-    again = verdicts != ACCEPTED
-    if len(lost):
-        again |= np.isin(batch["device_id"], lost)
-        memory.found_outdated(int(np.isin(lost, recalled).sum()), of=len(recalled))
-    memory.remember(written)
-    return verdicts, again
+        taken = _take(cursor, batch, states, beliefs, now_ms, armed)
+    again = taken.verdicts != ACCEPTED
+    if len(taken.lost):
+        again |= np.isin(batch["device_id"], taken.lost)
+        memory.found_outdated(int(np.isin(taken.lost, recalled).sum()), of=len(recalled))
+    memory.remember(taken.states, taken.beliefs)
+    return taken.verdicts, again
 
 
 def _take_locked(
     batch: NDArray[np.void], now_ms: int, armed: Armed, memory: Memory | None
 ) -> NDArray[np.int8]:
     with transaction.atomic(), open_cursor() as cursor:
-        states = states_of(cursor, _devices_of(batch), lock=True)
-        verdicts, written, _ = _take(cursor, batch, states, now_ms, armed)
+        states, beliefs = read_locked(cursor, _devices_of(batch))
+        taken = _take(cursor, batch, states, beliefs, now_ms, armed)
     if memory is not None:
-        memory.remember(written)
-    return verdicts
+        memory.remember(taken.states, taken.beliefs)
+    return taken.verdicts
 
 
 def _devices_of(batch: NDArray[np.void]) -> NDArray[np.int64]:
@@ -99,17 +100,26 @@ def _firsts(ascending: NDArray[np.int64]) -> NDArray[np.bool_]:
     return firsts
 
 
+class _Taken(NamedTuple):
+    """A verdict per fix, and hot rows and beliefs as written."""
+
+    verdicts: NDArray[np.int8]
+    states: NDArray[np.void]
+    beliefs: Beliefs
+    lost: NDArray[np.int64]  # devices whose hot row was another one: of them nothing is written
+
+
 def _take(
     cursor: psycopg.Cursor[Any],
     batch: NDArray[np.void],
     states: NDArray[np.void],
+    beliefs: Beliefs,
     now_ms: int,
     armed: Armed,
-) -> tuple[NDArray[np.int8], NDArray[np.void], NDArray[np.int64]]:
-    """Verdicts, hot rows as written, and the devices whose row was not what `states` says.
+) -> _Taken:
+    """`batch` is by device, then time; `states` and `beliefs` are what is known of its devices.
 
-    `batch` is by device, then time. Consent is checked before anything is matched. Of a lost
-    device nothing is written.
+    Consent is checked before anything is matched.
     """
     # gather
     verdicts, device = admit(batch, states)
@@ -119,14 +129,12 @@ def _take(
     repeated = already_stored(cursor, batch, asked, repeats(batch))
     batch, device, judged = _those(~repeated, batch, device, judged)
     if not len(batch):
-        return verdicts, states[:0], device
+        return _Taken(verdicts, states[:0], {}, device)
     touched = device[_firsts(device)]
-    walking = states["device_id"][touched[states["presences"][touched] > 0]]
-    stored = beliefs_of(cursor, walking)
     # decide
     used, used_device = _those(judged == FixVerdict.USED, batch, device)
     book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
-    outcome = follow(used, used_device, states, stored, armed.index, book, now_ms=now_ms)
+    outcome = follow(used, used_device, states, beliefs, armed.index, book, now_ms=now_ms)
     after = advanced(states, used, used_device, outcome, jumps, now_ms=now_ms).take(touched)
     changes = changes_of(outcome, states, used, armed.index, book.__getitem__, now_ms=now_ms)
     # apply
@@ -138,12 +146,14 @@ def _take(
             if len(kept) < len(after):
                 batch, judged = _those(np.isin(batch["device_id"], kept), batch, judged)
             copy_history(cursor, history_of(batch, judged, now_ms))
-    lost = after["device_id"][:0]
+    lost, believed = after["device_id"][:0], {**beliefs, **outcome.after}
     if len(kept) < len(after):
         there = np.isin(after["device_id"], kept)
         lost, after = after["device_id"][~there], after[there]
+        for each in lost.tolist():
+            believed.pop(each, None)
     after["version"] += 1
-    return verdicts, after, lost
+    return _Taken(verdicts, after, believed, lost)
 
 
 def _those(chosen: NDArray[np.bool_], *columns: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -154,8 +164,8 @@ def _those(chosen: NDArray[np.bool_], *columns: NDArray[Any]) -> tuple[NDArray[A
 def leave_all(device_id: int, *, reason: TransitionReason, armed: Armed, now_ms: int) -> None:
     """End every visit of one device, as when consent is withdrawn; repeating changes nothing."""
     with transaction.atomic(), open_cursor() as cursor:
-        states = states_of(cursor, np.array([device_id], dtype=np.int64), lock=True)
-        before = beliefs_of(cursor, states["device_id"]).get(device_id, {})
+        states, beliefs = read_locked(cursor, np.array([device_id], dtype=np.int64))
+        before = beliefs.get(device_id)
         if not before:
             return
         outcome = Outcome(before={device_id: before}, after={device_id: {}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,9 +36,6 @@ def open_cursor() -> Iterator[psycopg.Cursor[Any]]:
 
 
 _STATES = """
-    WITH found AS MATERIALIZED (
-      SELECT * FROM devices_devicestate WHERE device_id = ANY(%s) ORDER BY device_id {lock}
-    )
     SELECT array_agg(device_id), array_agg(version), array_agg(brand_id), array_agg(serial),
            array_agg(consent_location), array_agg(presences),
            array_agg(coalesce(received_at, '-infinity')),
@@ -48,23 +45,76 @@ _STATES = """
            array_agg(coalesce(jump_lat, 'NaN')), array_agg(coalesce(jump_lng, 'NaN'))
       FROM found
 """
-_READ, _LOCK = _STATES.format(lock=""), _STATES.format(lock="FOR UPDATE")
+_BELIEFS = """
+    SELECT array_agg(device_id), array_agg(geofence_id),
+           array_agg((CASE state WHEN 'entering' THEN 0 WHEN 'inside' THEN 1 ELSE 2 END)::int2),
+           array_agg(visit_id), array_agg(entered_at), array_agg(since_at),
+           array_agg(agreeing), array_agg(dwelled_s), array_agg(shape_version)
+      FROM devices_presence WHERE device_id {of}
+"""
+_FOUND = """
+    WITH found AS MATERIALIZED (
+      SELECT * FROM devices_devicestate WHERE device_id = ANY(%s) ORDER BY device_id {lock}
+    )
+"""
+_BOTH = "{found} SELECT * FROM ({states}) AS states, ({beliefs}) AS beliefs"
+_READ = _BOTH.format(
+    found=_FOUND.format(lock=""),
+    states=_STATES,
+    beliefs=_BELIEFS.format(of="IN (SELECT device_id FROM found WHERE presences > 0)"),
+)
+_LOCK = _FOUND.format(lock="FOR UPDATE") + _STATES
+_READ_LOCKED = _BELIEFS.format(of="= ANY(%s)")
+
+Known = tuple[NDArray[np.void], dict[int, dict[int, Belief]]]
+"""Hot rows (STATE_DTYPE) ascending by device, and beliefs by device and geofence: of one moment."""
 
 
-def states_of(
-    cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64], *, lock: bool
-) -> NDArray[np.void]:
-    """The hot rows (STATE_DTYPE) of those devices that exist, ascending by id.
+def read(cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64]) -> Known:
+    """What is known of those devices that exist, by one statement: it sees them at one moment."""
+    wire = query(cursor, _READ, (Column(device_ids),))
+    width = len(_COLUMN_TYPES)
+    return _states(wire[:width]), _beliefs(wire[width:])
 
-    Locked in id order: two batches that share devices wait for each other, never in a ring.
+
+def read_locked(cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64]) -> Known:
+    """The same, with the hot rows locked until the transaction ends.
+
+    Locked in id order: two batches that share devices wait for each other, never in a ring. The
+    beliefs are read after the wait, as a statement sees what there was when it began.
     """
-    wire = query(cursor, _LOCK if lock else _READ, (Column(device_ids),))
+    states = _states(query(cursor, _LOCK, (Column(device_ids),)))
+    return states, _beliefs(query(cursor, _READ_LOCKED, (Column(states["device_id"]),)))
+
+
+def _states(wire: Sequence[bytes | None]) -> NDArray[np.void]:
     found = np.empty(len(read_column(wire[0], "i8")), dtype=STATE_DTYPE)
-    for name, column in zip(STATE_DTYPE.names or (), wire, strict=True):
-        if name.endswith("_ms"):
-            found[name] = read_instants(column)
-        else:
-            found[name] = read_column(column, _COLUMN_TYPES[name])
+    for (name, kind), column in zip(_COLUMN_TYPES.items(), wire, strict=True):
+        found[name] = read_instants(column) if name.endswith("_ms") else read_column(column, kind)
+    return found
+
+
+def _beliefs(wire: Sequence[bytes | None]) -> dict[int, dict[int, Belief]]:
+    found: dict[int, dict[int, Belief]] = {}
+    if wire[0] is None:
+        return found
+    of_device, of_geofence, states, *rest = (
+        column.tolist()
+        for column in (
+            read_column(wire[0], "i8"),
+            read_column(wire[1], "i8"),
+            read_column(wire[2], "i2"),
+            read_column(wire[3], "i8"),
+            read_instants(wire[4]),
+            read_instants(wire[5]),
+            read_column(wire[6], "i2"),
+            read_column(wire[7], "i4"),
+            read_column(wire[8], "i4"),
+        )
+    )
+    beliefs = map(Belief, map(_STORED.__getitem__, states), *rest)
+    for device_id, geofence_id, belief in zip(of_device, of_geofence, beliefs, strict=True):
+        found.setdefault(device_id, {})[geofence_id] = belief
     return found
 
 
@@ -99,40 +149,3 @@ def already_stored(
             pairs = zip(device_id.tolist(), key.tolist(), strict=True)
             repeated[rows] = [pair in known for pair in pairs]
     return repeated
-
-
-_PRESENCES = """
-    SELECT array_agg(device_id), array_agg(geofence_id),
-           array_agg((CASE state WHEN 'entering' THEN 0 WHEN 'inside' THEN 1 ELSE 2 END)::int2),
-           array_agg(visit_id), array_agg(entered_at), array_agg(since_at),
-           array_agg(agreeing), array_agg(dwelled_s), array_agg(shape_version)
-      FROM devices_presence WHERE device_id = ANY(%s)
-"""
-
-
-def beliefs_of(
-    cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64]
-) -> dict[int, dict[int, Belief]]:
-    """Stored beliefs by device and geofence, as true as the hot rows read before them."""
-    found: dict[int, dict[int, Belief]] = {}
-    if not len(device_ids):
-        return found
-    wire = query(cursor, _PRESENCES, (Column(device_ids),))
-    of_device, of_geofence, states, *rest = (
-        column.tolist()
-        for column in (
-            read_column(wire[0], "i8"),
-            read_column(wire[1], "i8"),
-            read_column(wire[2], "i2"),
-            read_column(wire[3], "i8"),
-            read_instants(wire[4]),
-            read_instants(wire[5]),
-            read_column(wire[6], "i2"),
-            read_column(wire[7], "i4"),
-            read_column(wire[8], "i4"),
-        )
-    )
-    beliefs = map(Belief, map(_STORED.__getitem__, states), *rest)
-    for device_id, geofence_id, belief in zip(of_device, of_geofence, beliefs, strict=True):
-        found.setdefault(device_id, {})[geofence_id] = belief
-    return found

@@ -108,16 +108,17 @@ def follow(
     for which, first, stops in judged.walks():
         device_id, brand_id, seen_ms = known[which]
         before = stored.get(device_id, {})
-        if gone:
-            before = {each: belief for each, belief in before.items() if each not in gone}
+        lasting = {each: before[each] for each in before.keys() - gone} if gone else before
         after, prints = walk(
             device_id,
             stops,
-            before,
+            lasting,
             rules_of=book.__getitem__,
             seen_ms=seen_ms,
             initial=initial.get(which, frozenset()),
         )
+        if len(lasting) < len(before):
+            after |= {each: before[each] for each in before.keys() & gone}
         outcome.before[device_id], outcome.after[device_id] = before, after
         outcome.seen_ms[device_id], outcome.heard_ms[device_id] = stops[-1].at_ms, now_ms
         outcome.told += [

@@ -8,42 +8,69 @@ from hypothesis import strategies as st
 
 from devices.judgement import STATE_DTYPE
 from devices.memory import UNASKED_BATCHES, Memory
+from devices.presence import Belief, PresenceState
+
+Here = dict[int, dict[int, Belief]]
+
+
+def _beliefs(version: int, anywhere: dict[int, int]) -> Here:
+    """So many beliefs of each device, told apart by the version they are of."""
+    return {
+        device_id: {
+            each: Belief(PresenceState.INSIDE, visit_id=version, entered_ms=0, since_ms=0)
+            for each in range(count)
+        }
+        for device_id, count in anywhere.items()
+    }
 
 
 @given(
-    batches=st.lists(st.sets(st.integers(1, 40), min_size=1, max_size=12), max_size=20),
+    batches=st.lists(
+        st.dictionaries(st.integers(1, 40), st.integers(0, 3), min_size=1, max_size=12), max_size=20
+    ),
     capacity=st.integers(5, 60),
 )
-def test_it_recalls_what_was_written_last(batches: list[set[int]], capacity: int) -> None:
-    memory, oracle = Memory(capacity), dict[int, int]()
-    for version, ids in enumerate(batches):
-        asked = np.array(sorted(ids))
-        held, missing = memory.recall(asked)
+def test_it_recalls_what_was_written_last(batches: list[dict[int, int]], capacity: int) -> None:
+    memory, oracle, believed = Memory(capacity), dict[int, int](), Here()
+    for version, anywhere in enumerate(batches):
+        asked = np.array(sorted(anywhere))
+        held, beliefs, missing = memory.recall(asked)
         assert dict(zip(held["device_id"].tolist(), held["version"].tolist(), strict=True)) == {
-            each: oracle[each] for each in sorted(ids) if each in oracle
+            each: oracle[each] for each in sorted(anywhere) if each in oracle
         }
-        assert missing.tolist() == [each for each in sorted(ids) if each not in oracle]
+        assert beliefs == {
+            each: believed[each] for each in anywhere if each in oracle and believed[each]
+        }
+        assert missing.tolist() == [each for each in sorted(anywhere) if each not in oracle]
         rows = np.zeros(len(asked), dtype=STATE_DTYPE)
         rows["device_id"], rows["version"] = asked, version
-        memory.remember(rows)
-        if len(oracle) + len(ids) > capacity:
+        rows["presences"] = [anywhere[each] for each in asked.tolist()]
+        told = _beliefs(version, anywhere)
+        memory.remember(rows, told)
+        count = sum(anywhere.values())
+        if (
+            len(oracle) + len(anywhere) > capacity
+            or sum(map(len, believed.values())) + count > capacity
+        ):
             oracle.clear()
-        if len(ids) <= capacity:
-            oracle |= dict.fromkeys(ids, version)
+            believed.clear()
+        if max(len(anywhere), count) <= capacity:
+            oracle |= dict.fromkeys(anywhere, version)
+            believed |= told
 
 
 def test_it_is_left_unasked_for_a_while_where_others_write_the_same_devices() -> None:
     memory, asked = Memory(500), np.arange(1, 201)
     rows = np.zeros(len(asked), dtype=STATE_DTYPE)
     rows["device_id"] = asked
-    memory.remember(rows)
+    memory.remember(rows, {})
 
     memory.found_outdated(2, of=200)
     assert len(memory.recall(asked)[0]) == 200
 
     memory.found_outdated(3, of=200)
     for _ in range(UNASKED_BATCHES):
-        held, missing = memory.recall(asked)
-        assert len(held) == 0
+        held, beliefs, missing = memory.recall(asked)
+        assert (len(held), beliefs) == (0, {})
         assert missing.tolist() == asked.tolist()
     assert len(memory.recall(asked)[0]) == 200

@@ -493,6 +493,17 @@ def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(brand: Brand, m
     assert remembering(fix(device, AT_THE_DOOR, NOW_MS + 4 * MINUTE)) == [ACCEPTED]
 
 
+def test_its_memory_holds_on_to_a_visit_that_is_not_armed_for_a_while(brand: Brand) -> None:
+    unarmed = armed.load()
+    make_circle(brand)
+    device, memory, snapshot = make_device(brand), Memory(1000), armed.load()
+    for turn, known in enumerate((snapshot, unarmed, unarmed, snapshot)):
+        batch = assemble([fix(device, AT_THE_DOOR, NOW_MS + turn * MINUTE)])
+        ingest(batch, now_ms=NOW_MS, armed=known, memory=memory)
+    assert told(device) == [("entered", "")]
+    assert Presence.objects.count() == 1
+
+
 def register_consent(device: Device, *, location: bool) -> None:
     DeviceState.objects.filter(device=device).update(
         consent_location=location, version=F("version") + 1
@@ -501,13 +512,13 @@ def register_consent(device: Device, *, location: bool) -> None:
 
 @given(
     steps=st.lists(
-        st.tuples(st.integers(0, 3), st.sampled_from([AT_THE_DOOR, DOWN_THE_ROAD])),
+        st.tuples(st.integers(0, 4), st.sampled_from([AT_THE_DOOR, DOWN_THE_ROAD])),
         min_size=1,
         max_size=12,
     )
 )
 @hypothesis_settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_two_processes_with_memories_tell_what_one_with_locks_tells(
     brand: Brand, steps: list[tuple[int, Place]]
@@ -518,6 +529,10 @@ def test_two_processes_with_memories_tell_what_one_with_locks_tells(
     alone, shared = make_device(brand), make_device(brand)
     for number, (chosen, place) in enumerate(steps):
         at_ms = NOW_MS + number * MINUTE
+        if chosen == 4:  # a third writer, behind both
+            for device in (alone, shared):
+                reason = TransitionReason.CONSENT_WITHDRAWN
+                leave_all(device.pk, reason=reason, armed=snapshot, now_ms=at_ms - 1)
         take(fix(alone, place, at_ms))
         memory = memories[chosen % 2]
         ingest(assemble([fix(shared, place, at_ms)]), now_ms=at_ms, armed=snapshot, memory=memory)

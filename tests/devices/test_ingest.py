@@ -525,6 +525,7 @@ def test_two_processes_with_memories_tell_what_one_with_locks_tells(
 ) -> None:
     if not Geofence.objects.filter(brand=brand).exists():
         make_circle(brand)
+        make_circle(brand, confirm_fixes=2)  # beliefs that move on without a presence more or less
     snapshot, memories = armed.load(), [Memory(1000), Memory(1000)]
     alone, shared = make_device(brand), make_device(brand)
     for number, (chosen, place) in enumerate(steps):

@@ -29,7 +29,7 @@ CASES = {
     "300k over a country": (300_000, "country"),
 }
 GOAL_SINGLE, GOAL_BULK, GOAL_GATEWAY = 10_000, 100_000, 60_000
-GOAL_P99_MS = 50
+GOAL_P99_MS = 50  # at half of GOAL_SINGLE, or of what was reached where that is less
 ONE_BY_ONE, BULK = 512, 32  # connections
 # A connection has one request under way: with too few, a late answer keeps others from being sent.
 PHONES_AT_ONCE = 1_024
@@ -53,11 +53,12 @@ def run(quick: bool) -> list[Row]:
 def _ours(case: str, phones: Sequence[Phone], seconds: float) -> list[Row]:
     with wrk.listed(phones) as crowd, stage.web() as (host, _):
         rates = measured(host, crowd, seconds, secret=populate.server_key())
-        half = open_loop(host, phones, rate=max(500, int(rates.one / 2)), seconds=seconds)
+        rate = max(500, int(min(rates.one, GOAL_SINGLE) / 2))
+        half = open_loop(host, phones, rate=rate, seconds=seconds)
     late = half["p99_ms"]
     rows = [
         row("P2", f"{case}: one fix a POST", rates.one, "fixes/s", "goal", GOAL_SINGLE),
-        row("P2", f"{case}: p99 at half load", late, "ms", "goal", GOAL_P99_MS),
+        row("P2", f"{case}: p99 at {rate:,} a second", late, "ms", "goal", GOAL_P99_MS),
         row("P3", f"{case}: 100 a POST", rates.many, "fixes/s", "goal", GOAL_BULK),
         row("P3", f"{case}: {GATEWAY}", rates.gateway, "fixes/s", "goal", GOAL_GATEWAY),
     ]

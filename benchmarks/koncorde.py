@@ -66,7 +66,7 @@ def installed(*, install: bool) -> str | None:
     (HOME / "package.json").write_text('{"private": true}')
     for words in (
         ("install", "--ignore-scripts", f"koncorde@{VERSION}"),
-        ("rebuild", "boost-geospatial-index"),
+        ("rebuild", "boost-geospatial-index", "kuzzle-espresso-logic-minimizer"),
     ):
         command = [npm, "--no-audit", "--no-fund", *words]
         done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, timeout=INSTALL_S)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -180,7 +181,11 @@ def _koncorde(shapes: NDArray[Any], lat: Floats, lng: Floats, *, quick: bool) ->
         return f"missing: {why}"
     if len(shapes) > 300_000:
         return "left out: 11 KB a geofence"
-    return koncorde.measure(shapes, lat, lng, seconds=1.0 if quick else 5.0)["rate"]
+    try:
+        return koncorde.measure(shapes, lat, lng, seconds=1.0 if quick else 5.0)["rate"]
+    except subprocess.CalledProcessError as failed:
+        said = failed.stderr.strip().splitlines() or [f"exit {failed.returncode}"]
+        return f"missing: it failed ({said[0]})"
 
 
 def _postgis(shapes: NDArray[Any], lat: Floats, lng: Floats) -> float | str:

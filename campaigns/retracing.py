@@ -5,7 +5,7 @@ The same matching and the same presence rules as ingest, on arrays in memory ins
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from devices.arrays import NEVER
 from devices.fixes import FixVerdict
 from devices.judgement import STATE_DTYPE, judge
-from devices.presence import Belief, Change, elapse
+from devices.presence import BELIEF_DTYPE, Change, in_words
 from devices.sightings import RulesBook, advanced, follow
+from devices.walks import elapse
 from geofences.matching import Index
 
 
@@ -42,9 +43,8 @@ class Walkers:
         brand_id: int,
         silence_ms: int,
     ) -> None:
-        self._index = index
-        self._book = RulesBook(index, dwells, silence_ms=silence_ms)
-        self._beliefs: dict[int, dict[int, Belief]] = {}
+        self._book = RulesBook(index, dwells, silence_ms)
+        self._beliefs = np.empty(0, BELIEF_DTYPE)
         self._states = np.zeros(len(device_ids), dtype=STATE_DTYPE)
         self._states["device_id"] = np.sort(device_ids)
         self._states["brand_id"] = brand_id
@@ -62,43 +62,32 @@ class Walkers:
         verdicts, jumps = judge(batch, device, states)
         used = verdicts == FixVerdict.USED
         batch, device = batch[used], device[used]
-        stored = {key: self._beliefs[key] for key in ids.tolist() if key in self._beliefs}
+        there = np.isin(self._beliefs["device_id"], ids)
+        stored, others = self._beliefs[there], self._beliefs[~there]
         now_ms = int(fixes["recorded_ms"].max())
-        outcome = follow(batch, device, states, stored, self._index, self._book, now_ms=now_ms)
+        outcome = follow(batch, device, states, stored, self._book, now_ms=now_ms)
         self._states[rows] = advanced(states, batch, device, outcome, jumps, now_ms=now_ms)
-        for device_id, beliefs in outcome.after.items():
-            if beliefs:
-                self._beliefs[device_id] = beliefs
-            else:
-                self._beliefs.pop(device_id, None)
-        return [
-            Step(
-                told.device_id,
-                told.footprint.geofence_id,
-                told.footprint.change,
-                *_place(batch, told.row),
-            )
-            for told in outcome.told
-        ]
+        self._beliefs = np.concatenate((others, outcome.beliefs()))
+        return list(_steps(outcome.told, batch))
 
     def end(self, until_ms: int) -> list[Step]:
         """What time alone still does to those who are inside: dwells, and silence."""
-        steps = []
-        for device_id, beliefs in self._beliefs.items():
-            row = np.searchsorted(self._states["device_id"], device_id)
-            seen_ms = int(self._states["recorded_ms"][row])
-            for geofence_id, belief in beliefs.items():
-                rules = self._book[geofence_id]
-                _, changes = elapse(belief, until_ms=until_ms, seen_ms=seen_ms, rules=rules)
-                steps += [
-                    Step(device_id, geofence_id, change, None, None, None) for change in changes
-                ]
-        return steps
+        self._beliefs.sort(order=("device_id", "geofence_id"))
+        rules = self._book.look_up(self._book.index.ordinals(self._beliefs["geofence_id"]))
+        rows = np.searchsorted(self._states["device_id"], self._beliefs["device_id"])
+        until = np.full(len(rows), until_ms)
+        seen_ms = self._states["recorded_ms"][rows]
+        told = elapse(self._beliefs, *rules, seen_ms, until, silence_ms=self._book.silence_ms)
+        return list(_steps(told, None))
 
 
-def _place(batch: NDArray[np.void], row: int) -> tuple[float | None, float | None, float | None]:
-    if row < 0:
-        return None, None, None
-    accuracy = float(batch["accuracy_m"][row])
-    known = None if np.isnan(accuracy) else accuracy
-    return float(batch["lat"][row]), float(batch["lng"][row]), known
+def _steps(told: NDArray[np.void], batch: NDArray[np.void] | None) -> Iterator[Step]:
+    ids = (told[name].tolist() for name in ("device_id", "geofence_id", "row"))
+    for device_id, geofence_id, row, change in zip(*ids, in_words(told), strict=True):
+        place = (None, None, None) if batch is None or row < 0 else _place(batch[row])
+        yield Step(device_id, geofence_id, change, *place)
+
+
+def _place(fix: np.void) -> tuple[float, float, float | None]:
+    accuracy_m = float(fix["accuracy_m"])
+    return float(fix["lat"]), float(fix["lng"]), None if np.isnan(accuracy_m) else accuracy_m

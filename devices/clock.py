@@ -16,11 +16,11 @@ from django.db import connection, transaction
 
 from devices import profile_undo, retention
 from devices.gathering import now_ms
-from devices.presence import Change, PresenceState, TransitionReason, elapse, ended
+from devices.presence import REASONS
 from devices.reading import open_cursor, read_locked
-from devices.sightings import Outcome, RulesBook, Told
-from devices.walks import Footprint
-from devices.writing import write_outcome
+from devices.sightings import Outcome, RulesBook
+from devices.walks import due_ms, elapse
+from devices.writing import end_visits, write_outcome
 from geofences.armed import Armed, follower
 
 logger = logging.getLogger(__name__)
@@ -60,37 +60,23 @@ def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> int:
         if not len(due):
             return 0
         states, stored = read_locked(cursor, due)
-        book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
-        outcome = Outcome()
-        for place, device_id in enumerate(states["device_id"].tolist()):
-            seen_ms = int(states["recorded_ms"][place])
-            until_ms = seen_ms + now - int(states["received_ms"][place])
-            before = stored.get(device_id, {})
-            armed_here = armed.index.ordinals(np.array(list(before), dtype=np.int64)) >= 0
-            before = {
-                each: before[each]
-                for each, known in zip(list(before), armed_here.tolist(), strict=True)
-                if known
-            }
-            outcome.before[device_id] = before
-            outcome.after[device_id] = after = {}
-            outcome.seen_ms[device_id] = seen_ms
-            outcome.heard_ms[device_id] = int(states["received_ms"][place])
-            for geofence_id, belief in sorted(before.items()):
-                kept, changes = elapse(
-                    belief, until_ms=until_ms, seen_ms=seen_ms, rules=book[geofence_id]
-                )
-                if kept is not None:
-                    after[geofence_id] = kept
-                outcome.told += [
-                    Told(
-                        device_id,
-                        int(states["brand_id"][place]),
-                        Footprint(geofence_id, change, -1),
-                    )
-                    for change in changes
-                ]
-        write_outcome(cursor, states, outcome, armed, now, touch=True)
+        book = RulesBook(armed.index, armed.dwells, settings.SILENCE_S * 1000)
+        ordinal = armed.index.ordinals(stored["geofence_id"])
+        before = stored.compress(ordinal >= 0)
+        rules = book.look_up(ordinal[ordinal >= 0])
+        place = np.searchsorted(states["device_id"], before["device_id"])
+        seen_ms, heard_ms = states["recorded_ms"][place], states["received_ms"][place]
+        after, silence_ms = before.copy(), book.silence_ms
+        until_ms = seen_ms + now - heard_ms
+        told = elapse(after, *rules, seen_ms, until_ms, silence_ms=silence_ms)
+        outcome = Outcome(
+            before=before,
+            after=after,
+            due_ms=due_ms(after, *rules, seen_ms, silence_ms=silence_ms) + heard_ms - seen_ms,
+            told=told,
+            others=stored[:0],
+        )
+        write_outcome(cursor, states, outcome, armed.index, now, touch=True)
     return len(due)
 
 
@@ -103,27 +89,12 @@ def end_unarmed(*, now: int, armed: Armed, limit: int = BATCH) -> int:
             return 0
         ids = np.unique(np.array([device_id for device_id, _ in over], dtype=np.int64))
         states, stored = read_locked(cursor, ids)
-        outcome = Outcome()
-        for place, device_id in enumerate(states["device_id"].tolist()):
-            before = stored.get(device_id, {})
-            gone = sorted(each for each in before if (device_id, each) in over)
-            outcome.before[device_id] = before
-            outcome.after[device_id] = {k: v for k, v in before.items() if k not in gone}
-            for geofence_id in gone:
-                if before[geofence_id].state is PresenceState.ENTERING:
-                    continue
-                why, at_ms = over[device_id, geofence_id]
-                change: Change = ended(
-                    before[geofence_id], at_ms=at_ms, reason=TransitionReason(why)
-                )
-                outcome.told.append(
-                    Told(
-                        device_id,
-                        int(states["brand_id"][place]),
-                        Footprint(geofence_id, change, -1),
-                    )
-                )
-        write_outcome(cursor, states, outcome, armed, now)
+        pairs = zip(stored["device_id"].tolist(), stored["geofence_id"].tolist(), strict=True)
+        found = [over.get(pair) for pair in pairs]
+        beliefs = stored.compress([each is not None for each in found])
+        at_ms = np.array([at for _, at in filter(None, found)], dtype=np.int64)
+        reasons = np.array([REASONS.index(why) for why, _ in filter(None, found)], dtype=np.int8)
+        end_visits(cursor, states, beliefs, at_ms, reasons, armed.index, now)
     return len(over)
 
 

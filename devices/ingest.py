@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from devices.fixes import FixVerdict
 from devices.judgement import ACCEPTED, admit, judge, repeats, whole
 from devices.memory import Memory
-from devices.presence import PresenceState, TransitionReason, ended
+from devices.presence import REASONS, TransitionReason
 from devices.reading import already_stored, open_cursor, read, read_locked
-from devices.sightings import Beliefs, Outcome, RulesBook, Told, advanced, follow
-from devices.walks import Footprint
-from devices.writing import changes_of, copy_history, history_of, write, write_outcome
+from devices.sightings import RulesBook, advanced, among, follow
+from devices.writing import changes_of, copy_history, end_visits, history_of, write
 from geofences.armed import Armed
 
 __all__ = ["ACCEPTED", "ingest", "leave_all"]
@@ -64,9 +63,7 @@ def _attempt(
     with open_cursor() as cursor:
         if len(missing):
             found, believed = read(cursor, missing)
-            beliefs |= believed
-            states = np.concatenate((whole(states), whole(found))).view(states.dtype)
-            states = states.take(np.argsort(states["device_id"]))
+            states, beliefs = _merged(states, found), _merged(beliefs, believed)
         taken = _take(cursor, batch, states, beliefs, now_ms, armed)
     again = taken.verdicts != ACCEPTED
     if len(taken.lost):
@@ -87,6 +84,12 @@ def _take_locked(
     return taken.verdicts
 
 
+def _merged(some: NDArray[np.void], others: NDArray[np.void]) -> NDArray[np.void]:
+    """Rows of different devices, ascending by device."""
+    both = np.concatenate((whole(some), whole(others))).view(some.dtype)
+    return both.take(np.argsort(both["device_id"], kind="stable"))
+
+
 def _devices_of(batch: NDArray[np.void]) -> NDArray[np.int64]:
     """Each once, ascending."""
     ids = batch["device_id"]
@@ -105,7 +108,7 @@ class _Taken(NamedTuple):
 
     verdicts: NDArray[np.int8]
     states: NDArray[np.void]
-    beliefs: Beliefs
+    beliefs: NDArray[np.void]
     lost: NDArray[np.int64]  # devices whose hot row was another one: of them nothing is written
 
 
@@ -113,7 +116,7 @@ def _take(
     cursor: psycopg.Cursor[Any],
     batch: NDArray[np.void],
     states: NDArray[np.void],
-    beliefs: Beliefs,
+    beliefs: NDArray[np.void],
     now_ms: int,
     armed: Armed,
 ) -> _Taken:
@@ -129,14 +132,14 @@ def _take(
     repeated = already_stored(cursor, batch, asked, repeats(batch))
     batch, device, judged = _those(~repeated, batch, device, judged)
     if not len(batch):
-        return _Taken(verdicts, states[:0], {}, device)
+        return _Taken(verdicts, states[:0], beliefs[:0], device)
     touched = device[_firsts(device)]
     # decide
     used, used_device = _those(judged == FixVerdict.USED, batch, device)
     book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
-    outcome = follow(used, used_device, states, beliefs, armed.index, book, now_ms=now_ms)
+    outcome = follow(used, used_device, states, beliefs, book, now_ms=now_ms)
     after = advanced(states, used, used_device, outcome, jumps, now_ms=now_ms).take(touched)
-    changes = changes_of(outcome, states, used, armed.index, book.__getitem__, now_ms=now_ms)
+    changes = changes_of(outcome, states, used, armed.index, now_ms=now_ms)
     # apply
     if len(batch) <= _FEW:
         kept = write(cursor, after, changes, history_of(batch, judged, now_ms))
@@ -146,13 +149,13 @@ def _take(
             if len(kept) < len(after):
                 batch, judged = _those(np.isin(batch["device_id"], kept), batch, judged)
             copy_history(cursor, history_of(batch, judged, now_ms))
-    lost, believed = after["device_id"][:0], {**beliefs, **outcome.after}
+    lost = after["device_id"][:0]
     if len(kept) < len(after):
         there = np.isin(after["device_id"], kept)
         lost, after = after["device_id"][~there], after[there]
-        for each in lost.tolist():
-            believed.pop(each, None)
     after["version"] += 1
+    believed = outcome.beliefs()
+    (believed,) = _those(among(after["device_id"], believed["device_id"]), believed)
     return _Taken(verdicts, after, believed, lost)
 
 
@@ -165,17 +168,7 @@ def leave_all(device_id: int, *, reason: TransitionReason, armed: Armed, now_ms:
     """End every visit of one device, as when consent is withdrawn; repeating changes nothing."""
     with transaction.atomic(), open_cursor() as cursor:
         states, beliefs = read_locked(cursor, np.array([device_id], dtype=np.int64))
-        before = beliefs.get(device_id)
-        if not before:
-            return
-        outcome = Outcome(before={device_id: before}, after={device_id: {}})
-        outcome.told = [
-            Told(
-                device_id,
-                int(states["brand_id"][0]),
-                Footprint(geofence_id, ended(belief, at_ms=now_ms, reason=reason), -1),
-            )
-            for geofence_id, belief in sorted(before.items())
-            if belief.state is not PresenceState.ENTERING
-        ]
-        write_outcome(cursor, states, outcome, armed, now_ms)
+        if len(beliefs):
+            at_ms = np.full(len(beliefs), now_ms)
+            reasons = np.full(len(beliefs), REASONS.index(reason), np.int8)
+            end_visits(cursor, states, beliefs, at_ms, reasons, armed.index, now_ms)

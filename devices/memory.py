@@ -8,13 +8,12 @@ saves: where others write the same devices, it is left unasked for a while.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from devices.judgement import STATE_DTYPE, whole
-from devices.presence import Belief
+from devices.presence import BELIEF_DTYPE
 
 OUTDATED_IN = 100  # where more than one in so many rows was outdated, the memory is left unasked
 UNASKED_BATCHES = 100  # and for so many batches: then one tries it again
@@ -32,47 +31,47 @@ class Memory:
         self._capacity = capacity
         self._place: dict[int, int] = {}
         self._rows = np.zeros(1024, dtype=STATE_DTYPE)
-        self._beliefs: dict[int, Mapping[int, Belief]] = {}  # of devices that are anywhere
-        self._believed = 0  # how many beliefs that are
+        self._beliefs: dict[int, bytes] = {}  # rows of devices that are anywhere
+        self._believed = 0  # how many bytes that are
         self._lock = threading.Lock()
         self._unasked = 0
 
     def recall(
         self, device_ids: NDArray[np.int64]
-    ) -> tuple[NDArray[np.void], dict[int, Mapping[int, Belief]], NDArray[np.int64]]:
-        """The rows held of these devices, their beliefs, and the ids of those not held."""
+    ) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[np.int64]]:
+        """Hot rows and beliefs held of these devices, in their order, and ids of those not held."""
         if self._unasked:
             self._unasked -= 1
-            return self._rows[:0], {}, device_ids
+            return self._rows[:0], np.empty(0, BELIEF_DTYPE), device_ids
         with self._lock:
             get = self._place.get
             places = np.array([get(each, -1) for each in device_ids.tolist()], dtype=np.int64)
             held = places >= 0
             rows = self._rows.take(places[held])
             walking = rows["device_id"][rows["presences"] > 0].tolist()
-            held_of = self._beliefs
-            beliefs = {each: held_of[each] for each in walking if each in held_of}
-            return rows, beliefs, device_ids[~held]
+            here = self._beliefs
+            beliefs = b"".join([here.get(each, b"") for each in walking])
+            return rows, np.frombuffer(beliefs, BELIEF_DTYPE), device_ids[~held]
 
     def found_outdated(self, rows: int, *, of: int) -> None:
         """So many of the rows recalled for a batch turned out to be outdated."""
         if rows * OUTDATED_IN > of:
             self._unasked = UNASKED_BATCHES
 
-    def remember(self, rows: NDArray[np.void], beliefs: Mapping[int, Mapping[int, Belief]]) -> None:
-        """Hold rows that were just committed, and their beliefs (where there are none: nothing).
+    def remember(self, rows: NDArray[np.void], beliefs: NDArray[np.void]) -> None:
+        """Hold rows that were just committed, and all beliefs of their devices, by device.
 
         When full, start anew (the next batch reads).
         """
         with self._lock:
             ids = rows["device_id"].tolist()
-            believed = sum(map(len, beliefs.values()))
+            most = self._capacity * BELIEF_DTYPE.itemsize
             if (
                 len(self._place) + len(ids) > self._capacity
-                or self._believed + believed > self._capacity
+                or self._believed + beliefs.nbytes > most
             ):
                 self._clear()
-            if max(len(ids), believed) > self._capacity:
+            if len(ids) > self._capacity or beliefs.nbytes > most:
                 return
             place = self._place
             for each in ids:
@@ -83,10 +82,11 @@ class Memory:
                 grown[: len(self._rows)] = self._rows[: len(grown)]
                 self._rows = grown
             whole(self._rows)[[place[each] for each in ids]] = whole(rows)
-            for device_id, held in beliefs.items():
-                self._believed += len(held) - len(self._beliefs.pop(device_id, ()))
-                if held:
-                    self._beliefs[device_id] = held
+            here = self._beliefs
+            self._believed += beliefs.nbytes
+            if here:
+                self._believed -= sum([len(here.pop(each, b"")) for each in ids])
+            here |= _by_device(beliefs)
 
     def forget(self) -> None:
         """Hold nothing (tests; a database that was restored under us)."""
@@ -97,3 +97,15 @@ class Memory:
         self._place.clear()
         self._beliefs.clear()
         self._believed = 0
+
+
+def _by_device(beliefs: NDArray[np.void]) -> dict[int, bytes]:
+    """The rows of each device as they lie in memory: to be joined again by the thousand."""
+    ids, size = beliefs["device_id"], BELIEF_DTYPE.itemsize
+    firsts = np.flatnonzero(np.diff(ids, prepend=-1))
+    raw = beliefs.tobytes()
+    bounds = [*(firsts * size).tolist(), len(raw)]
+    return {
+        device_id: raw[first:past]
+        for device_id, first, past in zip(ids[firsts].tolist(), bounds, bounds[1:], strict=False)
+    }

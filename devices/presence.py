@@ -1,13 +1,12 @@
-"""When a device is believed to be inside a geofence: pure rules, no rows, no clock of its own.
+"""When a device is believed to be inside a geofence: the words, their rows and the diagram. Pure.
 
-The diagram is TABLE below. A fix becomes a *sighting* (`classify`), a sighting moves a belief
-(`step`), and time alone moves it too (`elapse`): the same function serves a fix that arrives
-after a gap and the server's clock when none arrives, so both tell the same story.
-Times are integers, milliseconds since 1970 in event time.
+The diagram is TABLE below. A fix becomes a *sighting* (`classify`); how a sighting and time alone
+move a belief is in `devices.walks`. Times are integers, milliseconds since 1970 in event time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum, StrEnum
 
 import msgspec
@@ -58,15 +57,15 @@ class TransitionReason(StrEnum):
     CONSENT_WITHDRAWN = "consent_withdrawn"
 
 
-class Move(StrEnum):
+class Move(IntEnum):
     """What a sighting does to a belief."""
 
-    NOTHING = "nothing"
-    BEGIN = "begin"  # first fix inside
-    AGREE = "agree"  # one more fix for the change that is under way
-    FORGET = "forget"  # it was never a visit
-    DOUBT = "doubt"  # first fix outside
-    RETURN = "return"  # inside after all
+    NOTHING = 0
+    BEGIN = 1  # first fix inside
+    AGREE = 2  # one more fix for the change that is under way
+    FORGET = 3  # it was never a visit
+    DOUBT = 4  # first fix outside
+    RETURN = 5  # inside after all
 
 
 _S, _P = Sighting, PresenceState
@@ -86,30 +85,42 @@ TABLE: dict[tuple[PresenceState, Sighting], Move] = {
 }
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How one geofence wants its presence judged."""
+STATES, KINDS, REASONS = tuple(PresenceState), tuple(TransitionKind), tuple(TransitionReason)
+"""Rows hold a word as its place in its list, from nought."""
 
-    confirm_fixes: int = 1
-    confirm_ms: int = 0
-    dwell_thresholds: tuple[int, ...] = ()  # seconds, ascending
-    silence_ms: int = 3_600_000
-    shape_version: int = 1
+BELIEF_DTYPE = np.dtype(
+    [
+        ("device_id", "i8"),
+        ("geofence_id", "i8"),
+        ("visit_id", "i8"),
+        ("entered_ms", "i8"),  # while entering: the first fix inside
+        ("since_ms", "i8"),  # when the state began
+        ("shape_version", "i4"),
+        ("dwelled_s", "i4"),  # the longest dwell threshold already reported
+        ("agreeing", "i2"),  # fixes in a row that speak for a change
+        ("state", "i1"),  # place in STATES; outside: nothing is believed, the rest means nothing
+    ]
+)
+"""What is believed of a device and a geofence; stored ones ascending by both."""
 
-
-class Belief(msgspec.Struct, frozen=True, gc=False):
-    """What is stored of one presence; None stands for outside."""
-
-    state: PresenceState
-    visit_id: int
-    entered_ms: int
-    since_ms: int
-    agreeing: int = 1
-    dwelled_s: int = 0
-    shape_version: int = 1
+CHANGE_DTYPE = np.dtype(
+    [
+        ("device_id", "i8"),
+        ("geofence_id", "i8"),
+        ("visit_id", "i8"),
+        ("entered_ms", "i8"),
+        ("occurred_ms", "i8"),
+        ("row", "i8"),  # of the batch: the fix that told it; -1: time alone
+        ("dwell_s", "i4"),
+        ("kind", "i1"),  # place in KINDS
+        ("reason", "i1"),  # place in REASONS
+    ]
+)
+"""Transitions to be written, in the order they are told."""
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """A transition to be written."""
+    """A transition in words."""
 
     kind: TransitionKind
     visit_id: int
@@ -119,22 +130,11 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     reason: TransitionReason = TransitionReason.CROSSED
 
 
-_MASK = (1 << 64) - 1
-
-
-def visit_id(*, device_id: int, geofence_id: int, entered_ms: int) -> int:
-    """A positive 63-bit id that depends on nothing but the visit: a replay finds the same one.
-
-    The finaliser of splitmix64 (Steele, Lea, Flood 2014) over the three numbers. Uniqueness is
-    per device in the database, so a collision needs two visits of one device.
-    """
-    mixed = 0
-    for part in (device_id, geofence_id, entered_ms):
-        mixed = (mixed + part + 0x9E3779B97F4A7C15) & _MASK
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
-        mixed ^= mixed >> 31
-    return mixed >> 1
+def in_words(told: NDArray[np.void]) -> Iterator[Change]:
+    """CHANGE_DTYPE rows, one by one."""
+    for row in told[["kind", "visit_id", "entered_ms", "occurred_ms", "dwell_s", "reason"]]:
+        kind, visit_id, entered_ms, occurred_ms, dwell_s, reason = row.item()
+        yield Change(KINDS[kind], visit_id, entered_ms, occurred_ms, dwell_s, REASONS[reason])
 
 
 def classify(
@@ -159,115 +159,3 @@ def classify(
     unsure[sure_inside] = Sighting.INSIDE
     unsure[sure_outside] = Sighting.OUTSIDE
     return unsure
-
-
-def elapse(
-    belief: Belief | None, *, until_ms: int, seen_ms: int, rules: Rules
-) -> tuple[Belief | None, list[Change]]:
-    """What time alone does until `until_ms` to a device last heard of at `seen_ms`.
-
-    Dwells fire at their exact due time while the device is believed inside and its silence is
-    bearable; past that the visit ends at the moment the silence became too long.
-    """
-    changes: list[Change] = []
-    if belief is None:
-        return None, changes
-    given_up_ms = seen_ms + rules.silence_ms
-    if belief.state is PresenceState.INSIDE:
-        horizon_ms = min(until_ms, given_up_ms)
-        for dwell_s in rules.dwell_thresholds:
-            due_ms = belief.entered_ms + dwell_s * 1000
-            if dwell_s > belief.dwelled_s and due_ms <= horizon_ms:
-                changes.append(
-                    Change(
-                        TransitionKind.DWELLED,
-                        belief.visit_id,
-                        belief.entered_ms,
-                        due_ms,
-                        dwell_s=dwell_s,
-                    )
-                )
-                belief = msgspec.structs.replace(belief, dwelled_s=dwell_s)
-    if until_ms > given_up_ms:
-        if belief.state is not PresenceState.ENTERING:
-            changes.append(ended(belief, at_ms=given_up_ms, reason=TransitionReason.SILENCE))
-        return None, changes
-    return belief, changes
-
-
-def due_ms(belief: Belief, *, seen_ms: int, rules: Rules) -> int:
-    """When `elapse` would next change this belief if nothing more is heard of the device."""
-    due = seen_ms + rules.silence_ms + 1
-    if belief.state is PresenceState.INSIDE:
-        for dwell_s in rules.dwell_thresholds:
-            if dwell_s > belief.dwelled_s:
-                return min(due, belief.entered_ms + dwell_s * 1000)
-    return due
-
-
-def ended(belief: Belief, *, at_ms: int, reason: TransitionReason) -> Change:
-    """The exit of a visit that something other than a crossing ends."""
-    return Change(
-        TransitionKind.EXITED,
-        belief.visit_id,
-        belief.entered_ms,
-        max(at_ms, belief.entered_ms),
-        reason=reason,
-    )
-
-
-def step(
-    belief: Belief | None,
-    sighting: Sighting,
-    *,
-    at_ms: int,
-    rules: Rules,
-    device_id: int,
-    geofence_id: int,
-    initial: bool = False,
-) -> tuple[Belief | None, Change | None]:
-    """Move one belief by one sighting at `at_ms`; `elapse` must have run up to then.
-
-    `initial` says that the device was already there when the geofence was armed.
-    """
-    state = PresenceState.OUTSIDE if belief is None else belief.state
-    move = TABLE[state, sighting]
-    if move is Move.NOTHING:
-        return belief, None
-    if move is Move.FORGET:
-        return None, None
-    if belief is None:  # BEGIN
-        belief = Belief(
-            PresenceState.ENTERING,
-            visit_id(device_id=device_id, geofence_id=geofence_id, entered_ms=at_ms),
-            entered_ms=at_ms,
-            since_ms=at_ms,
-            shape_version=rules.shape_version,
-        )
-    elif move is Move.DOUBT:
-        belief = msgspec.structs.replace(
-            belief, state=PresenceState.LEAVING, since_ms=at_ms, agreeing=1
-        )
-    elif move is Move.AGREE:
-        belief = msgspec.structs.replace(belief, agreeing=belief.agreeing + 1)
-    else:  # RETURN
-        back = msgspec.structs.replace(
-            belief, state=PresenceState.INSIDE, since_ms=at_ms, agreeing=1
-        )
-        return back, None
-    return _confirm(belief, at_ms=at_ms, rules=rules, initial=initial)
-
-
-def _confirm(
-    belief: Belief, *, at_ms: int, rules: Rules, initial: bool
-) -> tuple[Belief | None, Change | None]:
-    """Finish the change under way once enough fixes agree for long enough."""
-    if belief.agreeing < rules.confirm_fixes or at_ms - belief.since_ms < rules.confirm_ms:
-        return belief, None
-    if belief.state is PresenceState.LEAVING:
-        return None, ended(belief, at_ms=at_ms, reason=TransitionReason.CROSSED)
-    inside = msgspec.structs.replace(belief, state=PresenceState.INSIDE, since_ms=at_ms, agreeing=1)
-    reason = TransitionReason.INITIAL if initial else TransitionReason.CROSSED
-    return inside, Change(
-        TransitionKind.ENTERED, belief.visit_id, belief.entered_ms, at_ms, reason=reason
-    )

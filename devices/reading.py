@@ -13,13 +13,9 @@ from numpy.typing import NDArray
 
 from devices.arrays import Column, query, read_column, read_instants, register
 from devices.judgement import STATE_DTYPE
-from devices.presence import Belief, PresenceState
+from devices.presence import BELIEF_DTYPE
 
-_COLUMN_TYPES = {
-    name: "b1" if STATE_DTYPE[name].kind == "b" else STATE_DTYPE[name].str[1:]
-    for name in STATE_DTYPE.names or ()
-}
-_STORED = (PresenceState.ENTERING, PresenceState.INSIDE, PresenceState.LEAVING)
+_ON_THE_WIRE = {"|b1": "b1", "|i1": "i2"}  # PostgreSQL's smallest number has two bytes
 
 
 @contextmanager
@@ -46,10 +42,10 @@ _STATES = """
       FROM found
 """
 _BELIEFS = """
-    SELECT array_agg(device_id), array_agg(geofence_id),
-           array_agg((CASE state WHEN 'entering' THEN 0 WHEN 'inside' THEN 1 ELSE 2 END)::int2),
-           array_agg(visit_id), array_agg(entered_at), array_agg(since_at),
-           array_agg(agreeing), array_agg(dwelled_s), array_agg(shape_version)
+    SELECT array_agg(device_id), array_agg(geofence_id), array_agg(visit_id),
+           array_agg(entered_at), array_agg(since_at), array_agg(shape_version),
+           array_agg(dwelled_s), array_agg(agreeing),
+           array_agg((CASE state WHEN 'entering' THEN 1 WHEN 'inside' THEN 2 ELSE 3 END)::int2)
       FROM devices_presence WHERE device_id {of}
 """
 _FOUND = """
@@ -66,15 +62,15 @@ _READ = _BOTH.format(
 _LOCK = _FOUND.format(lock="FOR UPDATE") + _STATES
 _READ_LOCKED = _BELIEFS.format(of="= ANY(%s)")
 
-Known = tuple[NDArray[np.void], dict[int, dict[int, Belief]]]
-"""Hot rows (STATE_DTYPE) ascending by device, and beliefs by device and geofence: of one moment."""
+Known = tuple[NDArray[np.void], NDArray[np.void]]
+"""Hot rows (STATE_DTYPE) and beliefs (BELIEF_DTYPE), ascending by device: of one moment."""
 
 
 def read(cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64]) -> Known:
     """What is known of those devices that exist, by one statement: it sees them at one moment."""
     wire = query(cursor, _READ, (Column(device_ids),))
-    width = len(_COLUMN_TYPES)
-    return _states(wire[:width]), _beliefs(wire[width:])
+    width = len(STATE_DTYPE.names or ())
+    return _rows(wire[:width], STATE_DTYPE), _beliefs(wire[width:])
 
 
 def read_locked(cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64]) -> Known:
@@ -83,38 +79,21 @@ def read_locked(cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64]) -> K
     Locked in id order: two batches that share devices wait for each other, never in a ring. The
     beliefs are read after the wait, as a statement sees what there was when it began.
     """
-    states = _states(query(cursor, _LOCK, (Column(device_ids),)))
+    states = _rows(query(cursor, _LOCK, (Column(device_ids),)), STATE_DTYPE)
     return states, _beliefs(query(cursor, _READ_LOCKED, (Column(states["device_id"]),)))
 
 
-def _states(wire: Sequence[bytes | None]) -> NDArray[np.void]:
-    found = np.empty(len(read_column(wire[0], "i8")), dtype=STATE_DTYPE)
-    for (name, kind), column in zip(_COLUMN_TYPES.items(), wire, strict=True):
+def _beliefs(wire: Sequence[bytes | None]) -> NDArray[np.void]:
+    found = _rows(wire, BELIEF_DTYPE)
+    return found.take(np.lexsort((found["geofence_id"], found["device_id"])))
+
+
+def _rows(wire: Sequence[bytes | None], dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """Columns in the order of a type's fields; instants where a name ends in `_ms`."""
+    found = np.zeros(len(read_column(wire[0], "i8")), dtype)
+    for name, column in zip(dtype.names or (), wire, strict=True):
+        kind = _ON_THE_WIRE.get(dtype[name].str, dtype[name].str[1:])
         found[name] = read_instants(column) if name.endswith("_ms") else read_column(column, kind)
-    return found
-
-
-def _beliefs(wire: Sequence[bytes | None]) -> dict[int, dict[int, Belief]]:
-    found: dict[int, dict[int, Belief]] = {}
-    if wire[0] is None:
-        return found
-    of_device, of_geofence, states, *rest = (
-        column.tolist()
-        for column in (
-            read_column(wire[0], "i8"),
-            read_column(wire[1], "i8"),
-            read_column(wire[2], "i2"),
-            read_column(wire[3], "i8"),
-            read_instants(wire[4]),
-            read_instants(wire[5]),
-            read_column(wire[6], "i2"),
-            read_column(wire[7], "i4"),
-            read_column(wire[8], "i4"),
-        )
-    )
-    beliefs = map(Belief, map(_STORED.__getitem__, states), *rest)
-    for device_id, geofence_id, belief in zip(of_device, of_geofence, beliefs, strict=True):
-        found.setdefault(device_id, {})[geofence_id] = belief
     return found
 
 

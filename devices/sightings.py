@@ -1,212 +1,203 @@
-"""A batch of fixes against the armed geofences, device by device: pure arrays, then walks."""
+"""A batch of fixes against the armed geofences, all devices at once: pure arrays, then the walk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from devices.judgement import whole
-from devices.presence import Belief, PresenceState, Rules, Sighting, classify
-from devices.walks import Footprint, Stop, walk
+from devices.presence import BELIEF_DTYPE, CHANGE_DTYPE, STATES, PresenceState, Sighting, classify
+from devices.walks import RULES_DTYPE, SEEN_DTYPE, WALKER_DTYPE, due_ms, walk
 from geofences.compiled import compiled
 from geofences.matching import Index, Sightings
 from geofences.ragged import spread
 
-Beliefs = Mapping[int, Mapping[int, Belief]]
-"""By device id, then geofence id."""
-
-_SIGHTINGS = tuple(Sighting)
+_OUTSIDE, _INSIDE = map(STATES.index, (PresenceState.OUTSIDE, PresenceState.INSIDE))
 _LOOKS = 4  # fixes of a run looked at one by one: most are across with the first
 
 
-class RulesBook(dict[int, Rules]):
-    """The presence rules of armed geofences by id, made on demand: most are never asked for."""
+@dataclass(frozen=True, slots=True)
+class RulesBook:
+    """The presence rules of armed geofences."""
 
-    def __init__(
-        self, index: Index, dwells: Mapping[int, tuple[int, ...]], *, silence_ms: int
-    ) -> None:
-        self.silence_ms = silence_ms
-        self._index, self._dwells = index, dwells
+    index: Index
+    dwells: Mapping[int, tuple[int, ...]]  # thresholds in seconds, of those that have any
+    silence_ms: int
 
-    def __missing__(self, geofence_id: int) -> Rules:
-        self.look_up(self._index.ordinals(np.array([geofence_id])))
-        return self[geofence_id]
-
-    def look_up(self, ordinals: NDArray[np.int32]) -> None:
-        """Make the rules of many at once: each by itself costs a dozen array calls."""
-        index, dwells = self._index, self._dwells
-        for geofence_id, fixes, seconds, version in zip(
-            index.geofence_id[ordinals].tolist(),
-            index.settings["confirm_fixes"][ordinals].tolist(),
-            index.settings["confirm_s"][ordinals].tolist(),
-            index.version[ordinals].tolist(),
-            strict=True,
-        ):
-            self[geofence_id] = Rules(
-                confirm_fixes=fixes,
-                confirm_ms=seconds * 1000,
-                dwell_thresholds=dwells.get(geofence_id, ()),
-                silence_ms=self.silence_ms,
-                shape_version=version,
-            )
+    def look_up(self, ordinals: NDArray[np.int32]) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+        """RULES_DTYPE of each, and the thresholds that they point to."""
+        settings = self.index.settings
+        rules = np.zeros(len(ordinals), RULES_DTYPE)
+        rules["confirm_fixes"] = settings["confirm_fixes"][ordinals]
+        rules["confirm_ms"] = settings["confirm_s"][ordinals].astype(np.int64) * 1000
+        rules["shape_version"] = self.index.version[ordinals]
+        thresholds: list[int] = []
+        if self.dwells:
+            ids = self.index.geofence_id[ordinals]
+            distinct, which = np.unique(ids, return_inverse=True)
+            spans = np.zeros((len(distinct), 2), np.int64)
+            for place, geofence_id in enumerate(distinct.tolist()):
+                spans[place, 0] = len(thresholds)
+                thresholds += self.dwells.get(geofence_id, ())
+                spans[place, 1] = len(thresholds)
+            rules["dwell"], rules["past_dwell"] = spans[which].T
+        return rules, np.array(thresholds, np.int64)
 
 
-class Told(msgspec.Struct, frozen=True, gc=False):
-    """A footprint with whose it is and which row of the batch told it (-1: time alone)."""
-
-    device_id: int
-    brand_id: int
-    footprint: Footprint
-    row: int = -1
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a batch changes: beliefs before and after of the devices that walked, and the tale."""
+    """What a batch changes: slots before and after, ascending by device and geofence, and the tale.
 
-    before: dict[int, Mapping[int, Belief]] = field(default_factory=dict)
-    after: dict[int, dict[int, Belief]] = field(default_factory=dict)
-    seen_ms: dict[int, int] = field(default_factory=dict)  # the device's clock at its last fix
-    heard_ms: dict[int, int] = field(default_factory=dict)  # ours, when that fix came
-    told: list[Told] = field(default_factory=list)
+    A slot in which nothing is believed, before or after, has the state OUTSIDE.
+    """
+
+    before: NDArray[np.void]
+    after: NDArray[np.void]
+    due_ms: NDArray[np.int64]  # per slot, on our clock: when the clock must look at what is after
+    told: NDArray[np.void]
+    others: NDArray[np.void]  # stored beliefs that have no slot
+
+    def beliefs(self) -> NDArray[np.void]:
+        """All that is believed afterwards of the batch's devices, ascending by device."""
+        after = self.after.compress(self.after["state"] != _OUTSIDE)
+        if not len(self.others):
+            return after
+        both = np.concatenate((whole(self.others), whole(after))).view(BELIEF_DTYPE)
+        return both.take(np.argsort(both["device_id"], kind="stable"))
+
+
+def unmoved(stored: NDArray[np.void]) -> Outcome:
+    """Nothing changes of what is believed."""
+    slots, due = np.empty(0, BELIEF_DTYPE), np.empty(0, np.int64)
+    told = np.empty(0, CHANGE_DTYPE)
+    return Outcome(before=slots, after=slots, due_ms=due, told=told, others=stored)
 
 
 def follow(
     fixes: NDArray[np.void],
     device: NDArray[np.int64],
     states: NDArray[np.void],
-    stored: Beliefs,
-    index: Index,
+    stored: NDArray[np.void],
     book: RulesBook,
     *,
     now_ms: int,
 ) -> Outcome:
     """Match all used fixes at once, then walk every device that is or was anywhere.
 
-    `fixes` are by device and time, `device[i]` is the place of fix i's device in `states`. Stored
-    beliefs in geofences that are no longer armed are left alone: the clock ends those visits.
+    `fixes` are by device and time, `device[i]` is the place of fix i's device in `states`;
+    `stored` are the beliefs of the batch's devices. Those in geofences that are no longer armed are
+    left alone: the clock ends those visits.
     """
+    index = book.index
     found = index.match(lat=fixes["lat"], lng=fixes["lng"], brand=fixes["brand_id"])
-    outcome = Outcome()
-    somewhere = np.zeros(len(states["device_id"]), dtype=bool)
+    somewhere = np.zeros(len(states), dtype=bool)
     somewhere[device] = states["presences"][device] > 0
     somewhere[device[found.fix]] = True
     walkers = np.flatnonzero(somewhere)
     if not len(walkers):
-        return outcome
-    candidates = _candidates(walkers, device, states, stored, index, found)
-    book.look_up(np.unique(candidates.ordinal))
+        return unmoved(stored)
+    slots = _Slots.of(walkers, device, states, stored, index, found)
+    rules, thresholds_s = book.look_up(slots.ordinal)
     heard = _heard(fixes, device, states, book.silence_ms)
-    judged = _judge(fixes, device, walkers, candidates, heard, index, found)
-    initial = _armed_around(device, states, stored, index, found)
-    gone = candidates.gone
-    known = states[["device_id", "brand_id", "recorded_ms"]].tolist()
-    for which, first, stops in judged.walks():
-        device_id, brand_id, seen_ms = known[which]
-        before = stored.get(device_id, {})
-        lasting = {each: before[each] for each in before.keys() - gone} if gone else before
-        after, prints = walk(
-            device_id,
-            stops,
-            lasting,
-            rules_of=book.__getitem__,
-            seen_ms=seen_ms,
-            initial=initial.get(which, frozenset()),
-        )
-        if len(lasting) < len(before):
-            after |= {each: before[each] for each in before.keys() & gone}
-        outcome.before[device_id], outcome.after[device_id] = before, after
-        outcome.seen_ms[device_id], outcome.heard_ms[device_id] = stops[-1].at_ms, now_ms
-        outcome.told += [
-            Told(device_id, brand_id, each, first + each.stop if each.stop >= 0 else -1)
-            for each in prints
-        ]
-    return outcome
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Candidates:
-    """Which geofences matter to which walker, unique, by walker then ordinal."""
-
-    which: NDArray[np.int64]
-    ordinal: NDArray[np.int64]
-    outside: NDArray[np.bool_]  # nothing is believed of it before the batch
-    inside: NDArray[np.bool_]  # believed inside of it, in today's shape
-    gone: frozenset[int]  # ids of geofences believed in that are no longer armed
-
-
-def _candidates(
-    walkers: NDArray[np.int64],
-    device: NDArray[np.int64],
-    states: NDArray[np.void],
-    stored: Beliefs,
-    index: Index,
-    found: Sightings,
-) -> _Candidates:
-    """All that a walker is believed in, and all that any of its fixes is inside of."""
-    believed = [stored.get(each, {}) for each in states["device_id"][walkers].tolist()]
-    beliefs = [belief for each in believed for belief in each.values()]
-    count = len(beliefs)
-    ids = np.fromiter((geofence_id for each in believed for geofence_id in each), "i8", count)
-    inside = np.fromiter((each.state is PresenceState.INSIDE for each in beliefs), "?", count)
-    version = np.fromiter((each.shape_version for each in beliefs), "i8", count)
-    which = np.repeat(walkers, [len(each) for each in believed])
-    ordinal = index.ordinals(ids).astype(np.int64)
-    armed = ordinal >= 0
-    stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
-    held = (which * stride + ordinal)[armed]
-    current = inside[armed] & (version[armed] == index.version[ordinal[armed]])
-    keys = np.unique(np.concatenate((held, device[found.fix] * stride + found.ordinal)))
-    outside = np.ones(len(keys), dtype=bool)
-    outside[np.searchsorted(keys, held)] = False
-    return _Candidates(
-        which=keys // stride,
-        ordinal=keys % stride,
-        outside=outside,
-        inside=_among(np.sort(held[current]), keys),
-        gone=frozenset(ids[~armed].tolist()),
+    spans = np.zeros(len(walkers), WALKER_DTYPE)
+    spans["slot"], spans["past_slot"] = _bounds(slots.which, walkers)
+    spans["row"], spans["past_row"] = _bounds(device, walkers)
+    spans["seen_ms"] = states["recorded_ms"][walkers]
+    after = slots.before.copy()
+    told = walk(
+        after,
+        rules,
+        thresholds_s,
+        spans,
+        np.ascontiguousarray(fixes["recorded_ms"]),
+        _seen(fixes, slots, rules["shape_version"], spans, heard, index, found),
+        _armed_around(device, states, slots, index, found),
+        silence_ms=book.silence_ms,
+    )
+    count = spans["past_slot"] - spans["slot"]
+    last_ms = np.repeat(fixes["recorded_ms"][spans["past_row"] - 1], count)
+    due = due_ms(after, rules, thresholds_s, last_ms, silence_ms=book.silence_ms)
+    return Outcome(
+        before=slots.before,
+        after=after,
+        due_ms=due + now_ms - last_ms,
+        told=told,
+        others=slots.others,
     )
 
 
-def _among(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _bounds(
+    ascending: NDArray[np.int64], values: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where each value begins, and one past its last."""
+    return np.searchsorted(ascending, values), np.searchsorted(ascending, values, side="right")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slots:
+    """Which geofences matter to which walker: all it is believed in, all its fixes are inside of.
+
+    Each pair once, by walker, then geofence id.
+    """
+
+    which: NDArray[np.int64]  # place in `states`
+    ordinal: NDArray[np.int32]
+    before: NDArray[np.void]
+    others: NDArray[np.void]  # stored beliefs that have no slot: not armed, or nobody walks
+    _keys: NDArray[np.int64]  # ascending
+    _place: NDArray[np.int64]  # of each key
+    _stride: int
+
+    @classmethod
+    def of(
+        cls,
+        walkers: NDArray[np.int64],
+        device: NDArray[np.int64],
+        states: NDArray[np.void],
+        stored: NDArray[np.void],
+        index: Index,
+        found: Sightings,
+    ) -> _Slots:
+        believer = np.searchsorted(states["device_id"], stored["device_id"])
+        believed = index.ordinals(stored["geofence_id"])
+        matters = among(walkers, believer) & (believed >= 0)
+        held = np.flatnonzero(matters)
+        stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
+        held_keys = believer[held] * stride + believed[held]
+        keys = np.unique(np.concatenate((held_keys, device[found.fix] * stride + found.ordinal)))
+        which, ordinal = keys // stride, (keys % stride).astype(np.int32)
+        order = np.lexsort((index.geofence_id[ordinal], which))
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        before = np.zeros(len(keys), BELIEF_DTYPE)
+        before["device_id"] = states["device_id"][which]
+        before["geofence_id"] = index.geofence_id[ordinal[order]]
+        whole(before)[place[np.searchsorted(keys, held_keys)]] = whole(stored)[held]
+        return cls(
+            which=which,  # the same walker where geofences change places
+            ordinal=ordinal[order],
+            before=before,
+            others=stored.compress(~matters),
+            _keys=keys,
+            _place=place,
+            _stride=stride,
+        )
+
+    def places(self, which: NDArray[np.int64], ordinal: NDArray[np.int32]) -> NDArray[np.int64]:
+        """The slots of such pairs, each of which is there."""
+        return self._place[np.searchsorted(self._keys, which * self._stride + ordinal)]
+
+
+def among(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which values are there: what np.isin does, without sorting them as well."""
     at = np.searchsorted(ascending, values)
     found = np.zeros(len(values), dtype=bool)
     there = at < len(ascending)
     found[there] = ascending[at[there]] == values[there]
     return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Judged:
-    """The (fix, candidate) that may change a belief, for one that is outside and one inside."""
-
-    row: list[int]
-    geofence_id: list[int]
-    if_outside: list[int]
-    if_inside: list[int]
-    at_ms: list[int]
-    spans: list[tuple[int, int, int]]  # walker, its first row, one past its last
-
-    def walks(self) -> Iterator[tuple[int, int, list[Stop]]]:
-        """Walker, its first row and its stops; rows come in the order of the spans."""
-        at, count = 0, len(self.row)
-        for which, first, past in self.spans:
-            stops = []
-            for row in range(first, past):
-                seen = {}
-                while at < count and self.row[at] == row:
-                    seen[self.geofence_id[at]] = (
-                        _SIGHTINGS[self.if_outside[at]],
-                        _SIGHTINGS[self.if_inside[at]],
-                    )
-                    at += 1
-                stops.append(Stop(self.at_ms[row], seen))
-            yield which, first, stops
 
 
 def _heard(
@@ -220,51 +211,47 @@ def _heard(
     return heard
 
 
-def _judge(
+def _seen(
     fixes: NDArray[np.void],
-    device: NDArray[np.int64],
-    walkers: NDArray[np.int64],
-    candidates: _Candidates,
+    slots: _Slots,
+    version: NDArray[np.int64],
+    walkers: NDArray[np.void],
     heard: NDArray[np.bool_],
     index: Index,
     found: Sightings,
-) -> _Judged:
-    """Every fix of a walker against its candidates, where that may change a belief.
+) -> NDArray[np.void]:
+    """Every fix of a walker against its slots (SEEN_DTYPE), where that may change a belief.
 
-    In a crowded city a walk has dozens of candidates and is in few of them at a time. A run of
-    fixes on one side of an edge changes something once: what comes after that, and a run on the
-    side that is believed already, is neither measured nor walked.
+    In a crowded city a walk has dozens of slots and is in few of them at a time. A run of fixes on
+    one side of an edge changes something once: what comes after that, and a run on the side that
+    is believed already, is neither measured nor walked.
     """
-    starts = np.searchsorted(device, walkers)
-    pasts = np.searchsorted(device, walkers, side="right")
-    place = np.searchsorted(walkers, candidates.which)
-    pair, row = spread(starts[place], (pasts - starts)[place])
-    ordinal = candidates.ordinal[pair]
+    owner = np.repeat(np.arange(len(walkers)), walkers["past_slot"] - walkers["slot"])
+    slot, row = spread(walkers["row"][owner], (walkers["past_row"] - walkers["row"])[owner])
+    ordinal = slots.ordinal[slot]
     stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
-    inside = _among(
+    inside = among(
         np.sort(found.fix.astype(np.int64) * stride + found.ordinal), row * stride + ordinal
     )
-    first = np.append(True, pair[1:] != pair[:-1])[: len(pair)]
+    first = np.append(True, slot[1:] != slot[:-1])[: len(slot)]
     begins = first | ~heard[row]
     begins[1:] |= inside[1:] != inside[:-1]
     at = np.flatnonzero(begins)
     past = np.append(at[1:], len(row))
+    state = slots.before["state"][slot[at]]
+    current = slots.before["shape_version"][slot[at]] == version[slot[at]]
     idle = first[at] & np.where(
-        inside[at], candidates.inside[pair[at]] & heard[row[at]], candidates.outside[pair[at]]
+        inside[at], (state == _INSIDE) & current & heard[row[at]], state == _OUTSIDE
     )
-    sides = _Sides(fixes, row, ordinal.astype(np.int32), inside, index)
+    sides = _Sides(fixes, row, ordinal, inside, index)
     matters = sides.until_crossed(at[~idle], past[~idle])
-
-    order = matters[np.argsort(row[matters], kind="stable")]
-    outside = np.zeros(len(order), dtype=bool)
-    return _Judged(
-        row=row[order].tolist(),
-        geofence_id=index.geofence_id[ordinal[order]].tolist(),
-        if_outside=sides.sightings(order, outside).tolist(),
-        if_inside=sides.sightings(order, ~outside).tolist(),
-        at_ms=fixes["recorded_ms"].tolist(),
-        spans=list(zip(walkers.tolist(), starts.tolist(), pasts.tolist(), strict=True)),
-    )
+    matters = matters[np.lexsort((slot[matters], row[matters]))]
+    seen = np.empty(len(matters), SEEN_DTYPE)
+    seen["row"], seen["slot"] = row[matters], slot[matters]
+    outside = np.zeros(len(matters), dtype=bool)
+    seen["if_outside"] = sides.sightings(matters, outside)
+    seen["if_inside"] = sides.sightings(matters, ~outside)
+    return seen
 
 
 class _Sides:
@@ -320,26 +307,23 @@ class _Sides:
 def _armed_around(
     device: NDArray[np.int64],
     states: NDArray[np.void],
-    stored: Beliefs,
+    slots: _Slots,
     index: Index,
     found: Sightings,
-) -> dict[int, frozenset[int]]:
-    """Geofences armed since a device was last heard of, around the place where it then was."""
+) -> NDArray[np.bool_]:
+    """Slots of geofences armed since a device was last heard of, around where it then was."""
+    around = np.zeros(len(slots.which), dtype=bool)
     which = device[found.fix]
     newer = index.settings["armed_ms"][found.ordinal] > states["received_ms"][which]
     rows = np.flatnonzero(newer & ~np.isnan(states["lat"][which]))
-    around: dict[int, set[int]] = {}
     if len(rows):
+        which, ordinal = which[rows], found.ordinal[rows]
         was_m = index.distance_m(
-            ordinal=found.ordinal[rows],
-            lat=states["lat"][which[rows]],
-            lng=states["lng"][which[rows]],
+            ordinal=ordinal, lat=states["lat"][which], lng=states["lng"][which]
         )
-        for row in rows[was_m >= 0].tolist():
-            geofence_id = int(index.geofence_id[found.ordinal[row]])
-            if geofence_id not in stored.get(int(states["device_id"][which[row]]), {}):
-                around.setdefault(int(which[row]), set()).add(geofence_id)
-    return {key: frozenset(value) for key, value in around.items()}
+        around[slots.places(which, ordinal)[was_m >= 0]] = True
+    around &= slots.before["state"] == _OUTSIDE
+    return around
 
 
 def advanced(
@@ -380,10 +364,8 @@ def _advance(
 
 def count_presences(states: NDArray[np.void], outcome: Outcome) -> None:
     """Add to the hot rows, in place, by how many presences each device now has more."""
-    if not outcome.after:
-        return
-    walked = np.array(list(outcome.after), dtype=np.int64)
-    grown = [len(after) - len(outcome.before[each]) for each, after in outcome.after.items()]
-    states["presences"][np.searchsorted(states["device_id"], walked)] += np.array(
-        grown, dtype=np.int32
-    )
+    more = (outcome.after["state"] != _OUTSIDE).astype(np.int32)
+    more -= outcome.before["state"] != _OUTSIDE
+    at = np.flatnonzero(more)
+    place = np.searchsorted(states["device_id"], outcome.after["device_id"][at])
+    np.add.at(states["presences"], place, more[at])

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import psycopg
-from django.conf import settings
 from numpy.typing import NDArray
 
 from devices.arrays import Column, copy_stream, query, read_column, timestamps
-from devices.presence import PresenceState, Rules, TransitionKind, TransitionReason, due_ms
-from devices.sightings import Outcome, RulesBook, count_presences
-from geofences.armed import Armed
+from devices.presence import KINDS, REASONS, STATES, PresenceState
+from devices.sightings import Outcome, count_presences
+from devices.walks import end
 from geofences.matching import Index
 
 Columns = Mapping[str, NDArray[Any]]
 """Equally long columns by name; `…_ms` are epoch milliseconds."""
 
-# Words cross as their places in these lists, as PostgreSQL counts: from one.
-_PRESENCE_STATES, _KINDS, _REASONS = (
-    [each.value for each in words] for words in (PresenceState, TransitionKind, TransitionReason)
-)
+_OUTSIDE = STATES.index(PresenceState.OUTSIDE)
 
+# Words cross as their places in a list, which PostgreSQL counts from one.
 # {given} are the columns handed over, as rows u; their number says in which order.
 # One statement writes whatever a batch changes, so that a small batch is one round trip and needs
 # no other transaction. The version says that nobody wrote since the caller read; the order of the
@@ -78,7 +75,7 @@ _BELIEVED = """
     believed AS (
       INSERT INTO devices_presence (device_id, geofence_id, brand_id, state, visit_id, entered_at,
                                     since_at, agreeing, dwelled_s, shape_version, due_at)
-      SELECT device_id, geofence_id, brand_id, ({states})[state], visit_id,
+      SELECT device_id, geofence_id, brand_id, ({states})[state + 1], visit_id,
              entered_at, since_at, agreeing, dwelled_s, shape_version, due_at
         FROM {given}
        WHERE (device_id IN (SELECT device_id FROM written)) IS TRUE
@@ -95,8 +92,8 @@ _TOLD = """
       INSERT INTO devices_transition (brand_id, device_id, geofence_id, kind, visit_id, dwell_s,
                                       entered_at, occurred_at, recorded_at, reason, lat, lng,
                                       accuracy_m, processed_at, parked_reason)
-      SELECT brand_id, device_id, geofence_id, ({kinds})[kind], visit_id, dwell_s,
-             entered_at, occurred_at, recorded_at, ({reasons})[reason],
+      SELECT brand_id, device_id, geofence_id, ({kinds})[kind + 1], visit_id, dwell_s,
+             entered_at, occurred_at, recorded_at, ({reasons})[reason + 1],
              nullif(lat, 'NaN'), nullif(lng, 'NaN'), nullif(accuracy_m, 'NaN'),
              CASE WHEN wanted = 1 THEN NULL ELSE now() END, ''
         FROM {given}
@@ -161,7 +158,7 @@ def _part(sql: str, names: tuple[str, ...]) -> str:
         "unnest(%s) WITH ORDINALITY AS head(value, place),"
         f" LATERAL (SELECT value AS {first}, place AS number, {looked_up}) AS u"
     )
-    states, kinds, reasons = map(_listed, (_PRESENCE_STATES, _KINDS, _REASONS))
+    states, kinds, reasons = map(_listed, (STATES, KINDS, REASONS))
     return sql.format(given=given, states=states, kinds=kinds, reasons=reasons)
 
 
@@ -206,104 +203,75 @@ def changes_of(
     states: NDArray[np.void],
     fixes: NDArray[np.void] | None,
     index: Index,
-    rules_of: Callable[[int], Rules],
     *,
     now_ms: int,
     touch: bool = False,
 ) -> Changes:
     """Only what differs from what is stored; `touch` also sets the next due time anew.
 
-    `fixes` are those that `Told.row` counts in.
+    `fixes` are those that the rows of what is told count in.
     """
+    believed = outcome.after["state"] != _OUTSIDE
+    changed = believed if touch else believed & (outcome.after != outcome.before)
     return Changes(
-        forgotten=_forgotten(outcome),
-        believed=_believed(outcome, states, rules_of, touch=touch),
-        told=_told(outcome, fixes, index, now_ms),
+        forgotten=_forgotten(outcome, np.flatnonzero(~believed)),
+        believed=_believed(outcome, states, np.flatnonzero(changed)),
+        told=_told(outcome.told, states, fixes, index, now_ms),
     )
 
 
-def _ints(values: Iterable[int]) -> NDArray[np.int64]:
-    return np.fromiter(values, dtype=np.int64)
-
-
-def _numbers(words: Iterable[str], of: Sequence[str]) -> NDArray[np.int64]:
-    place = {word: number for number, word in enumerate(of, start=1)}
-    return _ints(place[word] for word in words)
-
-
-def _forgotten(outcome: Outcome) -> Columns | None:
-    gone = [
-        (device_id, geofence_id)
-        for device_id, before in outcome.before.items()
-        for geofence_id in before
-        if geofence_id not in outcome.after[device_id]
-    ]
-    if not gone:
+def _forgotten(outcome: Outcome, rows: NDArray[np.int64]) -> Columns | None:
+    gone = outcome.before[rows[outcome.before["state"][rows] != _OUTSIDE]]
+    if not len(gone):
         return None
-    device_id, geofence_id = np.array(gone, dtype=np.int64).T
-    return {"device_id": device_id, "geofence_id": geofence_id}
+    return {"device_id": gone["device_id"], "geofence_id": gone["geofence_id"]}
 
 
 def _believed(
-    outcome: Outcome, states: NDArray[np.void], rules_of: Callable[[int], Rules], *, touch: bool
+    outcome: Outcome, states: NDArray[np.void], rows: NDArray[np.int64]
 ) -> Columns | None:
-    """A due time is on our clock: the device's own time, put off by how late its fixes come."""
-    kept = [
-        (device_id, geofence_id, belief)
-        for device_id, after in outcome.after.items()
-        for geofence_id, belief in after.items()
-        if touch or outcome.before[device_id].get(geofence_id) is not belief
-    ]
-    if not kept:
+    if not len(rows):
         return None
-    devices = _ints(d for d, _, _ in kept)
+    kept = outcome.after.take(rows)
+    same = ("visit_id", "entered_ms", "since_ms", "agreeing", "dwelled_s", "shape_version")
     return {
-        "device_id": devices,
-        "geofence_id": _ints(g for _, g, _ in kept),
-        "brand_id": states["brand_id"][np.searchsorted(states["device_id"], devices)],
-        "state": _numbers((b.state for _, _, b in kept), _PRESENCE_STATES),
-        "visit_id": _ints(b.visit_id for _, _, b in kept),
-        "entered_ms": _ints(b.entered_ms for _, _, b in kept),
-        "since_ms": _ints(b.since_ms for _, _, b in kept),
-        "agreeing": _ints(b.agreeing for _, _, b in kept),
-        "dwelled_s": _ints(b.dwelled_s for _, _, b in kept),
-        "shape_version": _ints(b.shape_version for _, _, b in kept),
-        "due_ms": _ints(
-            due_ms(belief, seen_ms=outcome.seen_ms[device], rules=rules_of(geofence_id))
-            + outcome.heard_ms[device]
-            - outcome.seen_ms[device]
-            for device, geofence_id, belief in kept
-        ),
+        "device_id": kept["device_id"],
+        "geofence_id": kept["geofence_id"],
+        "brand_id": _brands(kept["device_id"], states),
+        "state": kept["state"],
+        **{name: kept[name] for name in same},
+        "due_ms": outcome.due_ms[rows],
     }
 
 
+def _brands(device_ids: NDArray[np.int64], states: NDArray[np.void]) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = states["brand_id"][np.searchsorted(states["device_id"], device_ids)]
+    return found
+
+
 def _told(
-    outcome: Outcome, fixes: NDArray[np.void] | None, index: Index, now_ms: int
+    told: NDArray[np.void],
+    states: NDArray[np.void],
+    fixes: NDArray[np.void] | None,
+    index: Index,
+    now_ms: int,
 ) -> Columns | None:
-    told = outcome.told
-    if not told:
+    if not len(told):
         return None
-    ids = _ints(each.footprint.geofence_id for each in told)
-    ordinal = index.ordinals(ids)
+    ordinal = index.ordinals(told["geofence_id"])
     wanted = np.ones(len(told), dtype=bool)  # no longer armed: evaluation says what that means
     wanted[ordinal >= 0] = index.settings["campaign"][ordinal[ordinal >= 0]]
     place = np.full((3, len(told)), np.nan)
     if fixes is not None:
-        rows = _ints(each.row for each in told)
+        rows = told["row"]
         for line, name in enumerate(("lat", "lng", "accuracy_m")):
             place[line, rows >= 0] = fixes[name][rows[rows >= 0]]
-    changes = [each.footprint.change for each in told]
     return {
-        "brand_id": _ints(each.brand_id for each in told),
-        "device_id": _ints(each.device_id for each in told),
-        "geofence_id": ids,
-        "kind": _numbers((change.kind for change in changes), _KINDS),
-        "visit_id": _ints(change.visit_id for change in changes),
-        "dwell_s": _ints(change.dwell_s for change in changes),
-        "entered_ms": _ints(change.entered_ms for change in changes),
-        "occurred_ms": _ints(change.occurred_ms for change in changes),
+        "brand_id": _brands(told["device_id"], states),
+        **{name: told[name] for name in ("device_id", "geofence_id", "kind", "visit_id")},
+        **{name: told[name] for name in ("dwell_s", "entered_ms", "occurred_ms")},
         "recorded_ms": np.full(len(told), now_ms, dtype=np.int64),
-        "reason": _numbers((change.reason for change in changes), _REASONS),
+        "reason": told["reason"],
         "lat": place[0],
         "lng": place[1],
         "accuracy_m": place[2],
@@ -315,14 +283,30 @@ def write_outcome(
     cursor: psycopg.Cursor[Any],
     states: NDArray[np.void],
     outcome: Outcome,
-    armed: Armed,
+    index: Index,
     now_ms: int,
     *,
     touch: bool = False,
 ) -> None:
     """Write changes that no fix caused; the hot rows of `states` must be locked."""
     count_presences(states, outcome)
-    book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)
-    rules_of = book.__getitem__
-    changes = changes_of(outcome, states, None, armed.index, rules_of, now_ms=now_ms, touch=touch)
-    write(cursor, states, changes)
+    write(cursor, states, changes_of(outcome, states, None, index, now_ms=now_ms, touch=touch))
+
+
+def end_visits(
+    cursor: psycopg.Cursor[Any],
+    states: NDArray[np.void],
+    beliefs: NDArray[np.void],
+    at_ms: NDArray[np.int64],
+    reasons: NDArray[np.int8],
+    index: Index,
+    now_ms: int,
+) -> None:
+    """Forget these beliefs and write how their visits ended; the hot rows must be locked.
+
+    `reasons` are places in REASONS.
+    """
+    after = beliefs.copy()
+    told = end(after, at_ms, reasons)
+    outcome = Outcome(before=beliefs, after=after, due_ms=at_ms, told=told, others=beliefs[:0])
+    write_outcome(cursor, states, outcome, index, now_ms)

@@ -276,6 +276,18 @@ def test_the_clock_gives_a_silent_device_up(brand: Brand, device: Device, settin
     assert DeviceState.objects.get(device=device).presences == 0
 
 
+def test_the_clock_looks_once_at_a_phone_that_keeps_reporting(
+    brand: Brand, device: Device, settings: Any
+) -> None:
+    settings.SILENCE_S = 600
+    make_circle(brand)
+    for minute in (0, 9):
+        take(fix(device, AT_THE_DOOR, NOW_MS + minute * MINUTE), now_ms=NOW_MS + minute * MINUTE)
+    looked = [run_due(now=NOW_MS + 11 * MINUTE, armed=armed.load()) for _ in range(2)]
+    assert looked == [1, 0]
+    assert told(device) == [("entered", "")]
+
+
 def test_the_clock_is_patient_with_a_phone_that_sends_its_past(
     brand: Brand, device: Device, settings: Any
 ) -> None:

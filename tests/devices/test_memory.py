@@ -5,23 +5,30 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from devices.judgement import STATE_DTYPE
 from devices.memory import UNASKED_BATCHES, Memory
-from devices.presence import Belief, PresenceState
+from devices.presence import BELIEF_DTYPE
 
-Here = dict[int, dict[int, Belief]]
+Here = dict[int, list[tuple[int, int, int]]]
 
 
 def _beliefs(version: int, anywhere: dict[int, int]) -> Here:
     """So many beliefs of each device, told apart by the version they are of."""
     return {
-        device_id: {
-            each: Belief(PresenceState.INSIDE, visit_id=version, entered_ms=0, since_ms=0)
-            for each in range(count)
-        }
+        device_id: [(device_id, each, version) for each in range(count)]
         for device_id, count in anywhere.items()
     }
+
+
+def _rows(beliefs: Here) -> NDArray[np.void]:
+    """By device."""
+    rows = np.zeros(sum(map(len, beliefs.values())), BELIEF_DTYPE)
+    found = (each for device_id in sorted(beliefs) for each in beliefs[device_id])
+    for row, (device_id, geofence_id, version) in zip(rows, found, strict=True):
+        row["device_id"], row["geofence_id"], row["visit_id"] = device_id, geofence_id, version
+    return rows
 
 
 @given(
@@ -38,15 +45,14 @@ def test_it_recalls_what_was_written_last(batches: list[dict[int, int]], capacit
         assert dict(zip(held["device_id"].tolist(), held["version"].tolist(), strict=True)) == {
             each: oracle[each] for each in sorted(anywhere) if each in oracle
         }
-        assert beliefs == {
-            each: believed[each] for each in anywhere if each in oracle and believed[each]
-        }
+        kept = {each: believed[each] for each in anywhere if each in oracle}
+        assert beliefs.tolist() == _rows(kept).tolist()
         assert missing.tolist() == [each for each in sorted(anywhere) if each not in oracle]
         rows = np.zeros(len(asked), dtype=STATE_DTYPE)
         rows["device_id"], rows["version"] = asked, version
         rows["presences"] = [anywhere[each] for each in asked.tolist()]
         told = _beliefs(version, anywhere)
-        memory.remember(rows, told)
+        memory.remember(rows, _rows(told))
         count = sum(anywhere.values())
         if (
             len(oracle) + len(anywhere) > capacity
@@ -63,7 +69,7 @@ def test_it_is_left_unasked_for_a_while_where_others_write_the_same_devices() ->
     memory, asked = Memory(500), np.arange(1, 201)
     rows = np.zeros(len(asked), dtype=STATE_DTYPE)
     rows["device_id"] = asked
-    memory.remember(rows, {})
+    memory.remember(rows, np.empty(0, BELIEF_DTYPE))
 
     memory.found_outdated(2, of=200)
     assert len(memory.recall(asked)[0]) == 200
@@ -71,6 +77,6 @@ def test_it_is_left_unasked_for_a_while_where_others_write_the_same_devices() ->
     memory.found_outdated(3, of=200)
     for _ in range(UNASKED_BATCHES):
         held, beliefs, missing = memory.recall(asked)
-        assert (len(held), beliefs) == (0, {})
+        assert (len(held), len(beliefs)) == (0, 0)
         assert missing.tolist() == asked.tolist()
     assert len(memory.recall(asked)[0]) == 200

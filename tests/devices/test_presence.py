@@ -7,23 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devices import walks
 from devices.presence import (
     CERTAINTY,
+    REASONS,
     TABLE,
-    Belief,
     Change,
     PresenceState,
-    Rules,
     Sighting,
     TransitionKind,
     TransitionReason,
     classify,
-    due_ms,
-    elapse,
-    step,
-    visit_id,
+    in_words,
 )
-from devices.walks import Stop, walk
+from tests.devices import clerk
+from tests.devices.clerk import Belief, Rules, Stop
+from tests.devices.walking import as_rows, beliefs_of, rows_of, walk
 
 OUTSIDE, UNSURE, INSIDE = Sighting
 MINUTE = 60_000
@@ -36,7 +35,27 @@ def belief(state: PresenceState, **fields: int) -> Belief:
 def move(
     before: Belief | None, sighting: Sighting, *, at_ms: int = 5000, rules: Rules | None = None
 ) -> tuple[Belief | None, Change | None]:
-    return step(before, sighting, at_ms=at_ms, rules=rules or Rules(), device_id=1, geofence_id=2)
+    stops = [Stop(at_ms, {2: (sighting, sighting)})]
+    beliefs = {} if before is None else {2: before}
+    after, prints = walk(1, stops, beliefs, rules_of=lambda _: rules or Rules(), seen_ms=at_ms)
+    changes = [each.change for each in prints]
+    assert len(changes) <= 1
+    return after.get(2), changes[0] if changes else None
+
+
+def elapse(
+    before: Belief, *, until_ms: int, seen_ms: int, rules: Rules
+) -> tuple[Belief | None, list[Change]]:
+    slots, at = rows_of(1, {2: before}), np.array([seen_ms])
+    told = walks.elapse(
+        slots, *as_rows([rules]), at, np.array([until_ms]), silence_ms=rules.silence_ms
+    )
+    return beliefs_of(slots).get(2), list(in_words(told))
+
+
+def due_ms(belief: Belief, *, seen_ms: int, rules: Rules) -> int:
+    slots, at = rows_of(1, {2: belief}), np.array([seen_ms])
+    return int(walks.due_ms(slots, *as_rows([rules]), at, silence_ms=rules.silence_ms)[0])
 
 
 def test_it_spells_out_every_pair_of_state_and_sighting() -> None:
@@ -174,17 +193,28 @@ def test_it_forgets_an_entry_that_was_never_confirmed() -> None:
     assert (after, changes) == (None, [])
 
 
+def test_it_leaves_no_visit_before_it_began() -> None:
+    states = [PresenceState.ENTERING, PresenceState.INSIDE, PresenceState.LEAVING]
+    slots = rows_of(1, {key: belief(state) for key, state in enumerate(states)})
+    reasons = np.full(3, REASONS.index(TransitionReason.GEOFENCE_ENDED), np.int8)
+    told = list(in_words(walks.end(slots, np.array([500, 500, 2000]), reasons)))
+    assert beliefs_of(slots) == {}
+    assert [(each.kind, each.occurred_ms, each.reason) for each in told] == [
+        ("exited", 1000, "geofence_ended"),
+        ("exited", 2000, "geofence_ended"),
+    ]
+
+
 def test_it_names_a_visit_by_nothing_but_the_visit() -> None:
-    same = [visit_id(device_id=1, geofence_id=2, entered_ms=3) for _ in range(2)]
-    assert same[0] == same[1]
-    assert 0 <= same[0] < 2**63
-    others = {
-        visit_id(device_id=d, geofence_id=g, entered_ms=t)
-        for d in range(9)
-        for g in range(9)
-        for t in range(9)
-    }
-    assert len(others) == 9**3
+    def begun(device_id: int, geofence_id: int, at_ms: int) -> int:
+        stops = [Stop(at_ms, {geofence_id: (INSIDE, INSIDE)})]
+        after, _ = walk(device_id, stops, {}, rules_of=lambda _: Rules(), seen_ms=at_ms)
+        return after[geofence_id].visit_id
+
+    assert begun(1, 2, 3) == begun(1, 2, 3)
+    visits = {begun(d, g, t) for d in range(9) for g in range(9) for t in range(9)}
+    assert len(visits) == 9**3
+    assert all(0 <= each < 2**63 for each in visits)
 
 
 def test_it_exits_before_it_enters_on_one_fix_in_order_of_geofences() -> None:
@@ -319,3 +349,56 @@ def test_it_tells_the_same_story_however_the_batches_are_cut(
     )
     assert rest == whole
     assert [p.change for p in first + second] == [p.change for p in prints]
+
+
+_places = st.dictionaries(st.integers(1, 4), st.tuples(*[st.sampled_from(list(Sighting))] * 2))
+
+
+@given(
+    stops=st.lists(st.tuples(st.integers(1, 90), _places), min_size=1, max_size=25),
+    held=st.dictionaries(
+        st.integers(1, 4),
+        st.tuples(st.sampled_from(list(PresenceState)[1:]), st.integers(0, 3), st.integers(1, 2)),
+    ),
+    rules=st.tuples(
+        *[
+            st.builds(
+                Rules,
+                confirm_fixes=st.integers(1, 3),
+                confirm_ms=st.sampled_from([0, 0, 30_000]),
+                dwell_thresholds=st.sampled_from([(), (30,), (10, 60, 120)]),
+                silence_ms=st.just(80_000),
+                shape_version=st.integers(1, 2),
+            )
+        ]
+        * 4
+    ),
+    initial=st.frozensets(st.integers(1, 4)),
+)
+def test_it_moves_rows_as_the_clerk_moves_beliefs(
+    stops: list[tuple[int, dict[int, tuple[Sighting, Sighting]]]],
+    held: dict[int, tuple[PresenceState, int, int]],
+    rules: tuple[Rules, ...],
+    initial: frozenset[int],
+) -> None:
+    """Four geofences at once: who goes before whom, what moved, what had begun before."""
+    at, walked = 1_000_000, []
+    for gap_s, seen in stops:
+        at += gap_s * 1000
+        walked.append(Stop(at, seen))
+    beliefs = {
+        key: Belief(state, key, 900_000 - key, 950_000, agreeing, 0, version)
+        for key, (state, agreeing, version) in held.items()
+    }
+    told = [
+        each(
+            7,
+            walked,
+            beliefs,
+            rules_of=lambda key: rules[key - 1],
+            seen_ms=1_000_000,
+            initial=initial,
+        )
+        for each in (walk, clerk.walk)
+    ]
+    assert told[0] == told[1]

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from devices.arrays import NEVER
 from devices.fixes import FIX_DTYPE
 from devices.judgement import STATE_DTYPE
-from devices.presence import Belief, Sighting, classify
+from devices.presence import BELIEF_DTYPE, Sighting, classify
 from devices.sightings import RulesBook, follow
-from devices.walks import Footprint, Stop, walk
 from geofences.geometry import Circle
 from geofences.matching import Index
+from tests.devices.clerk import Belief, Footprint, Rules, Stop, walk
+from tests.devices.walking import beliefs_of, prints_of
 from tests.geofences.shapes import columns_of
 
 LAT, LNG = 60.17, 24.94
@@ -42,14 +43,28 @@ def crowded() -> Index:
         "exit_buffer_m": np.full(4, 20, np.float32),
         "confirm_fixes": np.array([1, 1, 2, 1], np.int16),
         "confirm_s": np.array([0, 0, 0, 90], np.int32),
-        "armed_ms": np.zeros(4, np.int64),
+        "armed_ms": np.array([NOW_MS + 1, 0, 0, NOW_MS + 1]),  # two since anybody was heard of
         "campaign": np.ones(4, np.bool_),
     }
     return Index.build([dataclasses.replace(columns, settings=chosen)])
 
 
 INDEX = crowded()
-BOOK = RulesBook(INDEX, DWELLS, silence_ms=SILENCE_MS)
+BOOK = RulesBook(INDEX, DWELLS, SILENCE_MS)
+RULES = {
+    key: Rules(
+        confirm_fixes=fixes,
+        confirm_ms=seconds * 1000,
+        dwell_thresholds=DWELLS.get(key, ()),
+        silence_ms=SILENCE_MS,
+    )
+    for key, fixes, seconds in zip(
+        INDEX.geofence_id.tolist(),
+        INDEX.settings["confirm_fixes"].tolist(),
+        INDEX.settings["confirm_s"].tolist(),
+        strict=True,
+    )
+}
 
 Move = tuple[int, int, int, float]
 moves = st.lists(
@@ -75,10 +90,15 @@ def batch_of(device_id: int, walked: Sequence[Move], *, since_ms: int) -> NDArra
 
 
 def measured_to_all(
-    fixes: NDArray[np.void], beliefs: Mapping[int, Belief], *, seen_ms: int
+    fixes: NDArray[np.void], beliefs: Mapping[int, Belief], state: np.void
 ) -> tuple[dict[int, Belief], list[Footprint]]:
     """The slow, obvious way."""
     ordinals, stops = np.arange(4, dtype=np.int32), []
+    was_m = INDEX.distance_m(
+        ordinal=ordinals, lat=np.full(4, state["lat"]), lng=np.full(4, state["lng"])
+    )
+    around = (was_m >= 0) & (INDEX.settings["armed_ms"] > state["received_ms"])
+    initial = frozenset(INDEX.geofence_id[around].tolist()) - beliefs.keys()
     for fix in fixes:
         lat, lng = np.full(4, fix["lat"]), np.full(4, fix["lng"])
         distance_m = INDEX.distance_m(ordinal=ordinals, lat=lat, lng=lng)
@@ -95,21 +115,33 @@ def measured_to_all(
             for at in ordinals
         }
         stops.append(Stop(int(fix["recorded_ms"]), seen))
-    device_id = int(fixes["device_id"][0])
-    return walk(device_id, stops, beliefs, rules_of=BOOK.__getitem__, seen_ms=seen_ms)
+    return walk(
+        int(fixes["device_id"][0]),
+        stops,
+        beliefs,
+        rules_of=RULES.__getitem__,
+        seen_ms=int(state["recorded_ms"]),
+        initial=initial,
+    )
 
 
-@given(walks=st.lists(st.lists(moves, min_size=1, max_size=3), min_size=1, max_size=3))
+@given(
+    walks=st.lists(st.lists(moves, min_size=1, max_size=3), min_size=1, max_size=3),
+    moved=st.lists(st.frozensets(st.integers(1, 4), max_size=2), min_size=3, max_size=3),
+)
 @settings(max_examples=300, deadline=None)
 def test_it_tells_what_measuring_every_fix_to_every_geofence_tells(
-    walks: list[list[list[Move]]],
+    walks: list[list[list[Move]]], moved: list[frozenset[int]]
 ) -> None:
-    """Each device in up to three batches, so that later ones start from beliefs."""
+    """Each device in up to three batches, so that later ones start from beliefs.
+
+    Some geofences `moved` before a batch, as far as beliefs know.
+    """
     states = np.zeros(len(walks), dtype=STATE_DTYPE)
     states["device_id"], states["brand_id"] = np.arange(1, len(walks) + 1), 1
     states["recorded_ms"] = states["received_ms"] = NEVER
     states["lat"] = states["lng"] = np.nan
-    stored: dict[int, dict[int, Belief]] = {}
+    stored = np.empty(0, BELIEF_DTYPE)
     for turn in range(3):
         walking = [number for number, batches in enumerate(walks) if turn < len(batches)]
         if not walking:
@@ -125,14 +157,21 @@ def test_it_tells_what_measuring_every_fix_to_every_geofence_tells(
             ]
         )
         device = fixes["device_id"] - 1
-        outcome = follow(fixes, device, states, stored, INDEX, BOOK, now_ms=NOW_MS)
+        stored["shape_version"][np.isin(stored["geofence_id"], [*moved[turn]])] = 0
+        # The beliefs of others do not go with the batch.
+        here = np.isin(stored["device_id"], fixes["device_id"])
+        outcome = follow(fixes, device, states, stored[here], BOOK, now_ms=NOW_MS)
+        believed = np.concatenate((stored[~here], outcome.beliefs()))
         for number in walking:
             own = fixes[device == number]
-            before = stored.get(number + 1, {})
-            after, prints = measured_to_all(own, before, seen_ms=int(states["recorded_ms"][number]))
-            told = [each.footprint for each in outcome.told if each.device_id == number + 1]
-            assert outcome.after.get(number + 1, {}) == after
-            assert told == prints
-            stored[number + 1] = dict(after)
+            before = beliefs_of(stored[stored["device_id"] == number + 1])
+            after, prints = measured_to_all(own, before, states[number])
+            told = outcome.told[outcome.told["device_id"] == number + 1]
+            told["row"][told["row"] >= 0] -= np.flatnonzero(device == number)[0]
+            assert beliefs_of(believed[believed["device_id"] == number + 1]) == after
+            assert prints_of(told) == prints
             states["presences"][number] = len(after)
             states["recorded_ms"][number] = own["recorded_ms"][-1]
+            states["received_ms"][number] = NOW_MS
+            states["lat"][number], states["lng"][number] = own["lat"][-1], own["lng"][-1]
+        stored = believed[np.lexsort((believed["geofence_id"], believed["device_id"]))]

@@ -30,7 +30,7 @@ SWEEP_S = 10.0  # a geofence's end by the clock is noticed at most this much lat
 RETENTION_S = 600.0
 BATCH = 1_000
 
-_DUE = "SELECT device_id FROM devices_presence WHERE due_at <= %s ORDER BY due_at LIMIT %s"
+_DUE = "SELECT device_id FROM devices_presence WHERE due_at <= $1 ORDER BY due_at LIMIT $2"
 # Presences in geofences that are gone, over, disarmed or of another shape, and why.
 _UNARMED = """
     SELECT p.device_id, p.geofence_id,
@@ -44,7 +44,7 @@ _UNARMED = """
      WHERE g.id IS NULL OR g.retired_at IS NOT NULL OR g.ends_at <= now() OR g.starts_at > now()
         OR g.shape_version <> p.shape_version
         OR NOT (g.track_visits OR coalesce(g.armed_until > now(), false))
-     LIMIT %s
+     LIMIT $1
 """
 
 

@@ -149,7 +149,7 @@ def classify(
     and leaving have separate thresholds: to enter, a fix must be inside by its uncertainty; to
     leave, outside by its uncertainty and the geofence's exit buffer. In between it is unsure.
     """
-    doubt_m = CERTAINTY * np.nan_to_num(accuracy_m, nan=0.0)
+    doubt_m = np.where(np.isnan(accuracy_m), 0.0, CERTAINTY * accuracy_m)
     enters = distance_m >= doubt_m
     leaves = distance_m < -(doubt_m + exit_buffer_m)
     stays = distance_m >= 0

@@ -22,12 +22,13 @@ _ON_THE_WIRE = {"|b1": "b1", "|i1": "i2"}  # PostgreSQL's smallest number has tw
 def open_cursor() -> Iterator[psycopg.Cursor[Any]]:
     """A cursor on Django's connection as psycopg sees it: server-side parameters, numpy columns.
 
-    Errors come out as Django's, so that a lost connection is known for what it is everywhere.
+    Parameters are PostgreSQL's own, $1 and so on: psycopg takes a long statement with others apart
+    each time. Errors come out as Django's, so that a lost connection is known for what it is.
     """
     connection.ensure_connection()
     raw: psycopg.Connection[Any] = connection.connection
     register(raw)
-    with connection.wrap_database_errors, psycopg.Cursor(raw) as cursor:
+    with connection.wrap_database_errors, psycopg.RawCursor(raw) as cursor:
         yield cursor
 
 
@@ -50,7 +51,7 @@ _BELIEFS = """
 """
 _FOUND = """
     WITH found AS MATERIALIZED (
-      SELECT * FROM devices_devicestate WHERE device_id = ANY(%s) ORDER BY device_id {lock}
+      SELECT * FROM devices_devicestate WHERE device_id = ANY($1) ORDER BY device_id {lock}
     )
 """
 _BOTH = "{found} SELECT * FROM ({states}) AS states, ({beliefs}) AS beliefs"
@@ -60,7 +61,7 @@ _READ = _BOTH.format(
     beliefs=_BELIEFS.format(of="IN (SELECT device_id FROM found WHERE presences > 0)"),
 )
 _LOCK = _FOUND.format(lock="FOR UPDATE") + _STATES
-_READ_LOCKED = _BELIEFS.format(of="= ANY(%s)")
+_READ_LOCKED = _BELIEFS.format(of="= ANY($1)")
 
 Known = tuple[NDArray[np.void], NDArray[np.void]]
 """Hot rows (STATE_DTYPE) and beliefs (BELIEF_DTYPE), ascending by device: of one moment."""
@@ -100,7 +101,7 @@ def _rows(wire: Sequence[bytes | None], dtype: np.dtype[np.void]) -> NDArray[np.
 _KNOWN = """
     SELECT array_agg(device_id), array_agg(key) FROM (
       SELECT f.device_id, f.key
-        FROM unnest(%s, %s) AS u(device_id, key)
+        FROM unnest($1, $2) AS u(device_id, key)
         JOIN devices_fix f USING (device_id, key)
     ) known
 """

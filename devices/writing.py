@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -138,24 +139,30 @@ def write(
         (_TOLD, changes.told),
     ]
     given = [(part, columns) for part, columns in parts if columns is not None]
-    statement = "WITH" + ",".join(_part(part, tuple(columns)) for part, columns in given)
-    statement += _KEPT_IDS
-    statement += "" if changes.told is None else _WAKE
+    statement = _statement(tuple((part, tuple(columns)) for part, columns in given))
     params = [column for _, columns in given for column in Column.packed(columns)]
     return read_column(query(cursor, statement, params)[0], "i8")
 
 
 @cache
-def _part(sql: str, names: tuple[str, ...]) -> str:
-    """One part of the statement, for columns of these names.
+def _statement(parts: tuple[tuple[str, tuple[str, ...]], ...]) -> bytes:
+    """The whole of it, for parts with columns of these names."""
+    number = count(1)
+    written = [_part(sql, {name: f"${next(number)}" for name in names}) for sql, names in parts]
+    wake = _WAKE if any(sql is _TOLD for sql, _ in parts) else ""
+    return ("WITH" + ",".join(written) + _KEPT_IDS + wake).encode()
+
+
+def _part(sql: str, params: Mapping[str, str]) -> str:
+    """One part of the statement, for columns by name.
 
     PostgreSQL takes the first apart and looks the others up by place: `unnest` of all of them
     costs it twice as much, since it puts the values of each in a store of their own.
     """
-    first, *others = (name.replace("_ms", "_at") for name in names)
-    looked_up = ", ".join(f"(%s)[place] AS {name}" for name in others)
+    (first, head), *others = ((name.replace("_ms", "_at"), param) for name, param in params.items())
+    looked_up = ", ".join(f"({param})[place] AS {name}" for name, param in others)
     given = (
-        "unnest(%s) WITH ORDINALITY AS head(value, place),"
+        f"unnest({head}) WITH ORDINALITY AS head(value, place),"
         f" LATERAL (SELECT value AS {first}, place AS number, {looked_up}) AS u"
     )
     states, kinds, reasons = map(_listed, (STATES, KINDS, REASONS))

@@ -112,7 +112,9 @@ def register(connection: psycopg.Connection[Any]) -> None:
         _ready.add(connection)
 
 
-def query(cursor: psycopg.Cursor[Any], sql: str | bytes, params: Sequence[Any]) -> list[bytes | None]:
+def query(
+    cursor: psycopg.Cursor[Any], sql: str | bytes, params: Sequence[Any]
+) -> list[bytes | None]:
     """The one row of a query, each value as PostgreSQL's binary, undecoded."""
     cursor.execute(sql, params, prepare=True, binary=True)
     result = cursor.pgresult

@@ -60,24 +60,27 @@ class Column:
         small batch the calls count, not the bytes: a tenth of one Column after the other.
         """
         count = len(next(iter(values.values())))
-        cells = np.empty((len(values), count), dtype=[("length", ">i4"), ("value", ">i8")])
-        cells["length"] = 8
-        whole = cells["value"]
-        floating = whole.view(">f8")  # the same bytes
-        columns = []
+        whole = np.empty((len(values), count), np.int64)
+        floating = whole.view(np.float64)  # the same bytes
+        kinds = []
         for row, (name, column) in enumerate(values.items()):
             if column.dtype.kind == "f":
-                element_oid, array_oid, _ = _ELEMENTS["f8"]
+                kinds.append(_ELEMENTS["f8"][:2])
                 floating[row] = column
-            elif name.endswith("_ms"):
-                element_oid, array_oid = _INSTANTS
-                whole[row] = timestamps(column)
             else:
-                element_oid, array_oid, _ = _ELEMENTS["i8"]
+                kinds.append(_INSTANTS if name.endswith("_ms") else _ELEMENTS["i8"][:2])
                 whole[row] = column
+        instants = [row for row, kind in enumerate(kinds) if kind is _INSTANTS]
+        whole[instants] = timestamps(whole[instants])
+        cells = np.empty(whole.shape, dtype=[("length", ">i4"), ("value", ">i8")])
+        cells["length"], cells["value"] = 8, whole
+        wire, size = cells.tobytes(), count * cells.itemsize
+        columns = []
+        for row, (element_oid, array_oid) in enumerate(kinds):
             packed = cls.__new__(cls)
             packed.array_oid = array_oid
-            packed.wire = _ARRAY_HEAD.pack(1, 0, element_oid, count, 1) + cells[row].tobytes()
+            head = _ARRAY_HEAD.pack(1, 0, element_oid, count, 1)
+            packed.wire = head + wire[row * size : (row + 1) * size]
             columns.append(packed)
         return columns
 

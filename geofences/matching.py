@@ -186,12 +186,15 @@ class Index:
     def ordinals(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
         """Where these geofences stand in the columns; -1 where they are not armed."""
         ids = np.asarray(ids, np.int64)
-        base, overlay = (layer.positions(ids) for layer in (self._base, self._overlay))
-        held = base >= 0
-        held[held] = self._alive[base[held]]
-        base = np.where(held, base, -1)
-        shift = len(self._base.geofence_id)
-        return np.where(overlay >= 0, overlay + shift, base).astype(np.int32)
+        base = self._base.positions(ids)
+        if self._gone:
+            held = base >= 0
+            held[held] = self._alive[base[held]]
+            base = np.where(held, base, -1)
+        if len(self._added):
+            overlay = self._overlay.positions(ids)
+            base = np.where(overlay >= 0, overlay + len(self._base.geofence_id), base)
+        return base.astype(np.int32)
 
     def distance_m(self, *, ordinal: NDArray[np.int32], lat: Floats, lng: Floats) -> Floats:
         """Metres to the edge, pair by pair: positive inside, negative outside.
@@ -203,8 +206,9 @@ class Index:
             (self._base, np.flatnonzero(ordinal < shift), 0),
             (self._overlay, np.flatnonzero(ordinal >= shift), shift),
         ):
-            position = ordinal[rows].astype(np.int64) - start
-            distance[rows] = layer.outlines.distance_m(position, lat[rows], lng[rows])
+            if len(rows):
+                position = ordinal[rows].astype(np.int64) - start
+                distance[rows] = layer.outlines.distance_m(position, lat[rows], lng[rows])
         return distance
 
     def nearby(self, *, lat: float, lng: float, brand: int, limit: int) -> Nearby:

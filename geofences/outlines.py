@@ -240,7 +240,8 @@ class Outlines:
         answer = np.empty(len(position))
         side = self._sides(position)
         round_ = np.flatnonzero(side == 0)
-        answer[round_] = self._distance_to_circle(position[round_], lat[round_], lng[round_])
+        if len(round_):
+            answer[round_] = self._distance_to_circle(position[round_], lat[round_], lng[round_])
         flat = np.flatnonzero(side)
         if len(flat):
             every, some = np.arange(len(flat), dtype=np.int32), position[flat].astype(np.int32)

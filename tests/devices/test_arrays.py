@@ -25,7 +25,7 @@ _ON_ONE_DATABASE = settings(
 def test_it_hands_a_column_over_and_takes_it_back(dtype: str, data: st.DataObject) -> None:
     values = data.draw(hnp.arrays(np.dtype(dtype), st.integers(0, 20)))
     with open_cursor() as cursor:
-        (wire,) = query(cursor, "SELECT %s", (Column(values),))
+        (wire,) = query(cursor, "SELECT $1", (Column(values),))
     np.testing.assert_array_equal(read_column(wire, dtype), values)
 
 
@@ -39,7 +39,7 @@ def test_it_hands_equally_long_columns_over_at_once(count: int, data: st.DataObj
         given_rows[name] = data.draw(hnp.arrays(np.dtype(dtype), count, elements=some))
     with open_cursor() as cursor:
         columns = Column.packed({name: given_rows[name] for name in dtypes})
-        wire = query(cursor, "SELECT %s, %s, %s, %s, %s, %s", columns)
+        wire = query(cursor, "SELECT $1, $2, $3, $4, $5, $6", columns)
     for name, column in zip("abcde", wire, strict=False):
         kind = "f8" if name in "cd" else "i8"
         np.testing.assert_array_equal(
@@ -53,7 +53,7 @@ def test_it_hands_instants_over_as_timestamps() -> None:
     with open_cursor() as cursor:
         wire, text = query(
             cursor,
-            "SELECT a, a[2]::text FROM (SELECT %s AS a) t",
+            "SELECT a, a[2]::text FROM (SELECT $1 AS a) t",
             (Column(moments, instants=True),),
         )
     np.testing.assert_array_equal(read_instants(wire), moments)

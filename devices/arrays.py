@@ -7,6 +7,7 @@ numpy in one go. Formats: PostgreSQL documentation, "COPY, Binary Format" and `a
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 from weakref import WeakSet
@@ -15,7 +16,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg.adapt import Dumper
-from psycopg.pq import Format
+from psycopg.pq import Format, TransactionStatus
 
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
@@ -107,12 +108,15 @@ def register(connection: psycopg.Connection[Any]) -> None:
     """Teach a connection to take Column parameters, and to plan a statement once.
 
     Left to itself PostgreSQL plans anew for short arrays what it has a plan for: for a lone fix
-    that costs more than to run it; and for long ones it reads whole tables.
+    that costs more than to run it; and for long ones it reads whole tables. Django's connections
+    prepare nothing, even where asked to: from here on what `query` runs is, and all else as ever.
     """
     if connection not in _ready:
         connection.adapters.register_dumper(Column, _ColumnDumperBase)
         connection.execute("SET plan_cache_mode = force_generic_plan")
-        _ready.add(connection)
+        connection.prepare_threshold = sys.maxsize
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            _ready.add(connection)  # else a rollback takes the setting back
 
 
 def query(

@@ -82,3 +82,17 @@ def test_it_copies_not_a_number_as_null(values: np.ndarray) -> None:
     told = np.array(landed, dtype=np.float32)  # None becomes NaN
     np.testing.assert_array_equal(told, values.astype(np.float32))
     assert connection.connection is not None
+
+
+def test_it_plans_a_statement_once() -> None:
+    """A batch's statement is long: to take it apart costs PostgreSQL more than a lone fix."""
+    statement = "SELECT count(*) FROM unnest($1) u(planned_once)"
+    with open_cursor() as cursor:
+        for count in (1, 2, 300):
+            (wire,) = query(cursor, statement, (Column(np.zeros(count)),))
+            assert wire == count.to_bytes(8, "big")
+        cursor.execute(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1",
+            (statement,),
+        )
+        assert cursor.fetchall() == [(3, 0)]

@@ -25,6 +25,7 @@ from devices.ingest import ACCEPTED, ingest, leave_all
 from devices.memory import Memory
 from devices.models import Device, DeviceState, Fix, Presence, Transition
 from devices.presence import TransitionReason
+from devices.reading import open_cursor
 from geofences import armed
 from geofences.models import Arming, Geofence
 from geofences.writing import retire, save
@@ -357,11 +358,15 @@ def test_it_takes_as_many_queries_for_a_thousand_devices_as_for_one(brand: Brand
     assert counts[1] == counts[2] <= 7
 
 
+@pytest.mark.django_db(transaction=True)  # in a transaction a connection is made ready each time
 @pytest.mark.parametrize(("devices", "statements"), [(1, 1), (129, 2)])
 def test_it_reads_once_and_then_only_writes_what_it_remembers(
-    brand: Brand, devices: int, statements: int
+    devices: int, statements: int
 ) -> None:
+    brand = make_brand()
     make_circle(brand)
+    with open_cursor():
+        pass  # the connection is ready
     crowd = [make_device(brand) for _ in range(devices)]
     memory, snapshot = Memory(1000), armed.load()
     counts = []

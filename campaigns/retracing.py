@@ -72,7 +72,6 @@ class Walkers:
 
     def end(self, until_ms: int) -> list[Step]:
         """What time alone still does to those who are inside: dwells, and silence."""
-        self._beliefs.sort(order=("device_id", "geofence_id"))
         rules = self._book.look_up(self._book.index.ordinals(self._beliefs["geofence_id"]))
         rows = np.searchsorted(self._states["device_id"], self._beliefs["device_id"])
         until = np.full(len(rows), until_ms)

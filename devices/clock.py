@@ -74,7 +74,6 @@ def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> int:
             after=after,
             due_ms=due_ms(after, *rules, seen_ms, silence_ms=silence_ms) + heard_ms - seen_ms,
             told=told,
-            others=stored[:0],
         )
         write_outcome(cursor, states, outcome, armed.index, now, touch=True)
     return len(due)

@@ -16,7 +16,7 @@ from django.db import transaction
 from numpy.typing import NDArray
 
 from devices.fixes import FixVerdict
-from devices.judgement import ACCEPTED, admit, judge, repeats, whole
+from devices.judgement import ACCEPTED, admit, firsts, judge, merged, repeats
 from devices.memory import Memory
 from devices.presence import REASONS, TransitionReason
 from devices.reading import already_stored, open_cursor, read, read_locked
@@ -63,7 +63,7 @@ def _attempt(
     with open_cursor() as cursor:
         if len(missing):
             found, believed = read(cursor, missing)
-            states, beliefs = _merged(states, found), _merged(beliefs, believed)
+            states, beliefs = merged(states, found), merged(beliefs, believed)
         taken = _take(cursor, batch, states, beliefs, now_ms, armed)
     again = taken.verdicts != ACCEPTED
     if len(taken.lost):
@@ -84,23 +84,10 @@ def _take_locked(
     return taken.verdicts
 
 
-def _merged(some: NDArray[np.void], others: NDArray[np.void]) -> NDArray[np.void]:
-    """Rows of different devices, ascending by device."""
-    both = np.concatenate((whole(some), whole(others))).view(some.dtype)
-    return both.take(np.argsort(both["device_id"], kind="stable"))
-
-
 def _devices_of(batch: NDArray[np.void]) -> NDArray[np.int64]:
     """Each once, ascending."""
     ids = batch["device_id"]
-    return ids[_firsts(ids)]
-
-
-def _firsts(ascending: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Where a value stands that is not the one before."""
-    firsts = np.ones(len(ascending), dtype=bool)
-    np.not_equal(ascending[1:], ascending[:-1], out=firsts[1:])
-    return firsts
+    return ids[firsts(ids)]
 
 
 class _Taken(NamedTuple):
@@ -133,7 +120,7 @@ def _take(
     batch, device, judged = _those(~repeated, batch, device, judged)
     if not len(batch):
         return _Taken(verdicts, states[:0], beliefs[:0], device)
-    touched = device[_firsts(device)]
+    touched = device[firsts(device)]
     # decide
     used, used_device = _those(judged == FixVerdict.USED, batch, device)
     book = RulesBook(armed.index, armed.dwells, silence_ms=settings.SILENCE_S * 1000)

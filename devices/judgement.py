@@ -49,6 +49,19 @@ def whole(rows: NDArray[np.void]) -> NDArray[np.void]:
     return rows.view(np.dtype((np.void, rows.dtype.itemsize)))
 
 
+def merged(some: NDArray[np.void], others: NDArray[np.void]) -> NDArray[np.void]:
+    """Rows of one structured type, ascending by device; of one device as they come."""
+    both = np.concatenate((whole(some), whole(others))).view(some.dtype)
+    return both.take(np.argsort(both["device_id"], kind="stable"))
+
+
+def firsts(values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where a value stands that is not the one before."""
+    found = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=found[1:])
+    return found
+
+
 def admit(
     fixes: NDArray[np.void], states: NDArray[np.void]
 ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:

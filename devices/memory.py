@@ -12,7 +12,7 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.judgement import STATE_DTYPE, whole
+from devices.judgement import STATE_DTYPE, firsts, whole
 from devices.presence import BELIEF_DTYPE
 
 OUTDATED_IN = 100  # where more than one in so many rows was outdated, the memory is left unasked
@@ -102,10 +102,10 @@ class Memory:
 def _by_device(beliefs: NDArray[np.void]) -> dict[int, bytes]:
     """The rows of each device as they lie in memory: to be joined again by the thousand."""
     ids, size = beliefs["device_id"], BELIEF_DTYPE.itemsize
-    firsts = np.flatnonzero(np.diff(ids, prepend=-1))
+    begins = np.flatnonzero(firsts(ids))
     raw = beliefs.tobytes()
-    bounds = [*(firsts * size).tolist(), len(raw)]
+    bounds = [*(begins * size).tolist(), len(raw)]
     return {
         device_id: raw[first:past]
-        for device_id, first, past in zip(ids[firsts].tolist(), bounds, bounds[1:], strict=False)
+        for device_id, first, past in zip(ids[begins].tolist(), bounds, bounds[1:], strict=False)
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices.judgement import whole
+from devices.judgement import firsts, merged, whole
 from devices.presence import BELIEF_DTYPE, CHANGE_DTYPE, STATES, PresenceState, Sighting, classify
 from devices.walks import RULES_DTYPE, SEEN_DTYPE, WALKER_DTYPE, due_ms, walk
 from geofences.compiled import compiled
@@ -58,15 +58,15 @@ class Outcome:
     after: NDArray[np.void]
     due_ms: NDArray[np.int64]  # per slot, on our clock: when the clock must look at what is after
     told: NDArray[np.void]
-    others: NDArray[np.void]  # stored beliefs that have no slot
+    others: NDArray[np.void] = field(default_factory=lambda: np.empty(0, BELIEF_DTYPE))
+    """Stored beliefs of the batch's devices that have no slot."""
 
     def beliefs(self) -> NDArray[np.void]:
         """All that is believed afterwards of the batch's devices, ascending by device."""
         after = self.after.compress(self.after["state"] != _OUTSIDE)
         if not len(self.others):
             return after
-        both = np.concatenate((whole(self.others), whole(after))).view(BELIEF_DTYPE)
-        return both.take(np.argsort(both["device_id"], kind="stable"))
+        return merged(self.others, after)
 
 
 def unmoved(stored: NDArray[np.void]) -> Outcome:
@@ -149,7 +149,7 @@ class _Slots:
     others: NDArray[np.void]  # stored beliefs that have no slot: not armed, or nobody walks
     _keys: NDArray[np.int64]  # ascending
     _place: NDArray[np.int64]  # of each key
-    _stride: int
+    stride: int  # more than any ordinal: a number times it, and an ordinal, are one key
 
     @classmethod
     def of(
@@ -183,12 +183,12 @@ class _Slots:
             others=stored.compress(~matters),
             _keys=keys,
             _place=place,
-            _stride=stride,
+            stride=stride,
         )
 
     def places(self, which: NDArray[np.int64], ordinal: NDArray[np.int32]) -> NDArray[np.int64]:
         """The slots of such pairs, each of which is there."""
-        return self._place[np.searchsorted(self._keys, which * self._stride + ordinal)]
+        return self._place[np.searchsorted(self._keys, which * self.stride + ordinal)]
 
 
 def among(ascending: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -205,7 +205,7 @@ def _heard(
 ) -> NDArray[np.bool_]:
     """Per fix whether the silence before it was bearable: what was believed goes on."""
     before = np.roll(fixes["recorded_ms"], 1)
-    first = np.append(True, device[1:] != device[:-1])[: len(device)]
+    first = firsts(device)
     before[first] = states["recorded_ms"][device[first]]
     heard: NDArray[np.bool_] = fixes["recorded_ms"] - before <= silence_ms
     return heard
@@ -229,11 +229,11 @@ def _seen(
     owner = np.repeat(np.arange(len(walkers)), walkers["past_slot"] - walkers["slot"])
     slot, row = spread(walkers["row"][owner], (walkers["past_row"] - walkers["row"])[owner])
     ordinal = slots.ordinal[slot]
-    stride = len(index.geofence_id) + 1  # ordinals count what is gone, too
     inside = among(
-        np.sort(found.fix.astype(np.int64) * stride + found.ordinal), row * stride + ordinal
+        np.sort(found.fix.astype(np.int64) * slots.stride + found.ordinal),
+        row * slots.stride + ordinal,
     )
-    first = np.append(True, slot[1:] != slot[:-1])[: len(slot)]
+    first = firsts(slot)
     begins = first | ~heard[row]
     begins[1:] |= inside[1:] != inside[:-1]
     at = np.flatnonzero(begins)

@@ -88,7 +88,7 @@ def walk(
     place. `at_ms` are the times of the batch's fixes. Per walker the changes stand in the order
     they happened.
     """
-    # A visit is entered, dwelled in once a threshold and left; a fix began it or will.
+    # A visit is entered, dwelled in once a threshold and left; a slot holds it, or a fix begins it.
     room = rules["past_dwell"] - rules["dwell"] + 2
     most = int(room[slots["state"] != _OUTSIDE].sum() + room[seen["slot"]].sum())
     told = np.empty(most, CHANGE_DTYPE)

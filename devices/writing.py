@@ -315,5 +315,6 @@ def end_visits(
     """
     after = beliefs.copy()
     told = end(after, at_ms, reasons)
-    outcome = Outcome(before=beliefs, after=after, due_ms=at_ms, told=told, others=beliefs[:0])
+    # Nothing is believed afterwards, so when it is due is never asked.
+    outcome = Outcome(before=beliefs, after=after, due_ms=at_ms, told=told)
     write_outcome(cursor, states, outcome, index, now_ms)

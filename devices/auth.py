@@ -41,7 +41,9 @@ _PAYLOAD = struct.Struct(">BQIIIH")  # 23 bytes; with the signature 39, 52 chara
 _VERSION = 1
 _SIGNATURE_BYTES = 16
 _TOKEN_LENGTH = len(PREFIX) + (_PAYLOAD.size + _SIGNATURE_BYTES) // 3 * 4
-_STANDARD = bytes.maketrans(b"-_", b"+/")
+# Into the letters that binascii reads. The two of the other alphabet become letters of neither, or
+# a token with `/` where `_` was issued would be the same one in another spelling.
+_STANDARD = bytes.maketrans(b"-_+/", b"+/**")
 _PURPOSE = b"nearcast device token 1"
 
 

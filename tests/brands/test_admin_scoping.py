@@ -18,6 +18,7 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import URLPattern, URLResolver, reverse
 
+import config.urls  # noqa: F401 - registers every page, which otherwise the first request does
 from brands.admin import BrandScopedAdmin
 from brands.models import Membership, Role
 from tests.staff import World, logged_in, make_member, make_world

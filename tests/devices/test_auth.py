@@ -29,6 +29,13 @@ def test_it_refuses_a_token_with_one_letter_changed(at: int, letter: str) -> Non
     assert verify(changed) == (SOMEBODY if changed == token else None)
 
 
+@pytest.mark.parametrize(("issued", "other"), [("-", "+"), ("_", "/")])
+def test_it_refuses_a_token_in_the_other_alphabet_of_base64(issued: str, other: str) -> None:
+    token = next(token for _ in range(10_000) if issued in (token := issue(*SOMEBODY))[6:])
+    assert verify(token) == SOMEBODY
+    assert verify(token[:6] + token[6:].replace(issued, other)) is None
+
+
 @given(st.text(max_size=80))
 def test_it_refuses_whatever_else_it_is_given(text: str) -> None:
     assert verify(text) is None

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from config import proc
 from config.postgres import (
+    DISCREET,
     PostgresError,
     give_to_server,
     may_enter,
@@ -46,6 +47,7 @@ PORT = 5432
 # sockaddr_un.sun_path holds 108 bytes on Linux (104 on macOS), the closing zero included.
 LONGEST_SOCKET_PATH = 103
 START_TIMEOUT_S = 120
+LOG_BYTES = 10_000_000  # a longer log is put aside at the next start, over the one before
 KILLED_WITHIN_S = 5
 
 
@@ -244,11 +246,14 @@ def start() -> tuple[Cluster, bool]:
         forget_old_pid(cluster)
         make_socket_folder(cluster)
         mark(cluster)
+        if cluster.log.exists() and cluster.log.stat().st_size > LOG_BYTES:
+            cluster.log.replace(cluster.log.with_suffix(".old.log"))
+        discreetly = " ".join(f"-c {name}={value}" for name, value in DISCREET.items())
         try:
             run(
                 *(programs(cluster.data) / "pg_ctl", "start", "-D", cluster.data, "-w", "-s"),
                 *("-t", str(START_TIMEOUT_S), "-l", cluster.log),
-                *("-o", f"-k '{cluster.socket_folder}'"),
+                *("-o", f"-k '{cluster.socket_folder}' {discreetly}"),
             )
         except PostgresError as failure:
             tail = "\n".join(cluster.log.read_text(errors="replace").splitlines()[-8:])

@@ -131,6 +131,17 @@ def memory_bytes() -> int:
     return min(amounts)
 
 
+# What people's rows hold never gets into the log: no statement (Django writes values into its own),
+# no parameter, no row that a constraint refused, no error of a statement: whoever sent it is told.
+# pg_stat_statements counts slow statements, without their values. Given at every start, since a
+# cluster keeps the settings that it was made with.
+DISCREET = {
+    "log_min_messages": "log",  # beyond an error, in PostgreSQL's order
+    "log_min_duration_statement": "-1",
+    "log_min_error_statement": "panic",  # the statement below a line, as of one that waits
+}
+
+
 def settings_for(binaries: Path, data: Path) -> dict[str, str]:
     """Return the server settings for this machine.  Durability is never traded for speed."""
     memory = memory_bytes()
@@ -171,7 +182,6 @@ def settings_for(binaries: Path, data: Path) -> dict[str, str]:
         "timezone": "UTC",
         "log_timezone": "UTC",
         "log_lock_waits": "on",
-        "log_min_duration_statement": "2s",
     }
     if shared_memory.exists() and not (
         may_enter(server_user(), shared_memory) and shutil.disk_usage(shared_memory).total >= GIB

@@ -74,6 +74,7 @@ def configuration(*, host: str, port: int, workers: int) -> uvicorn.Config:
         server_header=False,
         access_log=False,  # nor is one written down
         log_level="error",
+        log_config=None,  # as everything else is written down: config.logs
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=HUNG_S,
     )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
@@ -49,6 +50,9 @@ class Checkout:
             row = answer.fetchone() if answer.description else None
         return str(row[0]) if row else ""
 
+    def log(self) -> Path:
+        return Path(self.query("SHOW data_directory")).parent / "postgres.log"
+
     def is_running(self) -> bool:
         return self.order("status").stdout.strip().endswith("runs")
 
@@ -87,6 +91,60 @@ def test_it_has_postgis(running: Checkout) -> None:
 )
 def test_it_is_durable_private_and_tuned(running: Checkout, setting: str, value: str) -> None:
     assert running.query(f"SELECT current_setting('{setting}')") == value
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("SELECT %s FROM pg_sleep(2.1)", None),  # slow, with a parameter
+        ("SELECT '{}' FROM pg_sleep(2.1)", None),  # slow, and written out, as Django's are
+        ("SELECT '{}' FROM nowhere", psycopg.errors.UndefinedTable),
+        ("SELECT %s::text::int", psycopg.errors.InvalidTextRepresentation),
+        ("INSERT INTO people VALUES (%s)", psycopg.errors.UniqueViolation),
+        ("INSERT INTO people VALUES (left(%s, -1))", psycopg.errors.CheckViolation),
+    ],
+)
+def test_its_log_tells_nothing_of_people(
+    running: Checkout, statement: str, error: type[Exception] | None
+) -> None:
+    somebody = "anna@example.org"
+    log = running.log()
+    url = running.order("url").stdout.strip().replace("postgis:", "postgresql:")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TEMP TABLE people (name text UNIQUE CHECK (name LIKE '%org'))")
+        connection.execute("INSERT INTO people VALUES (%s)", (somebody,))
+        params = (somebody,) if "%s" in statement else None
+        with pytest.raises(error) if error else nullcontext():
+            connection.execute(statement.format(somebody).encode(), params)
+
+    assert "anna" not in log.read_text()
+    assert log.stat().st_size > 0
+
+
+def test_its_log_tells_who_waits_for_a_lock_without_what_they_write(running: Checkout) -> None:
+    url = running.order("url").stdout.strip().replace("postgis:", "postgresql:")
+    with psycopg.connect(url, autocommit=True) as one, psycopg.connect(url) as other:
+        one.execute("CREATE TABLE waited (name text); INSERT INTO waited VALUES ('')")
+        one.execute("SET lock_timeout = '2s'")
+        other.execute("LOCK waited")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            one.execute("UPDATE waited SET name = 'anna@example.org'")
+    running.query("DROP TABLE waited")
+
+    told = running.log().read_text()
+    assert "still waiting for RowExclusiveLock" in told
+    assert "anna" not in told
+
+
+def test_it_puts_a_long_log_aside(running: Checkout) -> None:
+    log = running.log()
+    running.order("stop")
+    with log.open("a") as file:
+        file.write("x" * 10_000_001)
+    running.order("start")
+
+    assert log.stat().st_size < 10_000
+    assert log.with_name("postgres.old.log").stat().st_size > 10_000_000
 
 
 def test_it_asks_for_the_password(running: Checkout) -> None:

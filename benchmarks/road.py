@@ -76,8 +76,13 @@ class Rates(NamedTuple):
     refused: float
 
 
-def measured(host: str, crowd: Path, seconds: float, *, secret: str) -> Rates:
-    """One fix a POST, 100 a POST, 10,000 devices a gateway call; `secret`: a server key."""
+def measured(
+    host: str, crowd: Path, seconds: float, *, secret: str, calls: int = wrk.CALLS_AT_ONCE
+) -> Rates:
+    """One fix a POST, 100 a POST, 10,000 devices a gateway call; `secret`: a server key.
+
+    Gateway calls at once should be of different devices, or they wait for each other's rows.
+    """
     # As after a while: every phone has been heard of, statistics are up to date.
     _hear_of_all(host, crowd, secret)
     populate.settle("devices_devicestate", "devices_presence", "devices_transition")
@@ -85,7 +90,7 @@ def measured(host: str, crowd: Path, seconds: float, *, secret: str) -> Rates:
     stage.wait_until_idle()
     many = wrk.phones(host, crowd, each=100, seconds=seconds, connections=BULK)
     stage.wait_until_idle()
-    gateway = wrk.gateway(host, crowd, secret=secret, each=10_000, seconds=seconds)
+    gateway = wrk.gateway(host, crowd, secret=secret, each=10_000, seconds=seconds, calls=calls)
     stage.wait_until_idle()
     return Rates(
         one["rate"],

@@ -94,10 +94,12 @@ def phones(host: str, file: Path, *, each: int, seconds: float, connections: int
     return run(host, crowd(file, each=each) + _PHONES, seconds, connections)
 
 
-def gateway(host: str, file: Path, *, secret: str, each: int, seconds: float) -> Seen:
-    """`each` fixes of as many devices a call."""
+def gateway(
+    host: str, file: Path, *, secret: str, each: int, seconds: float, calls: int = CALLS_AT_ONCE
+) -> Seen:
+    """`each` fixes of as many devices a call, and so many calls at once."""
     script = crowd(file, each=each) + _GATEWAY % {"secret": secret}
-    return run(host, script, seconds, CALLS_AT_ONCE)
+    return run(host, script, seconds, calls)
 
 
 def run(host: str, script: str, seconds: float, connections: int) -> Seen:

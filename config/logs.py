@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import re
 
-# PostgreSQL's errors say which row was refused: in lines of their own after the message, up to the
-# end of that error's text. The message names the constraint and the table, and stays.
+# PostgreSQL's errors say which row was refused and quote the statement, in lines of their own after
+# the message, to the end of that error's text. The message names constraint and table, and stays.
 _ROW = re.compile(
-    r"\n(?:DETAIL|CONTEXT):.*?(?=\n\nThe above exception|\n\nDuring handling|\Z)", re.DOTALL
+    r"\n(?:DETAIL|CONTEXT|LINE \d+):.*?(?=\n\nThe above exception|\n\nDuring handling|\Z)",
+    re.DOTALL,
 )
 
 

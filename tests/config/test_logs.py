@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, ProgrammingError, connection, transaction
 from django.utils.log import configure_logging
 
 from devices.models import Profile
@@ -45,6 +45,17 @@ def test_it_leaves_out_the_row_that_a_constraint_refused(lines: io.StringIO) -> 
     assert told.count("duplicate key value violates unique constraint") == 2  # psycopg's, Django's
     assert "a request could not be taken" in told
     assert "During handling" in told or "The above exception" in told
+
+
+def test_it_leaves_out_the_statement_that_was_not_understood(lines: io.StringIO) -> None:
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT %s AS name, nothing", (SOMEBODY,))
+    except ProgrammingError:
+        logging.getLogger("campaigns").exception("loop evaluate failed")
+
+    assert SOMEBODY not in lines.getvalue()
+    assert 'column "nothing" does not exist' in lines.getvalue()
 
 
 def test_it_leaves_out_the_row_where_the_error_is_part_of_the_line(lines: io.StringIO) -> None:

@@ -35,6 +35,11 @@ MOST_COUNTED = 100_000  # a queue longer than this is reported as this
 _items = prometheus_client.Counter(
     "nearcast_items", "Items at the doors, by what became of them.", ["kind", "verdict"]
 )
+_refused = prometheus_client.Counter(
+    "nearcast_requests_refused",
+    "Requests and frames at the doors of which nothing was taken, by the code of the answer.",
+    ["kind", "code"],
+)
 sockets_open = Gauge("nearcast_sockets_open", "Open device sockets.", multiprocess_mode="livesum")
 geofences_armed = Gauge(
     "nearcast_index_geofences", "Geofences in a process's index.", multiprocess_mode="liveall"
@@ -42,11 +47,20 @@ geofences_armed = Gauge(
 
 
 def count_items(tally: Counter[tuple[str, str]]) -> None:
-    """Add what the doors tallied since the last time, and empty the tally."""
+    """Add the items that the doors tallied since the last time, and empty the tally."""
+    _add(_items, tally)
+
+
+def count_refusals(tally: Counter[tuple[str, str]]) -> None:
+    """The same of the requests and frames that they refused as a whole."""
+    _add(_refused, tally)
+
+
+def _add(counter: prometheus_client.Counter, tally: Counter[tuple[str, str]]) -> None:
     taken = dict(tally)
     tally.clear()
-    for (kind, verdict), count in taken.items():
-        _items.labels(kind, verdict).inc(count)
+    for labels, count in taken.items():
+        counter.labels(*labels).inc(count)
 
 
 def scraped() -> bytes:

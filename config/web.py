@@ -115,6 +115,7 @@ class Web:
                 devices, now=datetime.now(UTC), unreceived=True
             ),
             record_feedback=lambda device, body: take_feedback(device, body, now=datetime.now(UTC)),
+            refusals=self._doors.refusals,
         )
         metrics.drop_stale()
         # Code and settings live as long as the process: searching them for cycles is in vain.
@@ -163,6 +164,7 @@ class Web:
 
     def _count(self) -> None:
         metrics.count_items(self._doors.tally)
+        metrics.count_refusals(self._doors.refusals)
         metrics.sockets_open.set(len(self._stream))
         if follower.is_loaded:
             metrics.geofences_armed.set(len(follower.current().index))

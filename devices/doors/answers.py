@@ -19,9 +19,12 @@ class Answer(NamedTuple):
     start: dict[str, Any]
     body: dict[str, Any]
     head: bytes  # the same start in HTTP/1.1, but for the empty line that ends it
+    code: str  # of the error that it tells; empty where it tells none
 
 
-def answer(status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
+def answer(
+    status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = (), *, code: str = ""
+) -> Answer:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -32,12 +35,13 @@ def answer(status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()
         {"type": "http.response.start", "status": status, "headers": headers},
         {"type": "http.response.body", "body": body, "more_body": False},
         first + b"".join(b"%b: %b\r\n" % header for header in headers),
+        code,
     )
 
 
 def answer_refusal(refusal: Refused) -> Answer:
     error = {"code": refusal.code, "message": refusal.message, "fields": refusal.fields}
-    return answer(refusal.status, _encode(error), refusal.headers)
+    return answer(refusal.status, _encode(error), refusal.headers, code=refusal.code)
 
 
 ALL_ACCEPTED = {n: answer(200, b'{"accepted":%d,"rejected":[]}' % n) for n in range(257)}

@@ -66,6 +66,7 @@ class Shared(NamedTuple):
     patience: Patience
     threads: ThreadPoolExecutor  # for large bodies and for what asks the database
     tally: Counter[tuple[str, str]]  # items by kind and verdict, for whoever keeps figures
+    refusals: Counter[tuple[str, str]]  # requests of which nothing was taken, by kind and code
 
 
 class Headers(NamedTuple):
@@ -124,8 +125,14 @@ class Door(ABC, Generic[Identity]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = await self._answer(scope, receive)
         if reply is not None:
+            self.note(reply)
             await send(reply.start)
             await send(reply.body)
+
+    def note(self, reply: Answer) -> None:
+        """Count an answer that refuses a request as a whole."""
+        if reply.code:
+            self._shared.refusals[self.kind, reply.code] += 1
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer | None:
         if scope["method"] != "POST":

@@ -58,6 +58,7 @@ class DeviceDoor(Door[DeviceIdentity]):
         except Exception as error:  # noqa: BLE001 - as at the door
             at_once = self.fault(error)
         if at_once is not None:
+            self.note(at_once)
             reply(at_once)
 
     def _begin(self, headers: Headers, body: bytes, reply: Reply) -> Answer | None:
@@ -78,9 +79,11 @@ class DeviceDoor(Door[DeviceIdentity]):
     def _tell(self, prepared: Prepared, reply: Reply, durable: asyncio.Future[list[int]]) -> None:
         error = durable.exception()
         if error is None:
-            reply(answer_outcome(self.outcome(prepared, durable.result())))
+            said = answer_outcome(self.outcome(prepared, durable.result()))
         else:
-            reply(self.fault(error))
+            said = self.fault(error)
+        self.note(said)
+        reply(said)
 
     def charge(self, identity: DeviceIdentity, items: int) -> float:
         if not items:
@@ -149,7 +152,8 @@ class HttpDoors:
     ) -> None:
         self.patience = Patience(BODY_PATIENCE_S)
         self.tally: Counter[tuple[str, str]] = Counter()
-        shared = Shared(settings.MAX_BODY_BYTES, self.patience, threads, self.tally)
+        self.refusals: Counter[tuple[str, str]] = Counter()
+        shared = Shared(settings.MAX_BODY_BYTES, self.patience, threads, self.tally, self.refusals)
         self.locations = LocationsDoor(
             fixes, locations_reader(FixIn), shared, tokens=tokens, rate=rate
         )

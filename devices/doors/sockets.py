@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -150,10 +151,12 @@ class StreamDoor:
         threads: ThreadPoolExecutor,
         current_offers: CurrentOffers,
         record_feedback: RecordFeedback,
+        refusals: Counter[tuple[str, str]],
     ) -> None:
         self._doors = {"locations": locations, "events": events}
         self._tokens, self._rate, self._threads = tokens, rate, threads
         self._current_offers, self._record_feedback = current_offers, record_feedback
+        self._refusals = refusals
         self._sockets: dict[int, list[Socket]] = {}
         self._asked: set[int] = set()
         self._ask = asyncio.Event()
@@ -209,22 +212,22 @@ class StreamDoor:
             frame = _frame.decode(data)
             seq = bytes(frame.seq).decode()  # nobody has read it yet: it may be no UTF-8
         except (ValueError, RecursionError):
-            return _error("null", "not_json", "A frame is a JSON object with a type.")
+            return self._refuse("null", "not_json", "A frame is a JSON object with a type.")
         if len(seq) > MAX_SEQ_BYTES:
-            return _error("null", "invalid", f"seq is at most {MAX_SEQ_BYTES} characters.")
+            return self._refuse("null", "invalid", f"seq is at most {MAX_SEQ_BYTES} characters.")
         if wait_s:
-            return _rate_limited(seq, wait_s)
+            return self._rate_limited(seq, wait_s)
         try:
             return await self._take(identity, frame, seq, data)
         except Refused as refusal:
-            return _error(seq, refusal.code, refusal.message, fields=refusal.fields)
+            return self._refuse(seq, refusal.code, refusal.message, fields=refusal.fields)
         except (Overloaded, DatabaseError):
-            return _error(
+            return self._refuse(
                 seq, "overloaded", "Nothing was taken; send it again shortly.", retry_after_s=1
             )
         except Exception:
             logger.exception("a frame of device %d failed", identity.device_id)
-            return _error(seq, "error", "The server failed; nothing was taken.")
+            return self._refuse(seq, "error", "The server failed; nothing was taken.")
 
     async def _take(
         self, identity: DeviceIdentity, frame: Frame, seq: str, data: str | bytes
@@ -239,19 +242,30 @@ class StreamDoor:
             return _ack(seq, accepted, rejected)
         door = self._doors.get(frame.type)
         if door is None:
-            return _error(seq, "unknown_type", "locations, events, feedback or ping.")
+            return self._refuse(seq, "unknown_type", "locations, events, feedback or ping.")
         body = bytes(frame.locations if frame.type == "locations" else frame.events)
         if not body:
-            return _error(seq, "invalid", "See fields.", fields={frame.type: ["Required."]})
+            return self._refuse(seq, "invalid", "See fields.", fields={frame.type: ["Required."]})
         if len(body) > INLINE_BYTES:
             prepared = await self._on_thread(door.prepare, identity, body, False)
         else:
             prepared = door.prepare(identity, body, lines=False)
         wait_s = door.charge(identity, len(prepared.rows)) if prepared.rows else 0.0
         if wait_s:
-            return _rate_limited(seq, wait_s)
+            return self._rate_limited(seq, wait_s)
         outcome = await door.hand_on(prepared)
         return None if outcome is None else _ack(seq, *outcome)
+
+    def _refuse(self, seq: str, code: str, message: str, **more: Any) -> str:
+        """The frame that says that nothing of another one was taken."""
+        self._refusals["frame", code] += 1
+        said = _encode({"code": code, "message": message, **more}).decode()
+        return f'{{"type":"error","seq":{seq},{said[1:]}'
+
+    def _rate_limited(self, seq: str, wait_s: float) -> str:
+        return self._refuse(
+            seq, "rate_limited", "Too many frames of this device.", retry_after_s=round(wait_s, 3)
+        )
 
     async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
@@ -410,14 +424,3 @@ def _size_of(frame: str | bytes) -> int:
 def _ack(seq: str, accepted: int, rejected: list[Rejection]) -> str:
     listed = _encode(rejected).decode() if rejected else "[]"
     return f'{{"type":"ack","seq":{seq},"accepted":{accepted},"rejected":{listed}}}'
-
-
-def _error(seq: str, code: str, message: str, **more: Any) -> str:
-    said = _encode({"code": code, "message": message, **more}).decode()
-    return f'{{"type":"error","seq":{seq},{said[1:]}'
-
-
-def _rate_limited(seq: str, wait_s: float) -> str:
-    return _error(
-        seq, "rate_limited", "Too many frames of this device.", retry_after_s=round(wait_s, 3)
-    )

@@ -79,7 +79,7 @@ async def test_it_needs_no_thread_for_a_few_fixes_that_name_their_devices() -> N
     fixes.start()
     threads = ThreadPoolExecutor(1)
     threads.submit(gate.wait)  # as where others ask the database
-    shared = Shared(100_000, Patience(20.0), threads, Counter())
+    shared = Shared(100_000, Patience(20.0), threads, Counter(), Counter())
     door = Admitted(fixes, locations_reader(GatewayFixIn), shared)
     sent: list[Any] = []
 

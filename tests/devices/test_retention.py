@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from devices.models import Fix
 from devices.retention import DAYS_AHEAD, keep, partitions
@@ -32,6 +33,19 @@ def test_it_makes_the_partitions_of_the_next_days_once() -> None:
     keep(now=NOON)
     days = {date(2026, 3, 10) + timedelta(days=ahead) for ahead in range(DAYS_AHEAD + 1)}
     assert partitions() >= days
+
+
+@pytest.mark.parametrize(
+    "table", ["devices_fix_default", "devices_fix_20260310", "devices_fix_20260313"]
+)
+def test_it_spares_what_is_written_all_day_the_usual_upkeep(table: str) -> None:
+    keep(now=NOON)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reloptions FROM pg_class WHERE oid = %s::regclass", (table,))
+        assert set(cursor.fetchone()[0]) == {
+            "autovacuum_vacuum_insert_scale_factor=1",
+            "autovacuum_analyze_scale_factor=1",
+        }
 
 
 def test_it_takes_over_what_the_default_partition_caught() -> None:

@@ -3,8 +3,8 @@
 Every batch changes these tables, so the usual thresholds (a twentieth of the rows of the private
 cluster, a tenth by default) were reached every time autovacuum looked: it sampled and sorted all of
 them anew every 15 s, though what queries need of it (how many rows, how many geofences a device is
-in) hardly changes. In a crowded city, at half of what two cores take, these bursts made the slowest
-hundredth of requests wait three times as long (docs/performance.md).
+in) hardly changes. In a crowded city, at half of what two cores take, such bursts made the slowest
+hundredth of requests wait for a processor (docs/performance.md).
 
 Statistics follow where a table has grown severalfold. Beliefs and hot rows are vacuumed as early as
 before: a crowded city is a twentieth slower where the dead rows of beliefs stay longer.

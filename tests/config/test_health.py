@@ -12,20 +12,13 @@ from django.test import Client
 from config import health, metrics
 from geofences.armed import follower
 from tests.factories import make_brand, make_device
+from tests.figures import Figures, figures_in
 
 pytestmark = pytest.mark.django_db
 
 
-def figures() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    # After config.metrics, which says how the library keeps its figures.
-    from prometheus_client.parser import text_string_to_metric_families
-
-    text = Client().get("/metrics").content.decode()
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+def figures() -> Figures:
+    return figures_in(Client().get("/metrics").content.decode())
 
 
 def test_it_is_alive_without_a_database(django_assert_num_queries: Any) -> None:

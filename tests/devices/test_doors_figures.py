@@ -9,6 +9,7 @@ import pytest
 
 from tests.devices.conftest import Phone, a_fix
 from tests.devices.test_doors_sockets import streaming
+from tests.figures import figures_in
 from tests.live_server import LiveWeb
 from tests.processes import until
 
@@ -73,16 +74,8 @@ def test_it_counts_what_it_refuses(
     live_web: LiveWeb, http: httpx.Client, phone: Phone, refused: Refused, kind: str, code: str
 ) -> None:
     def counted() -> float:
-        # After config.metrics, which says how the library keeps its figures.
-        from prometheus_client.parser import text_string_to_metric_families
-
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(http.get("/metrics").text)
-            for sample in family.samples
-            if sample.name == "nearcast_requests_refused_total"
-            and sample.labels == {"kind": kind, "code": code}
-        )
+        figure = ("nearcast_requests_refused_total", (("code", code), ("kind", kind)))
+        return figures_in(http.get("/metrics").text).get(figure, 0.0)
 
     before = counted()
     refused(live_web, http, phone)

@@ -51,6 +51,8 @@ def _make(day: date) -> None:
     """What the default partition caught of that day moves along."""
     name, bounds = _table(day), (day, day + timedelta(days=1))
     with connection.cursor() as cursor:
+        # A fix that lands there after the move would keep the partition from being attached.
+        cursor.execute("LOCK TABLE devices_fix_default IN ACCESS EXCLUSIVE MODE")
         cursor.execute(
             f'CREATE TABLE "{name}" (LIKE devices_fix INCLUDING DEFAULTS) WITH ({_UPKEEP})'
         )

@@ -5,14 +5,12 @@ from __future__ import annotations
 import html
 import json
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import transaction
 from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
@@ -28,6 +26,7 @@ from tests.campaigns.pages import untouched
 from tests.campaigns.rows import a_definition, make_campaign
 from tests.factories import make_brand, make_circle
 from tests.staff import logged_in, make_member
+from tests.waiting import Late
 
 COMPLAINT = {"event": "complaint", "within_s": 3600}
 
@@ -178,40 +177,6 @@ def test_it_sees_what_is_being_saved_at_this_moment(transactional_db: None, shar
     assert "Somebody saved" in page
     row.refresh_from_db()
     assert getattr(row, shared.field) == hers
-
-
-class Late:
-    """A request on a thread of its own that is known to wait for this connection's commit."""
-
-    def __init__(self, order: Callable[[], Any]) -> None:
-        self._answers: list[Any] = []
-        self._thread = threading.Thread(target=self._run, args=(order,))
-        self._thread.start()
-        until = now() + timedelta(seconds=60)
-        with connection.cursor() as cursor:
-            while not self._waits(cursor):
-                assert self._thread.is_alive(), "it waited for nobody"
-                assert now() < until
-                self._thread.join(0.02)
-
-    def answer(self) -> Any:
-        self._thread.join(60)
-        (found,) = self._answers
-        return found
-
-    def _run(self, order: Callable[[], Any]) -> None:
-        try:
-            self._answers.append(order())
-        finally:
-            connections.close_all()
-
-    @staticmethod
-    def _waits(cursor: Any) -> bool:
-        cursor.execute(
-            "SELECT count(*) FROM pg_locks"
-            " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-        )
-        return bool(cursor.fetchone()[0])
 
 
 @pytest.mark.django_db

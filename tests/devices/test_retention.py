@@ -6,10 +6,11 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from devices.models import Fix
 from devices.retention import DAYS_AHEAD, keep, partitions
+from tests.waiting import Late
 
 pytestmark = pytest.mark.django_db
 
@@ -53,6 +54,22 @@ def test_it_takes_over_what_the_default_partition_caught() -> None:
     keep(now=NOON)
     assert Fix.objects.count() == 2
     assert partitions() >= {NOON.date()}
+
+
+def test_it_takes_over_what_lands_there_meanwhile(transactional_db: None, settings: Any) -> None:
+    settings.FIX_RETENTION_DAYS = 10_000  # the partitions that the other tests need stay
+    day = datetime(2031, 3, 10, 12, tzinfo=UTC)
+    with transaction.atomic():
+        Fix.objects.bulk_create([fix(day)])
+        late = Late(lambda: keep(now=day))
+    late.answer()
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM devices_fix_20310310")
+        assert cursor.fetchone() == (1,)
+        for made in partitions():
+            if made >= day.date():
+                cursor.execute(f'DROP TABLE "devices_fix_{made:%Y%m%d}"')
 
 
 def test_it_drops_what_the_retention_no_longer_covers(settings: Any) -> None:

@@ -29,6 +29,7 @@ from tests.notifications.rows import (
     new_delivery,
     the_delivery,
 )
+from tests.waiting import somebody_waits_for_us
 
 pytestmark = pytest.mark.django_db
 
@@ -135,16 +136,6 @@ def _owe_another(device: Device) -> None:
         outbox.enqueue([new_delivery(device, **fresh())])
     finally:
         connection.close()
-
-
-def somebody_waits_for_us() -> bool:
-    """Whether another connection wants a row that this one has locked."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_locks"
-            " WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
-        )
-        return bool(cursor.fetchone()[0])
 
 
 @pytest.mark.django_db(transaction=True)

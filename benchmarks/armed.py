@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import inspect
 import os
 import shutil
 import zipfile
@@ -82,7 +83,7 @@ def make(
     count: int, home: str, vertices: tuple[int, int] = (6, 200), *, workers: int | None = None
 ) -> Path:
     """The file of a world's covers, made first where it is not there: whole or not at all."""
-    file = KEPT / f"{home}-{count}-{vertices[0]}-{vertices[1]}-{_digest()}.npz"
+    file = KEPT / f"{home}-{count}-{vertices[0]}-{vertices[1]}-{_digest(home)}.npz"
     if file.exists():
         return file
     parts = file.with_suffix(".parts")
@@ -101,10 +102,12 @@ def make(
     return file
 
 
-def _digest() -> str:
+def _digest(home: str) -> str:
+    """Of what the covers of this home are made by and from; another home changes nothing here."""
     code = b"".join((ROOT / "geofences" / f"{name}.py").read_bytes() for name in _MADE_BY)
-    world_code = (ROOT / "benchmarks" / "world.py").read_bytes()
-    return hashlib.sha256(code + world_code).hexdigest()[:12]
+    drawn = inspect.getsource(world.places) + inspect.getsource(world.polygons)
+    place = f"{world.HOMES[home]} {world.METRES_A_DEGREE}"
+    return hashlib.sha256(code + drawn.encode() + place.encode()).hexdigest()[:12]
 
 
 def _rings(parts: Path, count: int, home: str, vertices: tuple[int, int]) -> None:

@@ -13,6 +13,8 @@ HOMES: Boxes = {
     # south, west, north, east
     "country": (43.0, -1.0, 49.0, 7.0),  # about the size of France
     "city": (48.72, 2.15, 48.99, 2.56),  # 30 km by 30 km
+    # A thousandth of the country: a thousand geofences here are as dense as a million there.
+    "district": (45.9051, 2.8735, 46.0949, 3.1265),
 }
 METRES_A_DEGREE = 111_195.0
 

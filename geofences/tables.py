@@ -19,39 +19,48 @@ The Art of Computer Programming 3, 6.4)."""
 
 _CROWD = 8  # entries of a block from which each of its children gets a list of its own
 _TILE = 256  # fixes that are looked up side by side; their names stay in the first-level cache
+_CROWDED = -1
+_A_LINE = 2  # entries apart: of so many each lies in a line of memory that was asked for
 _ONE, _BRAND_BITS = np.uint64(1), np.uint64(BRAND_BITS)
 _MARKS = _ONE << np.arange(7, 7 + 3 * 11, 3, dtype=np.uint64)
 """The 1 before a block's digits, by level: what tells levels apart."""
+
+
+BLOCK = np.dtype([("key", "<u8"), ("first", "<i4"), ("crowd", "<i4")])
+"""A block of the table: its name, its first entry (the next block's ends them), and its number
+among the crowds or -1. Read together, so they lie together: memory brings 64 bytes at a time."""
+
+ENTRY = np.dtype([("touched", "<u8"), ("interior", "<u8"), ("geofence", "<i4")], align=True)
+"""A geofence in a block, and which of the block's children it touches or holds: `blocks`."""
+
+Blocks = NDArray[np.void]
+Listed = NDArray[np.void]
 
 
 @dataclass(frozen=True, slots=True)
 class _Crowds:
     """Blocks of many geofences: which of them touch each child, without asking the others."""
 
-    number: NDArray[np.int32]  # of each block of the table, -1 where it is no crowd
-    first: NDArray[np.int32]  # of a child's members, by 64 * number + child
+    first: NDArray[np.int32]  # of a child's members, by 64 * number of the crowd + child
     member: NDArray[np.int32]  # geofence << 1 | interior
 
     @classmethod
-    def of(
-        cls, first: Ints, geofence: NDArray[np.int32], touched: Words, interior: Words
-    ) -> _Crowds:
-        count = np.diff(first)
-        crowd = count >= _CROWD
-        number = np.where(crowd, np.cumsum(crowd) - 1, -1).astype(np.int32)
-        _, entry = spread(first[:-1][crowd], count[crowd])
-        block = np.repeat(number[crowd].astype(np.int64), count[crowd])
-        bits = np.unpackbits(touched[entry].view(np.uint8), bitorder="little").reshape(-1, 64)
+    def of(cls, crowd: NDArray[np.int32], first: Ints, listed: Listed) -> _Crowds:
+        """`crowd` numbers the blocks that are one; `first` has one more, where the last ends."""
+        some = np.flatnonzero(crowd >= 0)
+        count = np.diff(first)[some]
+        owner, entry = spread(first[some], count)
+        touched, interior = listed["touched"][entry], listed["interior"][entry]
+        bits = np.unpackbits(touched.view(np.uint8), bitorder="little").reshape(-1, 64)
         row, child = np.nonzero(bits)
-        slot = block[row] * 64 + child
+        slot = owner[row] * 64 + child
         order = np.argsort(slot, kind="stable")
-        row, child = entry[row[order]], child[order].astype(np.uint64)
-        sure = interior[row] >> child & np.uint64(1)
-        ends = np.cumsum(np.bincount(slot, minlength=64 * int(crowd.sum())))
+        row, child = row[order], child[order].astype(np.uint64)
+        sure = (interior[row] >> child & _ONE).astype(np.int32)
+        ends = np.cumsum(np.bincount(slot, minlength=64 * len(some)))
         return cls(
-            number=number,
             first=np.append(0, ends).astype(np.int32),
-            member=(geofence[row] << 1 | sure.astype(np.int32)),
+            member=listed["geofence"][entry[row]] << 1 | sure,
         )
 
 
@@ -63,11 +72,8 @@ class Table:
     finest: int  # of them; 0 for none
     shift: int  # of a hash to its place in the directory
     directory: NDArray[np.int32]  # the first block at or after each place
-    key: Words
-    first: NDArray[np.int32]  # of the block's entries
-    geofence: NDArray[np.int32]
-    touched: Words
-    interior: Words
+    blocks: Blocks  # and one more, where the last one's entries end
+    listed: Listed  # entries, by block
     crowds: _Crowds
 
     @classmethod
@@ -82,54 +88,54 @@ class Table:
         place = ((key[starts] * _SPREAD) >> np.uint64(64 - width)).astype(np.int64)
         directory = np.zeros((1 << width) + 1, np.int32)
         np.cumsum(np.bincount(place, minlength=1 << width), out=directory[1:])
+        listed = np.empty(len(key), ENTRY)
+        for name in ("touched", "interior", "geofence"):
+            listed[name] = getattr(entries, name)[order]
         first = np.append(starts, len(key))
-        geofence = entries.geofence.astype(np.int32)[order]
-        touched, interior = entries.touched[order], entries.interior[order]
+        crowd = np.diff(first) >= _CROWD
+        blocks = np.zeros(len(first), BLOCK)
+        blocks["key"][:-1] = key[starts]
+        blocks["first"] = first
+        blocks["crowd"][:-1] = np.where(crowd, np.cumsum(crowd) - 1, -1)
         levels = np.flatnonzero(np.bincount(entries.level))
         return cls(
             levels=levels,
             finest=int(levels.max(initial=0)),
             shift=64 - width,
             directory=directory,
-            key=key[starts],
-            first=first.astype(np.int32),
-            geofence=geofence,
-            touched=touched,
-            interior=interior,
-            crowds=_Crowds.of(first, geofence, touched, interior),
+            blocks=blocks,
+            listed=listed,
+            crowds=_Crowds.of(blocks["crowd"][:-1], first, listed),
         )
 
     @property
     def bytes_in_memory(self) -> int:
-        crowds = self.crowds.number, self.crowds.first, self.crowds.member
-        columns = self.directory, self.key, self.first, self.geofence, self.touched, self.interior
-        return sum(column.nbytes for column in (*columns, *crowds))
+        columns = self.directory, self.blocks, self.listed, self.crowds.first, self.crowds.member
+        return sum(column.nbytes for column in columns)
 
     def entries(self) -> Entries:
         """What the table was made of."""
-        name = np.repeat(self.key >> _BRAND_BITS, np.diff(self.first))
+        blocks, listed = self.blocks, self.listed
+        name = np.repeat(blocks["key"][:-1] >> _BRAND_BITS, np.diff(blocks["first"]))
         level = (np.searchsorted(_MARKS, name, "right") - 1).astype(np.uint8)
-        geofence = self.geofence.astype(np.int64)
-        return Entries(level, name ^ _MARKS[level], geofence, self.touched, self.interior)
+        geofence = listed["geofence"].astype(np.int64)
+        touched, interior = listed["touched"].copy(), listed["interior"].copy()
+        return Entries(level, name ^ _MARKS[level], geofence, touched, interior)
 
     def candidates(self, cells: Words, brand: Ints, brands: Ints) -> Candidates:
         """For fixes by their cell, at the finest level + 2 or finer, and their brand.
 
         `brand` has one for all or one each; `brands` are those that ranks stand for.
         """
-        block, crowds = np.empty(len(cells) * len(self.levels), np.int32), self.crowds
-        most = _find(
-            *(cells, brand, brands, self.levels, self.shift, self.directory, self.key, self.first),
-            block,
-        )
+        block = np.empty(len(cells) * len(self.levels), np.int32)
+        table = self.directory, self.blocks
+        most = _find(cells, brand, brands, self.levels, self.shift, *table, block)
         found = Candidates.room(most)
         if not most:
             return found
-        count = _list(
-            *(cells, self.levels, block, self.first, self.geofence, self.touched, self.interior),
-            *(crowds.number, crowds.first, crowds.member),
-            *(found.fix, found.geofence, found.verdict),
-        )
+        crowds = self.crowds.first, self.crowds.member
+        met = cells, self.levels, block, self.blocks, self.listed
+        count = _list(*met, *crowds, found.fix, found.geofence, found.verdict)
         return found.first(count)
 
 
@@ -160,8 +166,7 @@ def _find(
     levels: Ints,
     shift: int,
     directory: NDArray[np.int32],
-    key: Words,
-    first: NDArray[np.int32],
+    blocks: Blocks,
     block: NDArray[np.int32],
 ) -> int:
     """Fills in each fix's block of each level, or -1; how many candidates they list at most."""
@@ -179,23 +184,21 @@ def _find(
             for number in range(ones):
                 name = _name(cells[fix], levels[number], rank)
                 names[(fix - start) * ones + number] = name if known else np.uint64(0)
+                ahead(directory, name * _SPREAD >> np.uint64(shift))
         for place in range(start * ones, stop * ones):
             slot = names[place - start * ones] * _SPREAD >> np.uint64(shift)
             block[place] = directory[slot] if directory[slot] < directory[slot + _ONE] else -1
-            ahead(key, block[place])
-            ahead(first, block[place])
+            ahead(blocks, block[place])
         for place in range(start * ones, stop * ones):
-            at, name = block[place], names[place - start * ones]
-            if at >= 0:
-                end = directory[(name * _SPREAD >> np.uint64(shift)) + _ONE]
-                while at < end and key[at] != name:
-                    at += 1
-                block[place] = at if at < end else -1
-        for fix in range(start, stop):
-            for number in range(ones):
-                at = block[fix * ones + number]
-                if at >= 0:
-                    most += first[at + 1] - first[at]
+            name = names[place - start * ones]
+            slot = name * _SPREAD >> np.uint64(shift)
+            at, end = directory[slot], directory[slot + _ONE]
+            # Few places have two blocks: the loop's end is guessed right where the name's is not.
+            while at + 1 < end and blocks[at]["key"] != name:
+                at += 1
+            met = (at < end) & (blocks[at]["key"] == name)
+            block[place] = at if met else -1
+            most += blocks[at + 1]["first"] - blocks[at]["first"] if met else 0
     return most
 
 
@@ -205,27 +208,21 @@ def _meet(
     start: int,
     levels: Ints,
     block: NDArray[np.int32],
-    first: NDArray[np.int32],
-    crowd: NDArray[np.int32],
+    blocks: Blocks,
     owners: Ints,
-    blocks: Ints,
+    places: Ints,
     children: Ints,
-    slots: Ints,
 ) -> int:
-    """Fills in a tile's blocks, each with its fix, child and, of a crowd, its slot; how many."""
+    """Fills in a tile's blocks, each with its fix and child; how many there are."""
     met, ones = 0, len(levels)
     for fix in range(start, min(start + _TILE, len(cells))):
         for number in range(ones):
             at = block[fix * ones + number]
             if at >= 0:
-                owners[met], blocks[met] = fix, at
+                owners[met], places[met] = fix, at
                 children[met] = _child(cells[fix], levels[number])
                 met += 1
-                ahead(crowd, at)
-    for each in range(met):
-        at = blocks[each]
-        crowded = first[at + 1] - first[at] >= _CROWD
-        slots[each] = 64 * crowd[at] + children[each] if crowded else -1
+                ahead(blocks, at)
     return met
 
 
@@ -234,11 +231,8 @@ def _list(
     cells: Words,
     levels: Ints,
     block: NDArray[np.int32],
-    first: NDArray[np.int32],
-    geofence: NDArray[np.int32],
-    touched: Words,
-    interior: Words,
-    crowd: NDArray[np.int32],
+    blocks: Blocks,
+    listed: Listed,
     child_first: NDArray[np.int32],
     member: NDArray[np.int32],
     fixes: NDArray[np.int32],
@@ -248,35 +242,39 @@ def _list(
     """Fills in the candidates of the blocks found, by fix; how many there are."""
     count = 0
     room = min(_TILE, len(cells)) * len(levels)
-    owners, blocks, children, slots = np.empty((4, room), np.int64)
+    owners, places, children, firsts, ends = np.empty((5, room), np.int64)
     # In passes: each asks for the places in memory that the next one reads.
     for start in range(0, len(cells), _TILE):
-        found = owners, blocks, children, slots
-        met = _meet(cells, start, levels, block, first, crowd, *found)
+        met = _meet(cells, start, levels, block, blocks, owners, places, children)
         for each in range(met):
-            entry = first[blocks[each]]
-            if slots[each] >= 0:
-                ahead(child_first, slots[each])
+            at = places[each]
+            if blocks[at]["crowd"] >= 0:
+                places[each] = _CROWDED
+                firsts[each] = 64 * blocks[at]["crowd"] + children[each]
+                ahead(child_first, firsts[each])
             else:
-                ahead(touched, entry)
-                ahead(interior, entry)
-                ahead(geofence, entry)
+                firsts[each], ends[each] = blocks[at]["first"], blocks[at + 1]["first"]
+                for one in range(firsts[each], ends[each], _A_LINE):
+                    ahead(listed, one)
         for each in range(met):
-            if slots[each] >= 0:
-                ahead(member, child_first[slots[each]])
+            if places[each] == _CROWDED:
+                slot = firsts[each]
+                firsts[each], ends[each] = child_first[slot], child_first[slot + 1]
+                ahead(member, firsts[each])
         for each in range(met):
-            at, slot, child = blocks[each], slots[each], np.uint64(children[each])
-            if slot >= 0:
-                for one in range(child_first[slot], child_first[slot + 1]):
+            if places[each] == _CROWDED:
+                for one in range(firsts[each], ends[each]):
                     fixes[count] = owners[each]
                     geofences[count] = member[one] >> 1
                     verdicts[count] = INSIDE if member[one] & 1 else OPEN
                     count += 1
                 continue
-            for one in range(first[at], first[at + 1]):
-                if touched[one] >> child & _ONE:
-                    fixes[count] = owners[each]
-                    geofences[count] = geofence[one]
-                    verdicts[count] = INSIDE if interior[one] >> child & _ONE else OPEN
-                    count += 1
+            child = np.uint64(children[each])
+            # Without a branch, which would be guessed wrong every other time: what is not
+            # touched is written too, and over again by the next one.
+            for one in range(firsts[each], ends[each]):
+                fixes[count] = owners[each]
+                geofences[count] = listed[one]["geofence"]
+                verdicts[count] = INSIDE if listed[one]["interior"] >> child & _ONE else OPEN
+                count += 1 if listed[one]["touched"] >> child & _ONE else 0
     return count

@@ -69,4 +69,5 @@ def _grow() -> None:
 def _rates(database: str, phones: list[populate.Phone], secret: str) -> road.Rates:
     with stage.pointed_at(database), wrk.listed(phones) as crowd, stage.web() as (host, _):
         # Each gateway call is of all phones that are active: two at once would only collide.
-        return road.measured(host, crowd, SECONDS, secret=secret, calls=1)
+        one = road.singles(host, crowd, SECONDS, secret=secret)
+        return road.with_bulk(one, host, crowd, SECONDS, secret=secret, calls=1)

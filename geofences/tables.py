@@ -190,15 +190,14 @@ def _find(
             block[place] = directory[slot] if directory[slot] < directory[slot + _ONE] else -1
             ahead(blocks, block[place])
         for place in range(start * ones, stop * ones):
-            name = names[place - start * ones]
-            slot = name * _SPREAD >> np.uint64(shift)
-            at, end = directory[slot], directory[slot + _ONE]
-            # Few places have two blocks: the loop's end is guessed right where the name's is not.
-            while at + 1 < end and blocks[at]["key"] != name:
-                at += 1
-            met = (at < end) & (blocks[at]["key"] == name)
-            block[place] = at if met else -1
-            most += blocks[at + 1]["first"] - blocks[at]["first"] if met else 0
+            at, name = block[place], names[place - start * ones]
+            if at >= 0:
+                end = directory[(name * _SPREAD >> np.uint64(shift)) + _ONE]
+                while at < end and blocks[at]["key"] != name:
+                    at += 1
+                block[place] = at if at < end else -1
+                if at < end:
+                    most += blocks[at + 1]["first"] - blocks[at]["first"]
     return most
 
 

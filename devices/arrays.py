@@ -34,6 +34,8 @@ _ELEMENTS: dict[str, tuple[int, int, str]] = {
     "b1": (16, 1000, "?"),
 }
 _INSTANTS = (1184, 1185)  # timestamptz and its array
+_TIDS = (27, 1010)  # tid, where a row lies in its table, and its array
+_TID_CELL = np.dtype([("length", ">i4"), ("page", ">u4"), ("item", ">u2")])
 _ARRAY_HEAD = struct.Struct(">5i")  # dimensions, nulls, element type, length, lower bound
 
 
@@ -57,8 +59,9 @@ class Column:
     def packed(cls, values: Mapping[str, NDArray[Any]]) -> list[Self]:
         """Equally long columns at a time, whole numbers as bigint, others as double precision.
 
-        A name that ends in `_ms` stands for epoch milliseconds, to be seen as timestamptz. For a
-        small batch the calls count, not the bytes: a tenth of one Column after the other.
+        A name that ends in `_ms` stands for epoch milliseconds, to be seen as timestamptz; `tid`
+        for where rows lie. For a small batch the calls count, not the bytes: a tenth of one Column
+        after the other.
         """
         count = len(next(iter(values.values())))
         whole = np.empty((len(values), count), np.int64)
@@ -77,13 +80,26 @@ class Column:
         cells["length"], cells["value"] = 8, whole
         wire, size = cells.tobytes(), count * cells.itemsize
         columns = []
-        for row, (element_oid, array_oid) in enumerate(kinds):
+        for row, (name, (element_oid, array_oid)) in enumerate(zip(values, kinds, strict=True)):
+            if name == "tid":
+                columns.append(cls.tids(values[name]))
+                continue
             packed = cls.__new__(cls)
             packed.array_oid = array_oid
             head = _ARRAY_HEAD.pack(1, 0, element_oid, count, 1)
             packed.wire = head + wire[row * size : (row + 1) * size]
             columns.append(packed)
         return columns
+
+    @classmethod
+    def tids(cls, places: NDArray[np.int64]) -> Self:
+        """Where rows lie, as `read_tids` has it."""
+        cells = np.empty(len(places), _TID_CELL)
+        cells["length"], cells["page"], cells["item"] = 6, places >> 16, places & 0xFFFF
+        column = cls.__new__(cls)
+        element_oid, column.array_oid = _TIDS
+        column.wire = _ARRAY_HEAD.pack(1, 0, element_oid, len(places), 1) + cells.tobytes()
+        return column
 
 
 class _ColumnDumperBase(Dumper):
@@ -149,6 +165,15 @@ def read_column(wire: bytes | None, dtype: str) -> NDArray[Any]:
         return np.empty(0, dtype=dtype)
     cells = np.frombuffer(wire, dtype=[("length", ">i4"), ("value", big)], offset=20)
     return cells["value"].astype(dtype)
+
+
+def read_tids(wire: bytes | None) -> NDArray[np.int64]:
+    """Where rows lie: the number of the page times 65,536, and that of the item on it."""
+    if wire is None or len(wire) <= 12:
+        return np.empty(0, np.int64)
+    cells = np.frombuffer(wire, _TID_CELL, offset=20)
+    places: NDArray[np.int64] = cells["page"].astype(np.int64) << 16 | cells["item"]
+    return places
 
 
 def copy_stream(columns: Mapping[str, tuple[str, NDArray[Any]]]) -> Iterator[bytes]:

@@ -129,10 +129,10 @@ def _take(
     changes = changes_of(outcome, states, used, armed.index, now_ms=now_ms)
     # apply
     if len(batch) <= _FEW:
-        kept = write(cursor, after, changes, history_of(batch, judged, now_ms))
+        kept, tids = write(cursor, after, changes, history_of(batch, judged, now_ms))
     else:
         with transaction.atomic(savepoint=False):
-            kept = write(cursor, after, changes)
+            kept, tids = write(cursor, after, changes)
             if len(kept) < len(after):
                 batch, judged = _those(np.isin(batch["device_id"], kept), batch, judged)
             copy_history(cursor, history_of(batch, judged, now_ms))
@@ -141,6 +141,7 @@ def _take(
         there = np.isin(after["device_id"], kept)
         lost, after = after["device_id"][~there], after[there]
     after["version"] += 1
+    after["tid"] = tids[np.argsort(kept)]
     believed = outcome.beliefs()
     (believed,) = _those(among(after["device_id"], believed["device_id"]), believed)
     return _Taken(verdicts, after, believed, lost)

@@ -36,6 +36,7 @@ STATE_DTYPE = np.dtype(
         ("speed_mps", "f8"),
         ("jump_lat", "f8"),  # the last place that was too far to be believed
         ("jump_lng", "f8"),
+        ("tid", "i8"),  # where the row lies (arrays.read_tids); 0: unknown
     ]
 )
 """Hot rows: what is known of the devices of a batch before it, ascending by device id."""

@@ -11,7 +11,7 @@ import psycopg
 from django.db import connection
 from numpy.typing import NDArray
 
-from devices.arrays import Column, query, read_column, read_instants, register
+from devices.arrays import Column, query, read_column, read_instants, read_tids, register
 from devices.judgement import STATE_DTYPE
 from devices.presence import BELIEF_DTYPE
 
@@ -39,7 +39,8 @@ _STATES = """
            array_agg(coalesce(recorded_at, '-infinity')),
            array_agg(coalesce(lat, 'NaN')), array_agg(coalesce(lng, 'NaN')),
            array_agg(coalesce(accuracy_m, 'NaN')), array_agg(coalesce(speed_mps, 'NaN')),
-           array_agg(coalesce(jump_lat, 'NaN')), array_agg(coalesce(jump_lng, 'NaN'))
+           array_agg(coalesce(jump_lat, 'NaN')), array_agg(coalesce(jump_lng, 'NaN')),
+           array_agg(tid)
       FROM found
 """
 _BELIEFS = """
@@ -51,7 +52,8 @@ _BELIEFS = """
 """
 _FOUND = """
     WITH found AS MATERIALIZED (
-      SELECT * FROM devices_devicestate WHERE device_id = ANY($1) ORDER BY device_id {lock}
+      SELECT *, ctid AS tid FROM devices_devicestate
+       WHERE device_id = ANY($1) ORDER BY device_id {lock}
     )
 """
 _BOTH = "{found} SELECT * FROM ({states}) AS states, ({beliefs}) AS beliefs"
@@ -81,6 +83,7 @@ def read_locked(cursor: psycopg.Cursor[Any], device_ids: NDArray[np.int64]) -> K
     beliefs are read after the wait, as a statement sees what there was when it began.
     """
     states = _rows(query(cursor, _LOCK, (Column(device_ids),)), STATE_DTYPE)
+    states["tid"] = 0  # under a lock nothing may be missed: who had it may have moved the row
     return states, _beliefs(query(cursor, _READ_LOCKED, (Column(states["device_id"]),)))
 
 
@@ -94,7 +97,11 @@ def _rows(wire: Sequence[bytes | None], dtype: np.dtype[np.void]) -> NDArray[np.
     found = np.zeros(len(read_column(wire[0], "i8")), dtype)
     for name, column in zip(dtype.names or (), wire, strict=True):
         kind = _ON_THE_WIRE.get(dtype[name].str, dtype[name].str[1:])
-        found[name] = read_instants(column) if name.endswith("_ms") else read_column(column, kind)
+        if name == "tid":
+            found[name] = read_tids(column)
+        else:
+            instants = name.endswith("_ms")
+            found[name] = read_instants(column) if instants else read_column(column, kind)
     return found
 
 

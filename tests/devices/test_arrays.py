@@ -9,7 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from devices.arrays import NEVER, Column, copy_stream, query, read_column, read_instants
+from devices.arrays import (
+    NEVER,
+    Column,
+    copy_stream,
+    query,
+    read_column,
+    read_instants,
+    read_tids,
+)
 from devices.reading import open_cursor
 
 pytestmark = pytest.mark.django_db
@@ -63,7 +71,15 @@ def test_it_hands_instants_over_as_timestamps() -> None:
 def test_it_reads_no_rows_as_no_values() -> None:
     with open_cursor() as cursor:
         (wire,) = query(cursor, "SELECT array_agg(x) FROM generate_series(1, 0) x", ())
-    assert len(read_column(wire, "i4")) == 0
+    assert len(read_column(wire, "i4")) == len(read_tids(wire)) == 0
+
+
+def test_it_says_and_reads_where_rows_lie() -> None:
+    places = np.array([1, 65_535, 65_536, (1 << 48) - 1])
+    with open_cursor() as cursor:
+        wire, text = query(cursor, "SELECT $1, $1::text::bytea", (Column.tids(places),))
+    assert text == b'{"(0,1)","(0,65535)","(1,0)","(4294967295,65535)"}'
+    np.testing.assert_array_equal(read_tids(wire), places)
 
 
 @_ON_ONE_DATABASE

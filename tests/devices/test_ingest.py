@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given
@@ -18,6 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from brands.models import Brand
+from devices import writing
 from devices.clock import end_unarmed, run_due
 from devices.fixes import FixVerdict, RejectCode, assemble
 from devices.gathering import Gatherer
@@ -25,7 +27,7 @@ from devices.ingest import ACCEPTED, ingest, leave_all
 from devices.memory import Memory
 from devices.models import Device, DeviceState, Fix, Presence, Transition
 from devices.presence import TransitionReason
-from devices.reading import open_cursor
+from devices.reading import open_cursor, read, read_locked
 from geofences import armed
 from geofences.models import Arming, Geofence
 from geofences.writing import retire, save
@@ -477,7 +479,9 @@ def test_two_batches_that_share_devices_in_opposite_order_both_finish(
 
 
 @pytest.mark.parametrize("more", [0, 130])  # a batch in one statement, and one that is copied
-def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(brand: Brand, more: int) -> None:
+def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(
+    however_written: None, brand: Brand, more: int
+) -> None:
     make_circle(brand)
     device, bystander = make_device(brand), make_device(brand)
     crowd = [make_device(brand) for _ in range(more)]
@@ -510,6 +514,93 @@ def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(brand: Brand, m
     assert remembering(fix(device, AT_THE_DOOR, NOW_MS + 4 * MINUTE)) == [ACCEPTED]
 
 
+@pytest.fixture(params=["by id", "by place"])
+def however_written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By place, hot rows are written where they lie, as in large batches, however few they are."""
+    if request.param == "by place":
+        monkeypatch.setattr(writing, "_MANY", 1)
+
+
+def _looked_up() -> int:
+    """Hot rows found by an index in this transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'devices_devicestate'"
+        )
+        return int(cursor.fetchone()[0])
+
+
+def test_it_writes_rows_that_lie_apart_without_looking_them_up(
+    brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_MANY", 2)
+    near, beside, *_, far = [
+        make_device(brand) for _ in range(150)
+    ]  # more than a page has room for
+    memory, snapshot, times = Memory(1000), armed.load(), itertools.count(NOW_MS)
+
+    def lookups(*devices: Device) -> int:
+        at_ms = next(times)
+        batch = assemble([fix(each, AT_THE_DOOR, at_ms) for each in devices])
+        before = _looked_up()
+        verdicts = ingest(batch, now_ms=NOW_MS, armed=snapshot, memory=memory)
+        assert verdicts.tolist() == [ACCEPTED] * len(devices)
+        return _looked_up() - before
+
+    # Read and written the first time; then, every so often, PostgreSQL is led past the pages.
+    rest = [0] * (writing._ROOM - 1)
+    assert [lookups(near, far) for _ in range(2 * writing._ROOM)] == [4, *rest, 2, *rest]
+    written = DeviceState.objects.filter(version=2 * writing._ROOM)
+    assert {each.device_id for each in written} == {near.pk, far.pk}
+
+    assert lookups(near, far) == 2
+    assert lookups(near, beside) == 3  # one is read; and on one page the way by the index is short
+    assert lookups(near, beside) == 2
+
+
+def test_it_takes_a_row_for_no_other_wherever_it_lies(
+    brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_MANY", 1)
+    device, other = make_device(brand), make_device(brand)
+    memory, snapshot, times = Memory(1000), armed.load(), itertools.count(NOW_MS)
+
+    def ingested(*devices: Device, memory: Memory = memory) -> None:
+        at_ms = next(times)
+        batch = assemble([fix(each, AT_THE_DOOR, at_ms) for each in devices])
+        verdicts = ingest(batch, now_ms=NOW_MS, armed=snapshot, memory=memory)
+        assert verdicts.tolist() == [ACCEPTED] * len(devices)
+
+    def versions() -> list[int]:
+        return list(DeviceState.objects.order_by("pk").values_list("version", flat=True))
+
+    ingested(device, other)
+    with connection.cursor() as cursor:  # as VACUUM FULL moves rows
+        cursor.execute(
+            "WITH lifted AS (DELETE FROM devices_devicestate RETURNING *)"
+            " INSERT INTO devices_devicestate SELECT * FROM lifted"
+        )
+    ingested(device)
+    ingested(other)
+    assert versions() == [2, 2]
+    with open_cursor() as raw:
+        rows, beliefs = read(raw, np.array([device.pk]))
+        (there,), _ = read(raw, np.array([other.pk]))
+    rows["tid"] = there["tid"]
+    mistaken = Memory(1000)
+    mistaken.remember(rows, beliefs)
+    ingested(device, memory=mistaken)
+    assert versions() == [3, 2]
+    assert Fix.objects.count() == 5
+
+
+def test_it_relies_on_no_place_under_a_lock(device: Device) -> None:
+    asked = np.array([device.pk])
+    with transaction.atomic(), open_cursor() as cursor:
+        assert read(cursor, asked)[0]["tid"] > 0
+        assert read_locked(cursor, asked)[0]["tid"] == 0
+
+
 def test_its_memory_holds_on_to_a_visit_that_is_not_armed_for_a_while(brand: Brand) -> None:
     unarmed = armed.load()
     make_circle(brand)
@@ -538,7 +629,7 @@ def register_consent(device: Device, *, location: bool) -> None:
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_two_processes_with_memories_tell_what_one_with_locks_tells(
-    brand: Brand, steps: list[tuple[int, Place]]
+    however_written: None, brand: Brand, steps: list[tuple[int, Place]]
 ) -> None:
     if not Geofence.objects.filter(brand=brand).exists():
         make_circle(brand)

@@ -68,7 +68,7 @@ def _attempt(
     again = taken.verdicts != ACCEPTED
     if len(taken.lost):
         again |= np.isin(batch["device_id"], taken.lost)
-        memory.found_outdated(int(np.isin(taken.lost, recalled).sum()), of=len(recalled))
+    memory.found_outdated(int(np.isin(taken.lost, recalled).sum()), of=len(recalled))
     memory.remember(taken.states, taken.beliefs)
     return taken.verdicts, again
 

@@ -2,7 +2,7 @@
 
 Only a hint: every write names the version it started from, and the database says whether that
 still holds. What does not is read again under a lock, which costs several times what the memory
-saves: where others write the same devices, it is left unasked for a while.
+saves: where others keep writing the same devices, it is left unasked for longer and longer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from devices.judgement import STATE_DTYPE, firsts, whole
 from devices.presence import BELIEF_DTYPE
 
 OUTDATED_IN = 100  # where more than one in so many rows was outdated, the memory is left unasked
-UNASKED_BATCHES = 100  # and for so many batches: then one tries it again
+UNASKED_BATCHES = 128  # at most: for one batch the first time, each time in a row for twice as many
 
 
 class Memory:
@@ -34,7 +34,8 @@ class Memory:
         self._beliefs: dict[int, bytes] = {}  # rows of devices that are anywhere
         self._believed = 0  # how many bytes that are
         self._lock = threading.Lock()
-        self._unasked = 0
+        self._unasked = 0  # for so many batches from here on
+        self._patience = 1  # for so many the next time
 
     def recall(
         self, device_ids: NDArray[np.int64]
@@ -54,9 +55,12 @@ class Memory:
             return rows, np.frombuffer(beliefs, BELIEF_DTYPE), device_ids[~held]
 
     def found_outdated(self, rows: int, *, of: int) -> None:
-        """So many of the rows recalled for a batch turned out to be outdated."""
+        """So many of the rows recalled for a batch turned out to be outdated; maybe none."""
         if rows * OUTDATED_IN > of:
-            self._unasked = UNASKED_BATCHES
+            self._unasked = self._patience
+            self._patience = min(2 * self._patience, UNASKED_BATCHES)
+        elif of:
+            self._patience = 1
 
     def remember(self, rows: NDArray[np.void], beliefs: NDArray[np.void]) -> None:
         """Hold rows that were just committed, and all beliefs of their devices, by device.

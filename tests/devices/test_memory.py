@@ -65,7 +65,7 @@ def test_it_recalls_what_was_written_last(batches: list[dict[int, int]], capacit
             believed |= told
 
 
-def test_it_is_left_unasked_for_a_while_where_others_write_the_same_devices() -> None:
+def test_it_is_left_unasked_for_longer_where_others_keep_writing_the_same_devices() -> None:
     memory, asked = Memory(500), np.arange(1, 201)
     rows = np.zeros(len(asked), dtype=STATE_DTYPE)
     rows["device_id"] = asked
@@ -74,9 +74,19 @@ def test_it_is_left_unasked_for_a_while_where_others_write_the_same_devices() ->
     memory.found_outdated(2, of=200)
     assert len(memory.recall(asked)[0]) == 200
 
-    memory.found_outdated(3, of=200)
-    for _ in range(UNASKED_BATCHES):
-        held, beliefs, missing = memory.recall(asked)
-        assert (len(held), len(beliefs)) == (0, 0)
-        assert missing.tolist() == asked.tolist()
-    assert len(memory.recall(asked)[0]) == 200
+    def unasked() -> int:
+        """For how many batches, after three rows were outdated."""
+        memory.found_outdated(3, of=200)
+        count = 0
+        while not len((recalled := memory.recall(asked))[0]):
+            count += 1
+            assert len(recalled[1]) == 0
+            assert recalled[2].tolist() == asked.tolist()
+        return count
+
+    assert [unasked() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 64, UNASKED_BATCHES]
+    assert unasked() == UNASKED_BATCHES
+    memory.found_outdated(0, of=0)  # nothing was recalled: nothing is known
+    assert unasked() == UNASKED_BATCHES
+    memory.found_outdated(2, of=200)
+    assert unasked() == 1

@@ -79,26 +79,25 @@ class Column:
         cells = np.empty(whole.shape, dtype=[("length", ">i4"), ("value", ">i8")])
         cells["length"], cells["value"] = 8, whole
         wire, size = cells.tobytes(), count * cells.itemsize
-        columns = []
-        for row, (name, (element_oid, array_oid)) in enumerate(zip(values, kinds, strict=True)):
-            if name == "tid":
-                columns.append(cls.tids(values[name]))
-                continue
-            packed = cls.__new__(cls)
-            packed.array_oid = array_oid
-            head = _ARRAY_HEAD.pack(1, 0, element_oid, count, 1)
-            packed.wire = head + wire[row * size : (row + 1) * size]
-            columns.append(packed)
-        return columns
+        return [
+            cls.tids(values[name])
+            if name == "tid"
+            else cls._of(oids, count, wire[row * size : (row + 1) * size])
+            for row, (name, oids) in enumerate(zip(values, kinds, strict=True))
+        ]
 
     @classmethod
     def tids(cls, places: NDArray[np.int64]) -> Self:
         """Where rows lie, as `read_tids` has it."""
         cells = np.empty(len(places), _TID_CELL)
         cells["length"], cells["page"], cells["item"] = 6, places >> 16, places & 0xFFFF
+        return cls._of(_TIDS, len(places), cells.tobytes())
+
+    @classmethod
+    def _of(cls, oids: tuple[int, int], count: int, cells: bytes) -> Self:
         column = cls.__new__(cls)
-        element_oid, column.array_oid = _TIDS
-        column.wire = _ARRAY_HEAD.pack(1, 0, element_oid, len(places), 1) + cells.tobytes()
+        element_oid, column.array_oid = oids
+        column.wire = _ARRAY_HEAD.pack(1, 0, element_oid, count, 1) + cells
         return column
 
 
@@ -160,20 +159,23 @@ def read_instants(wire: bytes | None) -> NDArray[np.int64]:
 
 def read_column(wire: bytes | None, dtype: str) -> NDArray[Any]:
     """The values of a binary one-dimensional array without nulls; None or empty: no values."""
-    big = _ELEMENTS[dtype][2]
-    if wire is None or len(wire) <= 12:
-        return np.empty(0, dtype=dtype)
-    cells = np.frombuffer(wire, dtype=[("length", ">i4"), ("value", big)], offset=20)
+    cells = _cells(wire, np.dtype([("length", ">i4"), ("value", _ELEMENTS[dtype][2])]))
     return cells["value"].astype(dtype)
 
 
 def read_tids(wire: bytes | None) -> NDArray[np.int64]:
     """Where rows lie: the number of the page times 65,536, and that of the item on it."""
-    if wire is None or len(wire) <= 12:
-        return np.empty(0, np.int64)
-    cells = np.frombuffer(wire, _TID_CELL, offset=20)
+    cells = _cells(wire, _TID_CELL)
     places: NDArray[np.int64] = cells["page"].astype(np.int64) << 16 | cells["item"]
     return places
+
+
+def _cells(wire: bytes | None, cell: np.dtype[np.void]) -> NDArray[np.void]:
+    return (
+        np.empty(0, cell)
+        if wire is None or len(wire) <= 12
+        else np.frombuffer(wire, cell, offset=20)
+    )
 
 
 def copy_stream(columns: Mapping[str, tuple[str, NDArray[Any]]]) -> Iterator[bytes]:

@@ -65,10 +65,11 @@ def _attempt(
             found, believed = read(cursor, missing)
             states, beliefs = merged(states, found), merged(beliefs, believed)
         taken = _take(cursor, batch, states, beliefs, now_ms, armed)
-    again = taken.verdicts != ACCEPTED
+    again, outdated = taken.verdicts != ACCEPTED, 0
     if len(taken.lost):
         again |= np.isin(batch["device_id"], taken.lost)
-    memory.found_outdated(int(np.isin(taken.lost, recalled).sum()), of=len(recalled))
+        outdated = int(np.isin(taken.lost, recalled).sum())
+    memory.found_outdated(outdated, of=len(recalled))
     memory.remember(taken.states, taken.beliefs)
     return taken.verdicts, again
 

@@ -96,12 +96,13 @@ def _rows(wire: Sequence[bytes | None], dtype: np.dtype[np.void]) -> NDArray[np.
     """Columns in the order of a type's fields; instants where a name ends in `_ms`."""
     found = np.zeros(len(read_column(wire[0], "i8")), dtype)
     for name, column in zip(dtype.names or (), wire, strict=True):
-        kind = _ON_THE_WIRE.get(dtype[name].str, dtype[name].str[1:])
         if name == "tid":
             found[name] = read_tids(column)
+        elif name.endswith("_ms"):
+            found[name] = read_instants(column)
         else:
-            instants = name.endswith("_ms")
-            found[name] = read_instants(column) if instants else read_column(column, kind)
+            kind = _ON_THE_WIRE.get(dtype[name].str, dtype[name].str[1:])
+            found[name] = read_column(column, kind)
     return found
 
 

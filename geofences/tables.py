@@ -19,7 +19,7 @@ The Art of Computer Programming 3, 6.4)."""
 
 _CROWD = 8  # entries of a block from which each of its children gets a list of its own
 _TILE = 256  # fixes that are looked up side by side; their names stay in the first-level cache
-_CROWDED = -1
+_CROWDED = -1  # where a block was: of a crowd, so that its child's members are listed
 _A_LINE = 2  # entries apart: of so many each lies in a line of memory that was asked for
 _ONE, _BRAND_BITS = np.uint64(1), np.uint64(BRAND_BITS)
 _MARKS = _ONE << np.arange(7, 7 + 3 * 11, 3, dtype=np.uint64)
@@ -119,8 +119,8 @@ class Table:
         name = np.repeat(blocks["key"][:-1] >> _BRAND_BITS, np.diff(blocks["first"]))
         level = (np.searchsorted(_MARKS, name, "right") - 1).astype(np.uint8)
         geofence = listed["geofence"].astype(np.int64)
-        touched, interior = listed["touched"].copy(), listed["interior"].copy()
-        return Entries(level, name ^ _MARKS[level], geofence, touched, interior)
+        sets = listed["touched"], listed["interior"]
+        return Entries(level, name ^ _MARKS[level], geofence, *sets)
 
     def candidates(self, cells: Words, brand: Ints, brands: Ints) -> Candidates:
         """For fixes by their cell, at the finest level + 2 or finer, and their brand.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 from django.db import connection, connections
+
+from tests.processes import until
 
 LIMIT_S = 60.0
 
@@ -29,11 +30,11 @@ class Late:
         self._answers: list[Any] = []
         self._thread = threading.Thread(target=self._run, args=(order,))
         self._thread.start()
-        until = time.monotonic() + LIMIT_S
-        while not somebody_waits_for_us():
-            assert self._thread.is_alive(), "it waited for nobody"
-            assert time.monotonic() < until
-            self._thread.join(0.02)
+        until(self._waits, "an order that waits for us", within_s=LIMIT_S)
+
+    def _waits(self) -> bool:
+        assert self._thread.is_alive(), "it waited for nobody"
+        return somebody_waits_for_us()
 
     def answer(self) -> Any:
         """What it answered once it could; an order that failed has none."""

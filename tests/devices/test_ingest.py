@@ -534,9 +534,8 @@ def test_it_writes_rows_that_lie_apart_without_looking_them_up(
     brand: Brand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "_MANY", 2)
-    near, beside, *_, far = [
-        make_device(brand) for _ in range(150)
-    ]  # more than a page has room for
+    crowd = [make_device(brand) for _ in range(150)]  # more than a page has room for
+    near, beside, *_, far = crowd
     memory, snapshot, times = Memory(1000), armed.load(), itertools.count(NOW_MS)
 
     def lookups(*devices: Device) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -14,6 +15,19 @@ import pytest
 from config import work
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """The search for cycles as it was: `work` has it settle, which is for a process's life.
+
+    Searched for so seldom, cycles are found at any depth: also where JSON nested without end has
+    used up the stack, and what is called for something found there fails.
+    """
+    threshold = gc.get_threshold()
+    yield
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -50,6 +50,16 @@ class Workers(Multiprocess):
     def sockets(self, _: list[socket.socket]) -> None:
         """There is none that all share."""
 
+    def keep_subprocess_alive(self) -> None:
+        """Ask each whether it is well, and start anew who is not.
+
+        Of the line it is asked on, a worker alone has the other end then: it breaks with the
+        worker. While we hold that end too, we wait HUNG_S for one that died before it answered.
+        """
+        for worker in self.processes:
+            worker.child_conn.close()
+        super().keep_subprocess_alive()
+
 
 def configuration(*, host: str, port: int, workers: int) -> uvicorn.Config:
     """How it is served."""

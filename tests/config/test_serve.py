@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx
 import pytest
+from uvicorn.supervisors import multiprocess
 
 from config.serve import Workers, configuration
 from tests.live_server import ROOT, database_url, free_port
@@ -53,6 +57,30 @@ def test_it_gives_each_worker_a_socket_of_its_own(monkeypatch: pytest.MonkeyPatc
     assert [each.getsockname() for each in sockets] == [("127.0.0.1", port)] * 2
     for each in sockets:
         each.close()
+
+
+def die_when_asked(line: Connection) -> None:
+    line.recv()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_it_waits_for_no_answer_of_a_worker_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    workers = Workers(configuration(host="127.0.0.1", port=free_port(), workers=1), sockets=[])
+    workers.config.timeout_worker_healthcheck = 3_600
+    worker, successor = multiprocess.Process(workers.config, []), Mock()
+    worker.process = multiprocessing.get_context("spawn").Process(
+        target=die_when_asked, args=(worker.child_conn,)
+    )
+    worker.start()
+    workers.processes = [worker]
+    monkeypatch.setattr(Workers, "sockets", property(lambda _: []))
+    monkeypatch.setattr(multiprocess, "Process", lambda *_: successor)
+
+    workers.keep_subprocess_alive()
+
+    assert workers.processes == [successor]
+    assert worker.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -63,6 +63,7 @@ def _attempt(
     with open_cursor() as cursor:
         if len(missing):
             found, believed = read(cursor, missing)
+            memory.compare(found)
             states, beliefs = merged(states, found), merged(beliefs, believed)
         taken = _take(cursor, batch, states, beliefs, now_ms, armed)
     again, outdated = taken.verdicts != ACCEPTED, 0

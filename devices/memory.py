@@ -2,7 +2,7 @@
 
 Only a hint: every write names the version it started from, and the database says whether that
 still holds. What does not is read again under a lock, which costs several times what the memory
-saves: where others keep writing the same devices, it is left unasked for longer and longer.
+saves: where others write the same devices, it is doubted until it would have been right again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from devices.judgement import STATE_DTYPE, firsts, whole
 from devices.presence import BELIEF_DTYPE
 
-OUTDATED_IN = 100  # where more than one in so many rows was outdated, the memory is left unasked
-UNASKED_BATCHES = 128  # at most: for one batch the first time, each time in a row for twice as many
+OUTDATED_IN = 100  # where more than one in so many rows was outdated, the memory is doubted
+PROOF = 1_000  # rows it must be right about in a row, before it is believed again
 
 
 class Memory:
@@ -34,19 +34,19 @@ class Memory:
         self._beliefs: dict[int, bytes] = {}  # rows of devices that are anywhere
         self._believed = 0  # how many bytes that are
         self._lock = threading.Lock()
-        self._unasked = 0  # for so many batches from here on
-        self._patience = 1  # for so many the next time
+        self._to_prove = 0  # about so many more rows; none while it is believed
 
     def recall(
         self, device_ids: NDArray[np.int64]
     ) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[np.int64]]:
-        """Hot rows and beliefs held of these devices, in their order, and ids of those not held."""
-        if self._unasked:
-            self._unasked -= 1
+        """Hot rows and beliefs held of these devices, in their order, and ids to read.
+
+        Those are the ids not held; all of them while the memory is doubted.
+        """
+        if self._to_prove:
             return self._rows[:0], np.empty(0, BELIEF_DTYPE), device_ids
         with self._lock:
-            get = self._place.get
-            places = np.array([get(each, -1) for each in device_ids.tolist()], dtype=np.int64)
+            places = self._places(device_ids)
             held = places >= 0
             rows = self._rows.take(places[held])
             walking = rows["device_id"][rows["presences"] > 0].tolist()
@@ -54,13 +54,27 @@ class Memory:
             beliefs = b"".join([here.get(each, b"") for each in walking])
             return rows, np.frombuffer(beliefs, BELIEF_DTYPE), device_ids[~held]
 
+    def compare(self, read: NDArray[np.void]) -> None:
+        """Hot rows as the database has them; while the memory is doubted they tell what it knew."""
+        if not self._to_prove:
+            return
+        with self._lock:
+            places = self._places(read["device_id"])
+            held = places >= 0
+            outdated = self._rows["version"][places[held]] != read["version"][held]
+        self.found_outdated(int(np.count_nonzero(outdated)), of=len(outdated))
+
     def found_outdated(self, rows: int, *, of: int) -> None:
-        """So many of the rows recalled for a batch turned out to be outdated; maybe none."""
+        """So many of the rows held of a batch turned out to be outdated; maybe none."""
         if rows * OUTDATED_IN > of:
-            self._unasked = self._patience
-            self._patience = min(2 * self._patience, UNASKED_BATCHES)
-        elif of:
-            self._patience = 1
+            self._to_prove = PROOF
+        else:
+            self._to_prove = max(0, self._to_prove - of)
+
+    def _places(self, device_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in `_rows` each of them is held; -1 where it is not."""
+        get = self._place.get
+        return np.array([get(each, -1) for each in device_ids.tolist()], dtype=np.int64)
 
     def remember(self, rows: NDArray[np.void], beliefs: NDArray[np.void]) -> None:
         """Hold rows that were just committed, and all beliefs of their devices, by device.

@@ -514,6 +514,23 @@ def test_it_trusts_its_memory_only_as_far_as_the_database_agrees(
     assert remembering(fix(device, AT_THE_DOOR, NOW_MS + 4 * MINUTE)) == [ACCEPTED]
 
 
+def test_it_believes_its_memory_again_once_that_would_have_been_right(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("devices.memory.PROOF", 1)
+    memory, snapshot, times = Memory(1000), armed.load(), itertools.count(NOW_MS)
+
+    def is_believed_after_one_more() -> bool:
+        batch = assemble([fix(device, AT_THE_DOOR, next(times))])
+        ingest(batch, now_ms=NOW_MS, armed=snapshot, memory=memory)
+        return len(memory.recall(np.array([device.pk]))[0]) == 1
+
+    assert is_believed_after_one_more()
+    take(fix(device, AT_THE_DOOR, next(times)))  # by another process
+    assert not is_believed_after_one_more()
+    assert is_believed_after_one_more()
+
+
 @pytest.fixture(params=["by id", "by place"])
 def however_written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """By place, hot rows are written where they lie, as in large batches, however few they are."""

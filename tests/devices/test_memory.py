@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from devices.judgement import STATE_DTYPE
-from devices.memory import UNASKED_BATCHES, Memory
+from devices.memory import Memory
 from devices.presence import BELIEF_DTYPE
 
 Here = dict[int, list[tuple[int, int, int]]]
@@ -65,28 +65,33 @@ def test_it_recalls_what_was_written_last(batches: list[dict[int, int]], capacit
             believed |= told
 
 
-def test_it_is_left_unasked_for_longer_where_others_keep_writing_the_same_devices() -> None:
+def test_it_is_doubted_until_it_would_have_been_right_about_enough() -> None:
     memory, asked = Memory(500), np.arange(1, 201)
     rows = np.zeros(len(asked), dtype=STATE_DTYPE)
     rows["device_id"] = asked
     memory.remember(rows, np.empty(0, BELIEF_DTYPE))
+    elsewhere = rows.copy()  # as others wrote some of them
+    elsewhere["version"][:3] += 1
+    unknown = rows[:50].copy()
+    unknown["device_id"] += 1_000
+
+    def is_believed() -> bool:
+        held, beliefs, missing = memory.recall(asked)
+        assert len(beliefs) == 0
+        assert len(held) in {0, 200}
+        assert missing.tolist() == ([] if len(held) else asked.tolist())
+        return len(held) > 0
 
     memory.found_outdated(2, of=200)
-    assert len(memory.recall(asked)[0]) == 200
+    assert is_believed()
+    memory.compare(elsewhere)  # nobody asked
+    assert is_believed()
 
-    def unasked() -> int:
-        """For how many batches, after three rows were outdated."""
-        memory.found_outdated(3, of=200)
-        count = 0
-        while not len((recalled := memory.recall(asked))[0]):
-            count += 1
-            assert len(recalled[1]) == 0
-            assert recalled[2].tolist() == asked.tolist()
-        return count
-
-    assert [unasked() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 64, UNASKED_BATCHES]
-    assert unasked() == UNASKED_BATCHES
-    memory.found_outdated(0, of=0)  # nothing was recalled: nothing is known
-    assert unasked() == UNASKED_BATCHES
-    memory.found_outdated(2, of=200)
-    assert unasked() == 1
+    memory.found_outdated(3, of=200)
+    for read, times in ((rows, 4), (elsewhere, 1), (rows, 5)):
+        for _ in range(times):
+            assert not is_believed()
+            memory.compare(unknown)  # says nothing of what it holds
+            assert not is_believed()
+            memory.compare(read)
+    assert is_believed()

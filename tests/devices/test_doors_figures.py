@@ -73,9 +73,14 @@ def too_many_frames(web: LiveWeb, _: httpx.Client, phone: Phone) -> None:
 def test_it_counts_what_it_refuses(
     live_web: LiveWeb, http: httpx.Client, phone: Phone, refused: Refused, kind: str, code: str
 ) -> None:
-    def counted() -> float:
+    def counted(kind: str = kind, code: str = code) -> float:
         figure = ("nearcast_requests_refused_total", (("code", code), ("kind", kind)))
         return figures_in(http.get("/metrics").text).get(figure, 0.0)
+
+    # What earlier tests were refused may not be counted yet; it is by when this one is.
+    marked = counted("event", "not_json")
+    assert phone.post("/v1/events", content=b"{").status_code == 400
+    until(lambda: counted("event", "not_json") > marked, "what was refused before is counted")
 
     before = counted()
     refused(live_web, http, phone)

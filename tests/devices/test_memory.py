@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from devices.judgement import STATE_DTYPE
-from devices.memory import Memory
+from devices.memory import PROOF, Memory
 from devices.presence import BELIEF_DTYPE
 
 Here = dict[int, list[tuple[int, int, int]]]
@@ -88,7 +88,7 @@ def test_it_is_doubted_until_it_would_have_been_right_about_enough() -> None:
     assert is_believed()
 
     memory.found_outdated(3, of=200)
-    for read, times in ((rows, 4), (elsewhere, 1), (rows, 5)):
+    for read, times in ((rows, PROOF - 1), (elsewhere, 1), (rows, PROOF)):
         for _ in range(times):
             assert not is_believed()
             memory.compare(unknown)  # says nothing of what it holds

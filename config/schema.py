@@ -7,6 +7,10 @@ from typing import Any
 import msgspec
 
 from devices.doors.decoding import Rejection
+from devices.doors.owntracks import OwnTracksMessage
+from devices.doors.radar import RadarTrack
+from devices.doors.traccar import TraccarFields
+from devices.doors.transistor import TransistorRecord
 from devices.events import EventIn, GatewayEventIn
 from devices.fixes import FixIn, GatewayFixIn
 
@@ -28,7 +32,8 @@ class Error(msgspec.Struct):
     fields: dict[str, Any]
 
 
-_SHAPES = (FixIn, GatewayFixIn, EventIn, GatewayEventIn, Taken, Error)
+_DIALECTS = (OwnTracksMessage, TraccarFields, TransistorRecord, RadarTrack)
+_SHAPES = (FixIn, GatewayFixIn, EventIn, GatewayEventIn, Taken, Error, *_DIALECTS)
 _DOORS = (
     ("/v1/locations", "report_locations", "locations", FixIn, "deviceToken", "devices"),
     ("/v1/events", "report_events", "events", EventIn, "deviceToken", "devices"),
@@ -69,6 +74,32 @@ _CONFLICTS = {  # what some states do not allow
     *((f"/v1/campaigns/{{id}}/{order}", "post") for order in ("end", "resume")),
     ("/v1/segments/{id}", "delete"),
 }
+_FORM = "application/x-www-form-urlencoded"
+_AS_PASSWORD, _AS_IDENTIFIER, _AS_KEY = "tokenAsPassword", "tokenAsIdentifier", "tokenAsKey"
+_TOKENS = {
+    _AS_PASSWORD: {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The password is the device's token; the user's name may be any.",
+    },
+    _AS_IDENTIFIER: {
+        "type": "apiKey",
+        "in": "query",
+        "name": "id",
+        "description": "The device's token: in the query, the form, or as `device_id` in JSON.",
+    },
+    _AS_KEY: {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "The device's token, where an SDK sends the key it was initialised with.",
+    },
+}
+_REPLAYS = {
+    "type": "object",
+    "required": ["replays"],
+    "properties": {"replays": {"type": "array", "items": {"$ref": _REF.format(name="RadarTrack")}}},
+}
 _PLACE = {
     "type": "object",
     "description": "GeoJSON, longitude first, WGS 84; a Point is a circle of `radius_m`.",
@@ -102,6 +133,9 @@ def add_doors(result: dict[str, Any], **_given: Any) -> dict[str, Any]:
                 operation["responses"].setdefault(status, answers)
     for path, operation, envelope, shape, security, tag in _DOORS:
         result["paths"][path] = {"post": _door(operation, envelope, shape, security, tag)}
+    result["components"]["securitySchemes"].update(_TOKENS)
+    for path, methods in _dialects().items():
+        result["paths"][path] = methods
     for path, (operation, says, media_type, also) in _HEALTH.items():
         answers = {"200": says} | dict.fromkeys(also, "Not ready; the body says what is missing.")
         result["paths"][path] = {
@@ -173,9 +207,105 @@ def _door(
     }
 
 
+def _dialects() -> dict[str, dict[str, Any]]:
+    """The doors of apps that exist, by path and method."""
+    fields = msgspec.json.schema_components((TraccarFields,), ref_template=_REF)[1]["TraccarFields"]
+    query = [
+        {"name": name, "in": "query", "schema": shape}
+        for name, shape in fields["properties"].items()
+    ]
+    track = {kind: {"schema": _ref(RadarTrack)} for kind in ("application/json", _FORM)}
+    return {
+        "/compat/owntracks": {
+            "post": _dialect(
+                "owntracks",
+                "One message of OwnTracks in HTTP mode; `location` and `transition` tell a place.",
+                _AS_PASSWORD,
+                {"application/json": {"schema": _ref(OwnTracksMessage)}},
+                {"type": "array", "items": {}},
+            )
+        },
+        "/compat/traccar": {
+            "get": _dialect("traccar_query", "OsmAnd's protocol, in the query.", _AS_IDENTIFIER)
+            | {"parameters": query},
+            "post": _dialect(
+                "traccar",
+                "Traccar Client: the same fields as a form, or a record as JSON since 9.0; a"
+                " `notificationToken` without a place is the device's push token.",
+                _AS_IDENTIFIER,
+                {
+                    _FORM: {"schema": _ref(TraccarFields)},
+                    "application/json": {"schema": _listed(TransistorRecord)},
+                },
+            ),
+        },
+        "/compat/transistor": {
+            "post": _dialect(
+                "transistor",
+                "Records of Transistor's Background Geolocation, under `location` or at the root.",
+                "deviceToken",
+                {"application/json": {"schema": _listed(TransistorRecord)}},
+                _ref(Taken),
+            )
+        },
+        "/compat/radar/v1/track": {
+            "post": _dialect(
+                "radar_track",
+                "Radar's `track`; answers what changed and where the device is, in its shape.",
+                _AS_KEY,
+                track,
+                {"type": "object", "required": ["meta", "events", "user"]},
+            )
+        },
+        "/compat/radar/v1/track/replay": {
+            "post": _dialect(
+                "radar_replay",
+                "What Radar's SDK recorded offline.",
+                _AS_KEY,
+                {"application/json": {"schema": _REPLAYS}},
+                {"type": "object", "required": ["meta", "accepted", "rejected"]},
+            )
+        },
+    }
+
+
+def _dialect(
+    operation: str,
+    says: str,
+    security: str,
+    bodies: dict[str, Any] | None = None,
+    answers: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A path that speaks another app's language; so do its refusals, with these statuses."""
+    taken: dict[str, Any] = {"description": "It is durable, or nothing could mend it."}
+    if answers:
+        taken["content"] = {"application/json": {"schema": answers}}
+    described: dict[str, Any] = {
+        "operationId": operation,
+        "description": says,
+        "tags": ["apps that exist"],
+        "security": [{security: []}],
+        "responses": {"200": taken}
+        | {status: {"description": text} for status, text in _REFUSALS.items() if status != "403"}
+        | {"415": {"description": "An encoding other than gzip."}},
+    }
+    if bodies:
+        described["requestBody"] = {"content": bodies}
+    if security == _AS_IDENTIFIER:
+        described["responses"]["404"] = {"description": "No such device (JSON; 400 otherwise)."}
+    return described
+
+
 def _answer(says: str, shape: type[msgspec.Struct]) -> dict[str, Any]:
     return {"description": says, "content": {"application/json": {"schema": _ref(shape)}}}
 
 
 def _ref(shape: type[msgspec.Struct]) -> dict[str, str]:
     return {"$ref": _REF.format(name=shape.__name__)}
+
+
+def _listed(shape: type[msgspec.Struct]) -> dict[str, Any]:
+    """One of it, or many, under `location` or at the root."""
+    one = _ref(shape)
+    some = {"anyOf": [one, {"type": "array", "items": one}]}
+    return {"anyOf": [{"type": "object", "properties": {"location": some}}, some]}

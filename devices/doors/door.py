@@ -1,7 +1,7 @@
 """What every fast HTTP door does: admit, read, decode, hand on, answer. Plain ASGI.
 
 Django's request stack costs ten times as much per request. A door decides nothing and touches no
-database on the event loop; which items it takes from whom is its subclass's.
+database on the event loop; which bodies it takes from whom is its subclass's.
 """
 
 from __future__ import annotations
@@ -42,10 +42,14 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Identity = TypeVar("Identity", DeviceIdentity, KeyIdentity)
+Result = TypeVar("Result")
+Outcome = tuple[int, list[Rejection]] | None
+"""How many items were accepted, and the others; None where their sender is no longer known."""
 
 INLINE_BYTES = 16 * 1024  # bodies up to here are decoded on the event loop, larger ones beside it
 _CODES = list(RejectCode)
 _ACCEPTED = -1
+UNKNOWN = _CODES.index(RejectCode.UNKNOWN_DEVICE)
 _JSON_TYPES = {b"", b"application/json"}
 _LINES_TYPES = {b"application/x-ndjson", b"application/ndjson", b"application/jsonl"}
 _encode = msgspec.json.Encoder().encode
@@ -94,36 +98,26 @@ def headers_of(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return Headers(authorization, content_type, encoding, length)
 
 
-class Door(ABC, Generic[Identity]):
-    """One path: an ASGI application for one kind of item from one kind of sender."""
+class Door(ABC):
+    """One path: an ASGI application that takes one kind of item."""
 
     kind = "fix"
     messages = MESSAGES
 
-    def __init__(self, gatherer: GroupCommit, reader: ItemReader[Any], shared: Shared) -> None:
+    def __init__(self, gatherer: GroupCommit, shared: Shared) -> None:
         self._gatherer = gatherer
-        self._reader = reader
         self._shared = shared
         self._max_body_bytes = shared.max_body_bytes
 
     @abstractmethod
-    async def admit(self, authorization: bytes) -> Identity | Answer:
-        """Who sends, or the answer that refuses."""
-
-    @abstractmethod
-    def prepare(self, identity: Identity, body: bytes, lines: bool) -> Prepared:
-        """Decode a body into rows; may run on a thread."""
-
-    def asks_database(self, body: bytes) -> bool:  # noqa: ARG002 - few doors ever do
-        """Whether `prepare` may ask the database of this body: then it runs on a thread."""
-        return False
-
-    def charge(self, identity: Identity, items: int) -> float:  # noqa: ARG002 - devices only
-        """Seconds to wait where the sender asks too much."""
-        return 0.0
+    async def reply(self, scope: Scope, receive: Receive) -> Answer | None:
+        """What to say of a request; None where the client is gone. What it raises is `fault`'s."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = await self._answer(scope, receive)
+        try:
+            reply = await self.reply(scope, receive)
+        except Exception as error:  # noqa: BLE001 - answered, and logged where nobody foresaw it
+            reply = self.fault(error)
         if reply is not None:
             self.note(reply)
             await send(reply.start)
@@ -133,21 +127,6 @@ class Door(ABC, Generic[Identity]):
         """Count an answer that refuses a request as a whole."""
         if reply.code:
             self._shared.refusals[self.kind, reply.code] += 1
-
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer | None:
-        if scope["method"] != "POST":
-            return NOT_POST
-        try:
-            headers = headers_of(scope["headers"])
-            identity = await self.admit(headers.authorization)
-            if isinstance(identity, Answer):
-                return identity
-            wait_s = self.charge(identity, 0)
-            if wait_s:
-                return too_many(wait_s)
-            return await self._take(identity, headers, receive)
-        except Exception as error:  # noqa: BLE001 - answered, and logged where nobody foresaw it
-            return self.fault(error)
 
     def fault(self, error: BaseException) -> Answer:
         """What a client hears of what was raised; what nobody foresaw is logged."""
@@ -160,25 +139,15 @@ class Door(ABC, Generic[Identity]):
             return FAILED
         return OVERLOADED
 
-    async def _take(self, identity: Identity, headers: Headers, receive: Receive) -> Answer | None:
-        """The body of an admitted sender; None where the client is gone."""
-        lines = is_lines(headers.content_type)
-        gzipped = bool(headers.content_encoding) and _is_gzip(headers.content_encoding)
+    async def on_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """For what takes its time, or asks the database."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._shared.threads, function, *arguments)
+
+    async def read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The body, or None where the client went away; TimeoutError where it dawdles."""
         if headers.content_length > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
-        body = await self._read(receive)
-        if body is None:
-            return None
-        if not (gzipped or len(body) > INLINE_BYTES or self.asks_database(body)):
-            return await self._submit(self.prepare(identity, body, lines))
-        prepared = await asyncio.get_running_loop().run_in_executor(
-            self._shared.threads, self._unpack_and_prepare, identity, body, lines, gzipped
-        )
-        wait_s = self.charge(identity, len(prepared.rows))
-        return too_many(wait_s) if wait_s else await self._submit(prepared)
-
-    async def _read(self, receive: Receive) -> bytes | None:
-        """The body, or None where the client went away; TimeoutError where it dawdles."""
         waiting = self._shared.patience.begin()
         try:
             message = await receive()
@@ -205,21 +174,16 @@ class Door(ABC, Generic[Identity]):
             raise too_large(self._max_body_bytes)
         return body
 
-    def _unpack_and_prepare(
-        self, identity: Identity, body: bytes, lines: bool, gzipped: bool
-    ) -> Prepared:
-        if gzipped:
-            body = inflated(body, max_bytes=self._max_body_bytes)
-        return self.prepare(identity, body, lines)
+    def unpacked(self, body: bytes) -> bytes:
+        """A gzip body as it was before it was packed."""
+        return inflated(body, max_bytes=self._max_body_bytes)
 
-    async def hand_on(self, prepared: Prepared) -> tuple[int, list[Rejection]] | None:
+    async def hand_on(self, prepared: Prepared) -> Outcome:
         """How many were accepted, once durable, and what was not; None where nobody is known."""
         rows = prepared.rows
         return self.outcome(prepared, await self._gatherer.submit(rows) if rows else [])
 
-    def outcome(
-        self, prepared: Prepared, verdicts: list[int]
-    ) -> tuple[int, list[Rejection]] | None:
+    def outcome(self, prepared: Prepared, verdicts: list[int]) -> Outcome:
         """How many were accepted and what was not; None where nobody is known."""
         _, places, rejected = prepared
         accepted = verdicts.count(_ACCEPTED)
@@ -243,15 +207,69 @@ class Door(ABC, Generic[Identity]):
             rejected.sort(key=_by_index)
         return accepted, rejected
 
-    async def _submit(self, prepared: Prepared) -> Answer:
-        return answer_outcome(await self.hand_on(prepared))
-
     def is_revoked(self, verdicts: list[int]) -> bool:  # noqa: ARG002 - devices only
         """Whether the verdicts say that the sender itself is no longer known."""
         return False
 
 
-def answer_outcome(outcome: tuple[int, list[Rejection]] | None) -> Answer:
+class ItemsDoor(Door, Generic[Identity]):
+    """Bodies as CONTRACT has them: one item, many, NDJSON; plain or gzip."""
+
+    def __init__(self, gatherer: GroupCommit, reader: ItemReader[Any], shared: Shared) -> None:
+        super().__init__(gatherer, shared)
+        self._reader = reader
+
+    @abstractmethod
+    async def admit(self, authorization: bytes) -> Identity | Answer:
+        """Who sends, or the answer that refuses."""
+
+    @abstractmethod
+    def prepare(self, identity: Identity, body: bytes, lines: bool) -> Prepared:
+        """Decode a body into rows; may run on a thread."""
+
+    def asks_database(self, body: bytes) -> bool:  # noqa: ARG002 - few doors ever do
+        """Whether `prepare` may ask the database of this body: then it runs on a thread."""
+        return False
+
+    def charge(self, identity: Identity, items: int) -> float:  # noqa: ARG002 - devices only
+        """Seconds to wait where the sender asks too much."""
+        return 0.0
+
+    async def reply(self, scope: Scope, receive: Receive) -> Answer | None:
+        if scope["method"] != "POST":
+            return NOT_POST
+        headers = headers_of(scope["headers"])
+        identity = await self.admit(headers.authorization)
+        if isinstance(identity, Answer):
+            return identity
+        wait_s = self.charge(identity, 0)
+        if wait_s:
+            return too_many(wait_s)
+        return await self._take(identity, headers, receive)
+
+    async def _take(self, identity: Identity, headers: Headers, receive: Receive) -> Answer | None:
+        """The body of an admitted sender; None where the client is gone."""
+        lines = is_lines(headers.content_type)
+        gzipped = is_gzip(headers.content_encoding)
+        body = await self.read(headers, receive)
+        if body is None:
+            return None
+        if not (gzipped or len(body) > INLINE_BYTES or self.asks_database(body)):
+            return await self._submit(self.prepare(identity, body, lines))
+        prepared = await self.on_thread(self._unpack_and_prepare, identity, body, lines, gzipped)
+        wait_s = self.charge(identity, len(prepared.rows))
+        return too_many(wait_s) if wait_s else await self._submit(prepared)
+
+    def _unpack_and_prepare(
+        self, identity: Identity, body: bytes, lines: bool, gzipped: bool
+    ) -> Prepared:
+        return self.prepare(identity, self.unpacked(body) if gzipped else body, lines)
+
+    async def _submit(self, prepared: Prepared) -> Answer:
+        return answer_outcome(await self.hand_on(prepared))
+
+
+def answer_outcome(outcome: Outcome) -> Answer:
     if outcome is None:
         return REVOKED
     accepted, rejected = outcome
@@ -283,7 +301,10 @@ def is_lines(content_type: bytes) -> bool:
     )
 
 
-def _is_gzip(encoding: bytes) -> bool:
+def is_gzip(encoding: bytes) -> bool:
+    """Packed or not; 415 for anything else."""
+    if not encoding:
+        return False
     kind = encoding.strip().lower()
     if kind in {b"gzip", b"x-gzip"}:
         return True

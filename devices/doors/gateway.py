@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 
 from django.db import close_old_connections, connection
@@ -12,7 +11,7 @@ from brands.models import KeyKind
 from devices import events
 from devices.doors.answers import NO_KEY, WRONG_KEY, Answer
 from devices.doors.decoding import Rejection
-from devices.doors.door import Door, Prepared
+from devices.doors.door import ItemsDoor, Prepared
 from devices.events import EventIn
 from devices.fixes import MESSAGES, RejectCode, row_of
 
@@ -39,7 +38,7 @@ def devices_named(brand_id: int, external_ids: Iterable[str]) -> dict[str, int]:
         return dict(cursor.fetchall())
 
 
-class GatewayDoor(Door[KeyIdentity]):
+class GatewayDoor(ItemsDoor[KeyIdentity]):
     """From a brand's back office, by its server key; every item names its device."""
 
     async def admit(self, authorization: bytes) -> KeyIdentity | Answer:
@@ -49,9 +48,7 @@ class GatewayDoor(Door[KeyIdentity]):
         key = secret.strip().decode("latin-1")
         identity, known = keys.remembered(key)
         if not known:
-            identity = await asyncio.get_running_loop().run_in_executor(
-                self._shared.threads, _look_up, key
-            )
+            identity = await self.on_thread(_look_up, key)
         if identity is None:
             return NO_KEY
         return identity if identity.kind is KeyKind.SERVER else WRONG_KEY

@@ -15,21 +15,40 @@ from devices import events
 from devices.auth import DeviceIdentity, TokenMemory
 from devices.doors.answers import NO_TOKEN, Answer, too_many
 from devices.doors.decoding import ItemReader
-from devices.doors.door import Door, Headers, Prepared, Shared, answer_outcome, is_lines
+from devices.doors.dialects import Dialect, DialectDoor
+from devices.doors.door import (
+    UNKNOWN,
+    Door,
+    Headers,
+    ItemsDoor,
+    Prepared,
+    Shared,
+    answer_outcome,
+    is_lines,
+)
 from devices.doors.gateway import GatewayEventsDoor, GatewayLocationsDoor, event_rows
 from devices.doors.limits import Patience, RateLimit
+from devices.doors.owntracks import OwnTracks
+from devices.doors.radar import Radar, RadarReplay
+from devices.doors.traccar import Traccar
+from devices.doors.transistor import Transistor
 from devices.events import EventIn, GatewayEventIn
-from devices.fixes import FixIn, GatewayFixIn, RejectCode, row_of
+from devices.fixes import FixIn, GatewayFixIn, row_of
 from devices.gathering import GroupCommit
 
 BODY_PATIENCE_S = 20.0  # a phone at the edge of coverage sends a small body within seconds
-ITEMS_PER_RATE_UNIT = 500  # a backlog of thousands costs its device more than a single fix
-_UNKNOWN = list(RejectCode).index(RejectCode.UNKNOWN_DEVICE)
 
 Reply = Callable[[Answer], None]
+DIALECTS: dict[str, Dialect] = {
+    "/compat/owntracks": OwnTracks(),
+    "/compat/traccar": Traccar(),
+    "/compat/transistor": Transistor(),
+    "/compat/radar/v1/track": Radar(),
+    "/compat/radar/v1/track/replay": RadarReplay(),
+}
 
 
-class DeviceDoor(Door[DeviceIdentity]):
+class DeviceDoor(ItemsDoor[DeviceIdentity]):
     """From one device, by its token."""
 
     def __init__(
@@ -88,12 +107,10 @@ class DeviceDoor(Door[DeviceIdentity]):
     def charge(self, identity: DeviceIdentity, items: int) -> float:
         if not items:
             return self._rate.wait_s(identity.device_id)
-        if items <= ITEMS_PER_RATE_UNIT:
-            return 0.0
-        return self._rate.wait_s(identity.device_id, items / ITEMS_PER_RATE_UNIT)
+        return self._rate.wait_for_items_s(identity.device_id, items)
 
     def is_revoked(self, verdicts: list[int]) -> bool:
-        return _UNKNOWN in verdicts
+        return UNKNOWN in verdicts
 
 
 class LocationsDoor(DeviceDoor):
@@ -158,7 +175,7 @@ class HttpDoors:
             fixes, locations_reader(FixIn), shared, tokens=tokens, rate=rate
         )
         self.events = EventsDoor(events, events_reader(EventIn), shared, tokens=tokens, rate=rate)
-        by_path: dict[str, Door[Any]] = {
+        by_path: dict[str, Door] = {
             "/v1/locations": self.locations,
             "/v1/events": self.events,
             "/v1/gateway/locations": GatewayLocationsDoor(
@@ -166,6 +183,9 @@ class HttpDoors:
             ),
             "/v1/gateway/events": GatewayEventsDoor(events, events_reader(GatewayEventIn), shared),
         }
+        for path, dialect in DIALECTS.items():
+            door = DialectDoor(dialect, fixes, shared, tokens=tokens, rate=rate)
+            by_path |= {path: door, f"{path}/": door}  # people type either into their app
         self.find = by_path.get
         self.of_devices: dict[bytes, DeviceDoor] = {
             path.encode(): door for path, door in by_path.items() if isinstance(door, DeviceDoor)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 DEVICES_REMEMBERED = 200_000
+ITEMS_PER_UNIT = 500  # a backlog of thousands costs its device more than a single fix
 
 
 class RateLimit:
@@ -38,6 +39,10 @@ class RateLimit:
             self._drop_full(now)
         self._full_at[device_id] = full_at + cost * self._interval_s
         return 0.0
+
+    def wait_for_items_s(self, device_id: int, items: int) -> float:
+        """The same for what a request brought: few items are part of the request's own price."""
+        return 0.0 if items <= ITEMS_PER_UNIT else self.wait_s(device_id, items / ITEMS_PER_UNIT)
 
     def _drop_full(self, now: float) -> None:
         self._full_at = {device: at for device, at in self._full_at.items() if at > now}

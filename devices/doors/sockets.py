@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -263,8 +264,9 @@ class StreamDoor:
         return f'{{"type":"error","seq":{seq},{said[1:]}'
 
     def _rate_limited(self, seq: str, wait_s: float) -> str:
+        whole_ms = math.ceil(wait_s * 1000)  # never "wait for nothing"
         return self._refuse(
-            seq, "rate_limited", "Too many frames of this device.", retry_after_s=round(wait_s, 3)
+            seq, "rate_limited", "Too many frames of this device.", retry_after_s=whole_ms / 1000
         )
 
     async def _on_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:

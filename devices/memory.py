@@ -16,7 +16,8 @@ from devices.judgement import STATE_DTYPE, firsts, whole
 from devices.presence import BELIEF_DTYPE
 
 OUTDATED_IN = 100  # where more than one in so many rows was outdated, the memory is doubted
-PROOF = 8  # batches in a row it must be right about, before it is believed again
+PROOF = 1_000  # rows in a row it must be right about, before it is believed again
+MOST_OF_A_BATCH = 250  # that count: a gateway's call, all written elsewhere, is wrong as a whole
 
 
 class Memory:
@@ -34,7 +35,7 @@ class Memory:
         self._beliefs: dict[int, bytes] = {}  # rows of devices that are anywhere
         self._believed = 0  # how many bytes that are
         self._lock = threading.Lock()
-        self._to_prove = 0  # by so many more batches; none while it is believed
+        self._to_prove = 0  # about so many more rows; none while it is believed
 
     def recall(
         self, device_ids: NDArray[np.int64]
@@ -68,8 +69,8 @@ class Memory:
         """So many of the rows held of a batch turned out to be outdated; maybe none."""
         if rows * OUTDATED_IN > of:
             self._to_prove = PROOF
-        elif of and self._to_prove:
-            self._to_prove -= 1
+        else:
+            self._to_prove = max(0, self._to_prove - min(of, MOST_OF_A_BATCH))
 
     def _places(self, device_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where in `_rows` each of them is held; -1 where it is not."""

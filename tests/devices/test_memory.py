@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -65,30 +66,33 @@ def test_it_recalls_what_was_written_last(batches: list[dict[int, int]], capacit
             believed |= told
 
 
-def test_it_is_doubted_until_it_would_have_been_right_about_enough() -> None:
-    memory, asked = Memory(500), np.arange(1, 201)
-    rows = np.zeros(len(asked), dtype=STATE_DTYPE)
+@pytest.mark.parametrize(("count", "batches"), [(100, 10), (400, 4), (PROOF, 4)])
+def test_it_is_doubted_until_it_would_have_been_right_about_enough(
+    count: int, batches: int
+) -> None:
+    memory, asked = Memory(2_000), np.arange(1, count + 1)
+    rows = np.zeros(count, dtype=STATE_DTYPE)
     rows["device_id"] = asked
     memory.remember(rows, np.empty(0, BELIEF_DTYPE))
     elsewhere = rows.copy()  # as others wrote some of them
-    elsewhere["version"][:3] += 1
-    unknown = rows[:50].copy()
-    unknown["device_id"] += 1_000
+    elsewhere["version"][: count // 20] += 1
+    unknown = rows.copy()
+    unknown["device_id"] += count
 
     def is_believed() -> bool:
         held, beliefs, missing = memory.recall(asked)
         assert len(beliefs) == 0
-        assert len(held) in {0, 200}
+        assert len(held) in {0, count}
         assert missing.tolist() == ([] if len(held) else asked.tolist())
         return len(held) > 0
 
-    memory.found_outdated(2, of=200)
+    memory.found_outdated(count // 100, of=count)
     assert is_believed()
     memory.compare(elsewhere)  # nobody asked
     assert is_believed()
 
-    memory.found_outdated(3, of=200)
-    for read, times in ((rows, PROOF - 1), (elsewhere, 1), (rows, PROOF)):
+    memory.found_outdated(count // 100 + 1, of=count)
+    for read, times in ((rows, batches - 1), (elsewhere, 1), (rows, batches)):
         for _ in range(times):
             assert not is_believed()
             memory.compare(unknown)  # says nothing of what it holds

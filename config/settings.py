@@ -86,6 +86,7 @@ MAX_FRAME_BYTES = env_int("NEARCAST_MAX_FRAME_BYTES", 256 * 1024)
 RATE_PER_DEVICE = env_int("NEARCAST_RATE_PER_DEVICE", 20)  # requests or frames a second, sustained
 RATE_BURST = env_int("NEARCAST_RATE_BURST", 60)
 STATES_IN_MEMORY = env_int("NEARCAST_STATES_IN_MEMORY", 1_000_000)  # hot rows a web process holds
+LOOK_AGAIN_S = env_int("NEARCAST_LOOK_AGAIN_S", 5)  # web looks at rows, should a NOTIFY be lost
 SILENCE_S = env_int("NEARCAST_SILENCE_S", 3600)  # a device not heard of for this long has left
 FIX_RETENTION_DAYS = env_int("NEARCAST_FIX_RETENTION_DAYS", 30)
 IMPORT_UNDO_DAYS = env_int("NEARCAST_IMPORT_UNDO_DAYS", 30)

@@ -1,6 +1,6 @@
 """One LISTEN connection for a process's event loop. It wakes others up and reads no row.
 
-A NOTIFY is only ever a hint: on every (re)connection, and every few seconds, `look_again` is
+A NOTIFY is only ever a hint: on every (re)connection, and every `LOOK_AGAIN_S`, `look_again` is
 called as well, so that a lost one delays and loses nothing.
 """
 
@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg
+from django.conf import settings
 from django.db import connection
 from psycopg import sql
 
 logger = logging.getLogger(__name__)
 
-LOOK_AGAIN_S = 5.0
 RECONNECT_S = 1.0
 
 
@@ -45,7 +45,7 @@ class Listener:
                 await raw.execute(sql.SQL("LISTEN {}").format(sql.Identifier(name)))
             while True:
                 self._look_again()
-                async for notify in raw.notifies(timeout=LOOK_AGAIN_S):
+                async for notify in raw.notifies(timeout=settings.LOOK_AGAIN_S):
                     try:
                         self._channels[notify.channel](notify.payload)
                     except Exception:

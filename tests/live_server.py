@@ -24,6 +24,7 @@ from config import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 90.0  # where other work keeps the machine busy
+ONLY_WHEN_TOLD = "3600"  # a server that looked again by itself would hide a message that is lost
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,7 +58,9 @@ def start_web(*, workers: int = 1, environment: dict[str, str] | None = None) ->
     process = subprocess.Popen(
         processes.web(host="127.0.0.1", port=port, workers=workers).command,
         cwd=ROOT,
-        env=os.environ | {"DATABASE_URL": url} | (environment or {}),
+        env=os.environ
+        | {"DATABASE_URL": url, "NEARCAST_LOOK_AGAIN_S": ONLY_WHEN_TOLD}
+        | (environment or {}),
     )
     web = LiveWeb(
         base_url=f"http://127.0.0.1:{port}",

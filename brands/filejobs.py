@@ -58,7 +58,10 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong: somebody cancelled, 
 
 
 class FileJob(models.Model):
-    """One file on its way in; each import has a table of its own."""
+    """One file on its way in, or the undoing of one (`undoes`, no file).
+
+    Each import has a table of its own, with tables of its `FileJobRow`s and `FileJobChange`s.
+    """
 
     brand = models.ForeignKey("brands.Brand", on_delete=models.CASCADE, related_name="+")
     file = models.FileField(upload_to="imports/%Y/%m/", max_length=300, blank=True)
@@ -80,6 +83,11 @@ class FileJob(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     leased_until = models.DateTimeField(null=True)  # past: its worker died, another takes over
+    undoes = models.OneToOneField(
+        "self", on_delete=models.CASCADE, null=True, related_name="undone_by"
+    )
+    rows: Any  # what somebody should look at
+    changes: Any  # what it wrote, while that can be taken back
 
     class Meta:
         abstract = True
@@ -92,7 +100,23 @@ class FileJob(models.Model):
     @classmethod
     def for_workers(cls) -> models.QuerySet[Any]:
         """Those that a worker can do: what the command line reads has no file kept."""
-        return cls._default_manager.exclude(file="")
+        jobs: Any = cls._default_manager  # mypy's plugin fails at a key of an abstract model
+        kept: models.QuerySet[Any] = jobs.exclude(file="", undoes=None)
+        return kept
+
+
+class FileJobChange(models.Model):
+    """What an import changed of one row, kept for IMPORT_UNDO_DAYS so that it can be undone.
+
+    Subclasses name the row and the job (`job`, related name `changes`).
+    """
+
+    made = models.BooleanField()  # it was not there before
+    before = models.JSONField()
+    after = models.JSONField()
+
+    class Meta:
+        abstract = True
 
 
 class FileJobRow(models.Model):

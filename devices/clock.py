@@ -14,14 +14,17 @@ import numpy as np
 from django.conf import settings
 from django.db import connection, transaction
 
-from devices import profile_undo, retention
+from brands import undoing
+from devices import retention
 from devices.gathering import now_ms
+from devices.models import ProfileImport
 from devices.presence import REASONS
 from devices.reading import open_cursor, read_locked
 from devices.sightings import Outcome, RulesBook
 from devices.walks import due_ms, elapse
 from devices.writing import end_visits, write_outcome
 from geofences.armed import Armed, follower
+from geofences.models import GeofenceImport
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +115,7 @@ def run(stop: threading.Event) -> None:
         if time.monotonic() - kept > RETENTION_S or not kept:
             kept = time.monotonic()
             retention.keep(now=datetime.now(UTC))
-            profile_undo.forget(now=datetime.now(UTC))
+            for imports in (GeofenceImport, ProfileImport):
+                undoing.forget(imports, now=datetime.now(UTC))
         stop.wait(LOOK_S)
     connection.close()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib.gis.db import models
 from django.db.models import Q
 from django.utils.timezone import now
 
-from brands.filejobs import FileJob, FileJobRow
+from brands.filejobs import FileJob, FileJobChange, FileJobRow
 from devices.areas import AreaKind
 from devices.fixes import FixVerdict
 from devices.presence import PresenceState, TransitionKind
@@ -91,14 +89,7 @@ class Profile(models.Model):
 
 
 class ProfileImport(FileJob):
-    """One file of a CRM on its way into profiles, or the undoing of one (`undoes`, no file).
-
-    Written by `devices.profile_imports` and `devices.profile_undo`.
-    """
-
-    undoes = models.OneToOneField(
-        "self", on_delete=models.CASCADE, null=True, related_name="undone_by"
-    )
+    """One file of a CRM on its way into profiles: written by `devices.profile_imports`."""
 
     class Meta(FileJob.Meta):
         indexes = (
@@ -108,11 +99,6 @@ class ProfileImport(FileJob):
                 name="profile_imports_to_do",
             ),
         )
-
-    @classmethod
-    def for_workers(cls) -> models.QuerySet[Any]:
-        # An undoing reads no file.
-        return super().for_workers() | cls._default_manager.filter(undoes__isnull=False)
 
 
 class ProfileImportRow(FileJobRow):
@@ -128,17 +114,14 @@ class ProfileImportRow(FileJobRow):
         )
 
 
-class ProfileImportChange(models.Model):
-    """What an import changed of one person, kept for IMPORT_UNDO_DAYS so that it can be undone.
+class ProfileImportChange(FileJobChange):
+    """What an import changed of one person.
 
     `before` and `after` are `{name: [value, fact]}`, null where the attribute was not known.
     """
 
     job = models.ForeignKey(ProfileImport, on_delete=models.CASCADE, related_name="changes")
     external_id = models.CharField(max_length=128)
-    made = models.BooleanField()  # the person was not known before
-    before = models.JSONField()
-    after = models.JSONField()
 
     class Meta:
         constraints = (

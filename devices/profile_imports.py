@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from django.db import transaction
+import msgspec
+from django.db import connection, transaction
+from django.utils.timezone import now as current_time
 
+from brands import undoing
 from brands.filejobs import FileError, Stopped, Verdict, advance, counted, work
-from devices import profile_files, profile_undo
+from brands.undoing import TakenBack
+from devices import profile_files
 from devices.attributes import NAME
 from devices.columns import Kind, ProfilePlan, attributes_of, instant_of, text_of
-from devices.models import ProfileImport, ProfileImportRow
+from devices.models import ProfileImport, ProfileImportChange, ProfileImportRow
 from devices.profile_files import Row
-from devices.profiles import MAX_AHEAD, Change, ProfileIn, Told, problem_of, upsert
+from devices.profiles import MAX_AHEAD, Change, ProfileIn, Told, problem_of, take_back, upsert
 
 REMARK_COLUMNS = ("row", "external_id", "verdict", "remark")
 
@@ -65,7 +69,7 @@ def take(job: ProfileImport, path: Path, *, stop: threading.Event | None = None)
             continue  # committed by a worker that died
         with transaction.atomic():
             judged = _judged(
-                job.brand_id, rows, plan, as_of, keep=lambda made: profile_undo.keep(job, made)
+                job.brand_id, rows, plan, as_of, keep=lambda changed: _keep(job, changed)
             )
             ProfileImportRow.objects.bulk_create(
                 ProfileImportRow(
@@ -134,6 +138,42 @@ def _wanted(row: Row, plan: ProfilePlan, as_of: datetime) -> tuple[str, ProfileI
     return key, item if problem is None else Told(Verdict.REFUSED, problem)
 
 
+# Somebody who is in the file twice was what they were before the first of the two.
+_KEEP = """
+    INSERT INTO devices_profileimportchange (job_id, external_id, made, before, after)
+    SELECT %s, u.* FROM unnest(%s::text[], %s::bool[], %s::jsonb[], %s::jsonb[]) u
+    ON CONFLICT ON CONSTRAINT one_change_per_import_and_person DO UPDATE
+       SET before = EXCLUDED.before || devices_profileimportchange.before,
+           after = devices_profileimportchange.after || EXCLUDED.after
+"""
+
+
+def _keep(job: ProfileImport, changes: Sequence[Change]) -> None:
+    """Remember what was changed, so that it can be undone; in the transaction that changed it."""
+    told = [one for one in changes if one.made or one.after]
+    if not told:
+        return
+    columns = zip(
+        *((one.external_id, one.made, _text(one.before), _text(one.after)) for one in told),
+        strict=True,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(_KEEP, (job.pk, *map(list, columns)))
+
+
+def _text(value: dict[str, object]) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def put_back(
+    brand_id: int, kept: Sequence[ProfileImportChange]
+) -> list[tuple[TakenBack, dict[str, str]]]:
+    """Take kept changes back (`brands.undoing.PutBack`)."""
+    changes = [Change(row.external_id, row.made, row.before, row.after) for row in kept]
+    told = take_back(brand_id, changes, now=current_time())
+    return [(one, {"external_id": row.external_id}) for one, row in zip(told, kept, strict=True)]
+
+
 def run(stop: threading.Event) -> None:
     """The worker loop: jobs one after the other until `stop` is set."""
     work(ProfileImport, do, stop)
@@ -141,4 +181,4 @@ def run(stop: threading.Event) -> None:
 
 def do(job: ProfileImport, path: Path, stop: threading.Event) -> Iterator[int]:
     """Do a claimed job, whichever of the two it is."""
-    return profile_undo.take(job, stop=stop) if job.undoes else take(job, path, stop=stop)
+    return undoing.take(job, put_back, stop=stop) if job.undoes else take(job, path, stop=stop)

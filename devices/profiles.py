@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 import msgspec
 from django.db import connection, transaction
 
 from brands.filejobs import Verdict
+from brands.undoing import TakenBack, Undone
 from devices.attributes import merged, problem_with, problem_with_bag
 
 MAX_EXTERNAL_ID = 128
@@ -37,21 +37,6 @@ class Told(NamedTuple):
     """What became of one profile, and why where that needs saying."""
 
     verdict: Verdict
-    remark: str = ""
-
-
-class Undone(StrEnum):
-    """What became of one person when a change was taken back."""
-
-    PUT_BACK = "put back"
-    REMOVED = "removed"
-    KEPT = "kept"
-
-
-class TakenBack(NamedTuple):
-    """A verdict on taking back, and why where that needs saying."""
-
-    verdict: Undone
     remark: str = ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,9 +17,12 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils.timezone import now as current_time
 
+from brands import undoing
 from brands.filejobs import FileError, Stopped, Verdict, advance, counted, work
-from geofences import files, writing
-from geofences.models import Geofence, GeofenceImport, GeofenceImportRow
+from brands.undoing import TakenBack
+from geofences import changes, files, writing
+from geofences.changes import Change
+from geofences.models import Geofence, GeofenceImport, GeofenceImportChange, GeofenceImportRow
 from geofences.upserts import Judged, Wanted, upsert
 
 REMARK_COLUMNS = ("row", "external_id", "name", "verdict", "remark")
@@ -209,7 +212,7 @@ def take(job: GeofenceImport, path: Path, *, stop: threading.Event | None = None
         if rows[-1].number <= job.rows_done:
             continue  # committed by a worker that died
         with transaction.atomic():
-            judged = _judged(job.brand_id, asked)
+            judged = _judged(job, asked)
             _report(job, rows, judged, plan)
         yield job.rows_done
     if not job.rows_done:  # and every place of its tags would be retired
@@ -219,8 +222,9 @@ def take(job: GeofenceImport, path: Path, *, stop: threading.Event | None = None
     job.rows_total = job.rows_done
 
 
-def _judged(brand_id: int, asked: list[Wanted | Judged]) -> list[Judged]:
-    verdicts = iter(upsert(brand_id, [each for each in asked if isinstance(each, Wanted)]))
+def _judged(job: GeofenceImport, asked: list[Wanted | Judged]) -> list[Judged]:
+    them = [each for each in asked if isinstance(each, Wanted)]
+    verdicts = iter(upsert(job.brand_id, them, keep=lambda changed: _keep(job, changed)))
     return [each if isinstance(each, Judged) else next(verdicts) for each in asked]
 
 
@@ -250,12 +254,37 @@ def _retire_missing(job: GeofenceImport, plan: Plan, seen: Seen) -> None:
     present = Geofence.objects.present().filter(
         brand_id=job.brand_id, tags__contains=list(plan.tags), external_id__isnull=False
     )
-    gone = [pk for pk, key in present.values_list("pk", "external_id") if key not in seen.ids]
     with transaction.atomic():
-        retired = writing.retire(gone, now=current_time())
+        writing.lock(job.brand_id)
+        gone = [pk for pk, key in present.values_list("pk", "external_id") if key not in seen.ids]
+        at = current_time()
+        retired = writing.retire(gone, now=at)
+        _keep(job, [changes.retired(pk, at=at) for pk in gone])
         advance(job, counts=dict(job.counts) | {"retired": retired})
+
+
+def _keep(job: GeofenceImport, changed: Iterable[Change]) -> None:
+    """Remember what was changed, so that it can be undone; in the transaction that changed it."""
+    GeofenceImportChange.objects.bulk_create(
+        GeofenceImportChange(job=job, **each._asdict()) for each in changed
+    )
+
+
+def put_back(
+    brand_id: int, kept: Sequence[GeofenceImportChange]
+) -> list[tuple[TakenBack, dict[str, str]]]:
+    """Take kept changes back (`brands.undoing.PutBack`)."""
+    return [
+        (one, {"external_id": place.external_id or "", "name": place.name} if place else {})
+        for one, place in changes.take_back(brand_id, kept, now=current_time())
+    ]
 
 
 def run(stop: threading.Event) -> None:
     """The worker loop: jobs one after the other until `stop` is set."""
-    work(GeofenceImport, lambda job, path, stop: take(job, path, stop=stop), stop)
+    work(GeofenceImport, do, stop)
+
+
+def do(job: GeofenceImport, path: Path, stop: threading.Event) -> Iterator[int]:
+    """Do a claimed job, whichever of the two it is."""
+    return undoing.take(job, put_back, stop=stop) if job.undoes else take(job, path, stop=stop)

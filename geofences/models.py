@@ -15,7 +15,7 @@ from django.db.models.expressions import RawSQL
 from django.utils.timezone import now
 from numpy.typing import NDArray
 
-from brands.filejobs import FileJob, FileJobRow
+from brands.filejobs import FileJob, FileJobChange, FileJobRow
 from geofences.blocks import unfolded
 from geofences.geometry import MAX_RADIUS_M
 
@@ -233,3 +233,20 @@ class GeofenceImportRow(FileJobRow):
         constraints = (
             models.UniqueConstraint(fields=("job", "row"), name="one_verdict_per_import_row"),
         )
+
+
+class GeofenceImportChange(FileJobChange):
+    """What an import changed of one geofence, as `geofences.changes` has it."""
+
+    job = models.ForeignKey(GeofenceImport, on_delete=models.CASCADE, related_name="changes")
+    geofence_id = models.BigIntegerField()
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(
+                fields=("job", "geofence_id"), name="one_change_per_import_and_geofence"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"geofence {self.geofence_id}: {', '.join(self.after)}"

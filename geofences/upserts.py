@@ -7,17 +7,18 @@ same is left alone, what cannot be is refused; none stops the others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import shapely
 from django.contrib.gis.geos import GEOSGeometry
 from django.core.exceptions import ValidationError
-from django.db import DataError, IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, transaction
 
 from brands.filejobs import Verdict
 from geofences import writing
+from geofences.changes import Change, between
 from geofences.geometry import GeometryError, GeometryReason, Shape
 from geofences.models import Geofence
 
@@ -51,18 +52,33 @@ class Judged:
     shape: Shape | None = None  # of its geofence
 
 
-def upsert(brand_id: int, wanted: Sequence[Wanted]) -> list[Judged]:
-    """Write what is new or differs, in one transaction; verdicts in the order given."""
+def upsert(
+    brand_id: int,
+    wanted: Sequence[Wanted],
+    *,
+    keep: Callable[[list[Change]], None] | None = None,
+) -> list[Judged]:
+    """Write what is new or differs, in one transaction; verdicts in the order given.
+
+    `keep` gets what was changed, in the same transaction.
+    """
     with transaction.atomic():
-        # Two upserts of one external id at a time would both find it missing.
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('geofences'), %s)", [brand_id])
+        writing.lock(brand_id)
         ids = [each.external_id for each in wanted if each.external_id]
         stored = {
             geofence.external_id: geofence
             for geofence in Geofence.objects.filter(brand_id=brand_id, external_id__in=ids)
         }
-        return _apply(_judge_all(brand_id, wanted, stored))
+        judged = _apply(_judge_all(brand_id, wanted, stored))
+        if keep is not None:
+            keep(
+                [
+                    between(stored.get(each.geofence.external_id), each.geofence)
+                    for each in judged
+                    if each.geofence is not None and each.verdict is not Verdict.UNCHANGED
+                ]
+            )
+    return judged
 
 
 def _judge_all(

@@ -29,6 +29,15 @@ CHANGEABLE = tuple(
 )
 
 
+def lock(brand_id: int) -> None:
+    """Wait until no other transaction brings this brand's geofences up to date.
+
+    Two upserts of one external id at a time would both find it missing.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('geofences'), %s)", [brand_id])
+
+
 def fit(geofence: Geofence, *, repair: bool = False) -> geometry.Shape:
     """The shape that a geofence will have; its geometry becomes the normalised one.
 

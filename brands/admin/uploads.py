@@ -22,7 +22,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.timezone import now
 from unfold.decorators import display
 
-from brands import filejobs
+from brands import filejobs, undoing
 from brands.admin.scoped import BrandScopedAdmin
 from brands.desk import current_brand
 from brands.filejobs import UNDER_WAY, FileError, FileJob, ImportState, Verdict
@@ -109,6 +109,7 @@ class FileJobAdmin(BrandScopedAdmin):
             "progress.json": self.progress_view,
             "remarks.csv": self.remarks_view,
             "cancel/": self.cancel_view,
+            "undo/": self.undo_view,
         }
         return [
             *(
@@ -201,9 +202,39 @@ class FileJobAdmin(BrandScopedAdmin):
         """Return where to see what came of it: address, icon, words."""
         return None
 
-    def undo_of(self, job: Any) -> dict[str, Any] | None:
-        """Return how a finished import is taken back: a title, an address, and until when."""
-        return None
+    def undo_of(self, job: FileJob) -> dict[str, Any] | None:
+        undone = undoing.undoing_of(job)
+        if undone is not None and undone.state not in {ImportState.CANCELLED, ImportState.FAILED}:
+            return {"title": "See its undoing", "url": self.url("change", undone.pk)}
+        last = undoing.until(job, now=now())
+        if last is None:
+            return None
+        return {"title": "Undo…", "url": self.url("undo", job.pk), "until": last}
+
+    def undo_lines(self, job: Any) -> list[str]:
+        """Say what undoing a job will do, a sentence a line."""
+        raise NotImplementedError
+
+    def undo_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
+        """Ask, then take back what an import wrote and nobody has changed since."""
+        job = self._seen(request, object_id)
+        if not self.has_change_permission(request, job):
+            raise PermissionDenied
+        if request.method == "POST":
+            queued = undoing.undo(job, by=request.user.pk, now=now())
+            if queued is not None:
+                return redirect(self.url("change", queued.pk))
+        if undoing.until(job, now=now()) is None:
+            messages.error(request, "This import cannot be undone, or it has been already.")
+            return redirect(self.url("change", job.pk))
+        return self.page(
+            request,
+            "admin/nearcast/confirm.html",
+            f"Undo the import of {job.file_name}?",
+            lines=self.undo_lines(job),
+            button="Undo the import",
+            back_url=self.url("change", job.pk),
+        )
 
     def _watch(self, request: HttpRequest, job: Any) -> HttpResponse:
         verdict = request.GET.get("verdict", "")
@@ -253,7 +284,9 @@ class FileJobAdmin(BrandScopedAdmin):
         if not self.has_change_permission(request, job):
             raise PermissionDenied
         if request.method == "POST" and filejobs.cancel(job, now=now()):
-            messages.success(request, "The import is stopped. What it took in stays.")
+            messages.success(
+                request, "The import is stopped. What it took in stays, unless it is undone."
+            )
         return redirect(self.url("change", job.pk))
 
     def _seen(self, request: HttpRequest, object_id: int) -> Any:

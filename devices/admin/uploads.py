@@ -9,17 +9,15 @@ from typing import Any
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import URLPattern, path, reverse
+from django.urls import reverse
 from django.utils.timezone import now
 
 from brands import filejobs
 from brands.admin import FileJobAdmin, UploadForm
-from brands.filejobs import ImportState, local_copy
-from devices import profile_files, profile_imports, profile_undo
+from brands.filejobs import local_copy
+from devices import profile_files, profile_imports
 from devices.columns import Column, Kind, ProfilePlan, text_of
 from devices.models import ProfileImport
 
@@ -156,50 +154,14 @@ class ProfileImportAdmin(FileJobAdmin):
     def result_url(self, job: ProfileImport) -> tuple[str, str, str]:
         return reverse("admin:devices_profile_changelist"), "group", "See the people"
 
-    def get_urls(self) -> list[URLPattern]:
-        undo = path(
-            "<int:object_id>/undo/",
-            self.admin_site.admin_view(self.undo_view),
-            name="devices_profileimport_undo",
-        )
-        return [undo, *super().get_urls()]
-
-    def undo_of(self, job: ProfileImport) -> dict[str, Any] | None:
-        undone = ProfileImport.objects.filter(undoes=job).first()
-        if undone is not None and undone.state not in {ImportState.CANCELLED, ImportState.FAILED}:
-            return {"title": "See its undoing", "url": self.url("change", undone.pk)}
-        last = profile_undo.until(job, now=now())
-        if last is None:
-            return None
-        return {"title": "Undo…", "url": self.url("undo", job.pk), "until": last}
-
-    def undo_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
-        """Ask, then take back what an import wrote and nobody has changed since."""
-        job = self._seen(request, object_id)
-        if not self.has_change_permission(request, job):
-            raise PermissionDenied
+    def undo_lines(self, job: ProfileImport) -> list[str]:
         people = job.changes.count()
-        if request.method == "POST":
-            by = request.user.pk
-            undoing = profile_undo.undo(job, by=by, now=now())
-            if undoing is not None:
-                return redirect(self.url("change", undoing.pk))
-        if profile_undo.until(job, now=now()) is None:
-            messages.error(request, "This import cannot be undone, or it has been already.")
-            return redirect(self.url("change", job.pk))
-        return self.page(
-            request,
-            "admin/nearcast/confirm.html",
-            f"Undo the import of {job.file_name}?",
-            lines=[
-                f"It changed {people:,} {'person' if people == 1 else 'people'}.",
-                "Each attribute goes back to what it was before, with its source and its time.",
-                "What the app, another import or anybody else has changed since stays as it is.",
-                "People whom the import made, and of whom nothing else is known, are removed.",
-            ],
-            button="Undo the import",
-            back_url=self.url("change", job.pk),
-        )
+        return [
+            f"It changed {people:,} {'person' if people == 1 else 'people'}.",
+            "Each attribute goes back to what it was before, with its source and its time.",
+            "What the app, another import or anybody else has changed since stays as it is.",
+            "People whom the import made, and of whom nothing else is known, are removed.",
+        ]
 
     def confirm(self, request: HttpRequest, job: ProfileImport) -> HttpResponse:
         with local_copy(job.file) as at:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import shapely
+from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -40,6 +41,16 @@ class GeofenceImportAdmin(FileJobAdmin):
         on_map = reverse("admin:geofences_geofence_map") + (f"?tag={tags[0]}" if tags else "")
         return on_map, "map", "See them on the map"
 
+    def undo_lines(self, job: GeofenceImport) -> list[str]:
+        made = job.changes.filter(made=True).count()
+        changed = job.changes.count() - made
+        return [
+            f"It made {_places_in_words(made)} and changed {_places_in_words(changed)}.",
+            "Places it made are retired: visits in them end, history keeps them.",
+            "Places it changed or retired go back to what they were before, outline and all.",
+            "What anybody has changed since, here or through the API, stays as it is.",
+        ]
+
     def confirm(self, request: HttpRequest, job: GeofenceImport) -> HttpResponse:
         tags = known_tags(job.brand)
         wanted = files.Columns(
@@ -68,9 +79,14 @@ class GeofenceImportAdmin(FileJobAdmin):
             layout=layout,
             problem=layout.problem,
             points=points or layout.is_table,
+            undo_days=settings.IMPORT_UNDO_DAYS,
             table=_table(layout),
             options={"places": _places(layout)},
         )
+
+
+def _places_in_words(count: int) -> str:
+    return f"{count:,} place{'' if count == 1 else 's'}"
 
 
 def _initial(layout: files.Layout) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from django.utils.timezone import now
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from brands import filejobs
+from brands import filejobs, undoing
 from brands.filejobs import ImportState
 from brands.models import Brand, Role
-from devices import profile_files, profile_imports, profile_undo, profiles
+from devices import profile_files, profile_imports, profiles
 from devices.models import Profile, ProfileImport
 from devices.profiles import ProfileIn
 from tests.devices.people import PAGES, PEOPLE, known, take
@@ -38,7 +38,7 @@ def media(tmp_path: Path, settings: Any) -> None:
 
 def undone(job: ProfileImport) -> ProfileImport:
     """Undo an import as a worker does."""
-    queued = profile_undo.undo(job, by=None, now=now())
+    queued: ProfileImport | None = undoing.undo(job, by=None, now=now())
     assert queued is not None
     while claimed := filejobs.claim(ProfileImport, now=now()):
         filejobs.execute(claimed, profile_imports.do, stop=threading.Event())
@@ -59,13 +59,16 @@ def test_it_undoes_an_import_to_what_was_known_before(
     job = take(brand, table("customer_id,plan,city\nc-1,gold,Turku\nc-2,gold,\nc-3,none,Oulu\n"))
     assert states(brand) != before
 
-    undoing = undone(job)
+    taken_back = undone(job)
 
     assert states(brand) == before
-    assert (undoing.state, undoing.counts) == (ImportState.DONE, {"put back": 2, "removed": 1})
-    assert (undoing.rows_done, undoing.rows_total) == (3, 3)
-    assert profile_undo.undo(job, by=None, now=now()) is None, "once is enough"
-    assert profile_undo.undo(undoing, by=None, now=now()) is None
+    assert (taken_back.state, taken_back.counts) == (
+        ImportState.DONE,
+        {"put back": 2, "removed": 1},
+    )
+    assert (taken_back.rows_done, taken_back.rows_total) == (3, 3)
+    assert undoing.undo(job, by=None, now=now()) is None, "once is enough"
+    assert undoing.undo(taken_back, by=None, now=now()) is None
 
 
 def test_it_keeps_what_anybody_has_changed_since(brand: Brand, table: Callable[..., Path]) -> None:
@@ -81,15 +84,15 @@ def test_it_keeps_what_anybody_has_changed_since(brand: Brand, table: Callable[.
     profiles.upsert(brand.pk, later, source="app", now=now())
     Profile.objects.filter(external_id="c-4").delete()
 
-    undoing = undone(job)
+    taken_back = undone(job)
 
     assert known(brand) == {
         "c-1": {"plan": "silver", "points": 99},
         "c-2": {"plan": "gold"},
         "c-3": {"city": "Oulu"},
     }
-    assert undoing.counts == {"put back": 2, "kept": 2}
-    assert list(undoing.rows.values_list("external_id", "remark")) == [
+    assert taken_back.counts == {"put back": 2, "kept": 2}
+    assert list(taken_back.rows.values_list("external_id", "remark")) == [
         ("c-1", "changed since: points"),
         ("c-2", "changed since: plan, points"),
         ("c-4", "there is no such person any more"),
@@ -109,13 +112,13 @@ def test_it_goes_back_to_before_the_first_row_of_somebody(
 def test_it_goes_on_undoing_where_a_killed_worker_was(
     brand: Brand, table: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profile_undo, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(undoing, "CHUNK_ROWS", 1)
     job = take(brand, table(PEOPLE))
-    queued = profile_undo.undo(job, by=None, now=now())
+    queued = undoing.undo(job, by=None, now=now())
     assert queued is not None
     first = filejobs.claim(ProfileImport, now=now())
     assert first is not None
-    next(profile_undo.take(first))
+    next(undoing.take(first, profile_imports.put_back))
     assert len(known(brand)) == 1
 
     again = filejobs.claim(ProfileImport, now=now() + 2 * filejobs.LEASE)
@@ -130,12 +133,12 @@ def test_it_goes_on_undoing_where_a_killed_worker_was(
 def test_it_takes_up_an_undoing_that_was_stopped(
     brand: Brand, table: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profile_undo, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(undoing, "CHUNK_ROWS", 1)
     job = take(brand, table(PEOPLE))
-    profile_undo.undo(job, by=None, now=now())
+    undoing.undo(job, by=None, now=now())
     first = filejobs.claim(ProfileImport, now=now())
     assert first is not None
-    next(profile_undo.take(first))
+    next(undoing.take(first, profile_imports.put_back))
     assert filejobs.cancel(first, now=now())
     assert undone(job).counts == {"removed": 2}
     assert known(brand) == {}
@@ -147,10 +150,10 @@ def test_it_forgets_what_can_no_longer_be_undone(
     job = take(brand, table(PEOPLE))
     soon = now() + timedelta(days=settings.IMPORT_UNDO_DAYS - 1)
     late = now() + timedelta(days=settings.IMPORT_UNDO_DAYS + 1)
-    profile_undo.forget(now=soon)
-    assert profile_undo.until(job, now=soon) is not None
-    assert profile_undo.until(job, now=late) is None
-    profile_undo.forget(now=late)
+    undoing.forget(ProfileImport, now=soon)
+    assert undoing.until(job, now=soon) is not None
+    assert undoing.until(job, now=late) is None
+    undoing.forget(ProfileImport, now=late)
     assert not job.changes.exists()
 
 
@@ -170,11 +173,12 @@ def test_it_undoes_on_the_page_of_the_import(brand: Brand, table: Callable[..., 
 
     answer = marketer.post(at)
 
-    undoing = ProfileImport.objects.get(undoes=job)
-    assert answer["Location"] == f"{PAGES}{undoing.pk}/change/"
-    assert undoing.state == ImportState.QUEUED
+    taken_back = ProfileImport.objects.get(undoes=job)
+    assert answer["Location"] == f"{PAGES}{taken_back.pk}/change/"
+    assert taken_back.state == ImportState.QUEUED
     assert (
-        f"{PAGES}{undoing.pk}/change/" in marketer.get(f"{PAGES}{job.pk}/change/").content.decode()
+        f"{PAGES}{taken_back.pk}/change/"
+        in marketer.get(f"{PAGES}{job.pk}/change/").content.decode()
     )
     assert marketer.post(at)["Location"] == f"{PAGES}{job.pk}/change/"
 

@@ -338,9 +338,7 @@ def upload(client: Client, text: str, name: str = "shops.csv") -> GeofenceImport
 def work() -> None:
     job = filejobs.claim(GeofenceImport, now=GeofenceImport.objects.latest("created_at").created_at)
     assert job is not None
-    filejobs.execute(
-        job, lambda job, path, stop: imports.take(job, path, stop=stop), stop=threading.Event()
-    )
+    filejobs.execute(job, imports.do, stop=threading.Event())
 
 
 TABLE = "shop_id,name,lat,lng\n1,A,60.17,24.94\n2,B,,24.94\n3,=HYPERLINK(1),91,24.94\n"

@@ -35,9 +35,7 @@ def queued(brand: Brand, text: str, **plan: Any) -> GeofenceImport:
 
 
 def execute(job: GeofenceImport) -> None:
-    filejobs.execute(
-        job, lambda job, path, stop: imports.take(job, path, stop=stop), stop=threading.Event()
-    )
+    filejobs.execute(job, imports.do, stop=threading.Event())
 
 
 def shops(count: int) -> str:

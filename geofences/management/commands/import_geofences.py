@@ -21,7 +21,7 @@ class Command(FileCommand):
     help = (
         "Import any OGR vector file (GeoJSON, GeoPackage, zipped Shapefile, KML, …), GeoParquet, "
         "or a table of points (CSV, Parquet, XLSX) as geofences. Columns are guessed where they "
-        "are not named."
+        "are not named. The import's page in the admin undoes it for some days."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -106,7 +106,7 @@ def _one_at_a_time(now: datetime, limit: int, turns: Turns) -> int:
         held: Batch | None = None
         try:
             with Turn(turns) as turn, transaction.atomic():
-                held = moments.claim(1, now)
+                held = moments.claim_one(now)
                 if not held:
                     break
                 current = catalogues.current()

@@ -144,14 +144,37 @@ class Arrival(NamedTuple):
 
 def claim(limit: int, now: datetime) -> Batch:
     """Lock the oldest unprocessed rows, and the sequences that are due, that nobody else holds."""
+    return Batch(
+        transitions=_claim_transitions(limit),
+        events=_claim_events(limit),
+        due=_claim_due(limit, now),
+    )
+
+
+def claim_one(now: datetime) -> Batch:
+    """The same of a single row, of whatever kind: what it fails with is of no other row."""
+    transitions = _claim_transitions(1)
+    events = [] if transitions else _claim_events(1)
+    due = [] if transitions or events else _claim_due(1, now)
+    return Batch(transitions=transitions, events=events, due=due)
+
+
+def _claim_transitions(limit: int) -> list[TransitionRow]:
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM_TRANSITIONS, (limit,))
-        transitions = [TransitionRow._make(row) for row in cursor.fetchall()]
+        return [TransitionRow._make(row) for row in cursor.fetchall()]
+
+
+def _claim_events(limit: int) -> list[EventRow]:
+    with connection.cursor() as cursor:
         cursor.execute(_CLAIM_EVENTS, (limit,))
-        events = [EventRow._make(row) for row in cursor.fetchall()]
+        return [EventRow._make(row) for row in cursor.fetchall()]
+
+
+def _claim_due(limit: int, now: datetime) -> list[DueRow]:
+    with connection.cursor() as cursor:
         cursor.execute(_CLAIM_DUE, (now, limit))
-        due = [DueRow._make(row) for row in cursor.fetchall()]
-    return Batch(transitions=transitions, events=events, due=due)
+        return [DueRow._make(row) for row in cursor.fetchall()]
 
 
 def arrivals(

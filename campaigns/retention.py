@@ -6,15 +6,12 @@ a statement that finds the first row young enough is done.
 
 from __future__ import annotations
 
-import threading
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection
-from django.utils import timezone
 
 AT_ONCE = 5_000  # rows of one short transaction
-LOOK_S = 600.0
 
 # A delivery is a snapshot and may outlive the decision it names. What was held out on purpose goes
 # with its campaign's other decisions, so that both groups are as old.
@@ -32,12 +29,3 @@ def forget(*, now: datetime) -> int:
         cursor.execute(_FORGET, (AT_ONCE, oldest))
         forgotten: int = cursor.rowcount
     return forgotten
-
-
-def run(stop: threading.Event) -> None:
-    """Forget what is due every ten minutes, until `stop`."""
-    while not stop.is_set():
-        while forget(now=timezone.now()) and not stop.is_set():
-            pass
-        stop.wait(LOOK_S)
-    connection.close()

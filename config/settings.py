@@ -91,6 +91,8 @@ SILENCE_S = env_int("NEARCAST_SILENCE_S", 3600)  # a device not heard of for thi
 FIX_RETENTION_DAYS = env_int("NEARCAST_FIX_RETENTION_DAYS", 30)
 IMPORT_UNDO_DAYS = env_int("NEARCAST_IMPORT_UNDO_DAYS", 30)
 DECISION_RETENTION_DAYS = env_int("NEARCAST_DECISION_RETENTION_DAYS", 90)
+# Of transitions and events: as far back as an audience may ask (campaigns.behaviour).
+ACTIVITY_RETENTION_DAYS = env_int("NEARCAST_ACTIVITY_RETENTION_DAYS", 400)
 
 
 def _refuse_unsafe_production() -> None:

@@ -30,7 +30,7 @@ LOOPS: Mapping[str, str] = {
     "schedules": "campaigns.scheduling:run",
     "backtests": "campaigns.backtests:run",
     "learning": "campaigns.learning:run",
-    "retention": "campaigns.retention:run",
+    "retention": "config.retention:run",
     "coupons": "campaigns.coupon_imports:run",
 }
 FIRST_WAIT_S = 0.5

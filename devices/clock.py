@@ -9,31 +9,29 @@ import logging
 import threading
 import time
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 from django.conf import settings
 from django.db import connection, transaction
 
-from brands import undoing
-from devices import retention
 from devices.gathering import now_ms
-from devices.models import ProfileImport
 from devices.presence import REASONS
 from devices.reading import open_cursor, read_locked
 from devices.sightings import Outcome, RulesBook
 from devices.walks import due_ms, elapse
 from devices.writing import end_visits, write_outcome
 from geofences.armed import Armed, follower
-from geofences.models import GeofenceImport
 
 logger = logging.getLogger(__name__)
 
 LOOK_S = 0.25  # a dwell fires at most this much late
 SWEEP_S = 10.0  # a geofence's end by the clock is noticed at most this much late
-RETENTION_S = 600.0
 BATCH = 1_000
 
-_DUE = "SELECT device_id FROM devices_presence WHERE due_at <= $1 ORDER BY due_at LIMIT $2"
+_DUE = """
+    SELECT device_id, geofence_id FROM devices_presence WHERE due_at <= $1 ORDER BY due_at LIMIT $2
+"""
 # Presences in geofences that are gone, over, disarmed or of another shape, and why.
 _UNARMED = """
     SELECT p.device_id, p.geofence_id,
@@ -51,18 +49,25 @@ _UNARMED = """
 """
 
 
-def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> int:
-    """Fire what is due at `now` (epoch ms): dwells and silences. Answers how many devices it saw.
+class Looked(NamedTuple):
+    """How many visits were due, and how many of them are in no armed geofence: those stay due."""
+
+    due: int
+    unarmed: int
+
+
+def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> Looked:
+    """Fire what is due at `now` (epoch ms): dwells and silences, of up to `limit` visits.
 
     A device whose fixes come late lives in its own past: its time goes on from its last fix at
     the pace of our clock.
     """
     with transaction.atomic(), open_cursor() as cursor:
         cursor.execute(_DUE, (datetime.fromtimestamp(now / 1000, UTC), limit))
-        due = np.unique(np.array([row[0] for row in cursor.fetchall()], dtype=np.int64))
+        due = np.array(cursor.fetchall(), dtype=np.int64).reshape(-1, 2)
         if not len(due):
-            return 0
-        states, stored = read_locked(cursor, due)
+            return Looked(0, 0)
+        states, stored = read_locked(cursor, np.unique(due[:, 0]))
         book = RulesBook(armed.index, armed.dwells, settings.SILENCE_S * 1000)
         ordinal = armed.index.ordinals(stored["geofence_id"])
         before = stored.compress(ordinal >= 0)
@@ -79,7 +84,8 @@ def run_due(*, now: int, armed: Armed, limit: int = BATCH) -> int:
             told=told,
         )
         write_outcome(cursor, states, outcome, armed.index, now, touch=True)
-    return len(due)
+        unarmed = int(np.count_nonzero(armed.index.ordinals(due[:, 1]) < 0))
+    return Looked(len(due), unarmed)
 
 
 def end_unarmed(*, now: int, armed: Armed, limit: int = BATCH) -> int:
@@ -100,22 +106,36 @@ def end_unarmed(*, now: int, armed: Armed, limit: int = BATCH) -> int:
     return len(over)
 
 
+def catch_up(stop: threading.Event, armed: Armed) -> None:
+    """Fire all that is due now.
+
+    Visits in geofences that are no longer armed stay due, before all others, until they are ended:
+    a batch that is full of them would hide the rest.
+    """
+    while not stop.is_set():
+        looked = run_due(now=now_ms(), armed=armed)
+        ended = sweep(stop, armed) if looked.unarmed else 0
+        if looked.due < BATCH or looked.unarmed - ended >= BATCH:
+            return
+
+
+def sweep(stop: threading.Event, armed: Armed) -> int:
+    """End all visits in geofences that are no longer armed. Answers how many."""
+    ended, more = 0, BATCH
+    while more == BATCH and not stop.is_set():
+        more = end_unarmed(now=now_ms(), armed=armed)
+        ended += more
+    return ended
+
+
 def run(stop: threading.Event) -> None:
     """The clock's loop; one is enough, several do no harm."""
-    swept = kept = 0.0
-    horizon = -1
+    swept, index = 0.0, None
     while not stop.is_set():
         armed = follower.refresh()
-        while run_due(now=now_ms(), armed=armed) == BATCH:
-            pass
-        if armed.horizon != horizon or time.monotonic() - swept > SWEEP_S:
-            swept, horizon = time.monotonic(), armed.horizon
-            while end_unarmed(now=now_ms(), armed=armed) == BATCH:
-                pass
-        if time.monotonic() - kept > RETENTION_S or not kept:
-            kept = time.monotonic()
-            retention.keep(now=datetime.now(UTC))
-            for imports in (GeofenceImport, ProfileImport):
-                undoing.forget(imports, now=datetime.now(UTC))
+        catch_up(stop, armed)
+        if armed.index is not index or time.monotonic() - swept > SWEEP_S:
+            swept, index = time.monotonic(), armed.index
+            sweep(stop, armed)
         stop.wait(LOOK_S)
     connection.close()

@@ -374,8 +374,10 @@ def test_a_row_that_breaks_the_batch_is_parked_alone(monkeypatch: pytest.MonkeyP
     brand = make_brand()
     shop = make_circle(brand)
     make_campaign(brand, shop)
+    make_campaign(brand, name="Thanks", trigger={"on": "event", "event": "purchase"})
     poison = make_transition(make_device(brand, locale="poison"), shop)
     sound = [make_transition(make_device(brand), shop) for _ in range(3)]
+    bought = make_event(make_device(brand), brand, "purchase")
     scene_of = judging.scene_of
 
     def explode(happening: Happening, campaign: rules.Campaign) -> Scene:
@@ -384,10 +386,11 @@ def test_a_row_that_breaks_the_batch_is_parked_alone(monkeypatch: pytest.MonkeyP
         return scene_of(happening, campaign)
 
     monkeypatch.setattr(judging, "scene_of", explode)
-    assert evaluate_once(now=now()) == 4
+    assert evaluate_once(now=now()) == 5
     poison.refresh_from_db()
-    assert poison.parked_reason == "spoilt"
-    assert Delivery.objects.count() == 3
+    bought.refresh_from_db()
+    assert (poison.parked_reason, bought.parked_reason) == ("spoilt", "")
+    assert Delivery.objects.count() == 4
     assert {row.pk for row in Transition.objects.filter(parked_reason="")} == {
         row.pk for row in sound
     }

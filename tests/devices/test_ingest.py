@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from brands.models import Brand
-from devices import writing
+from devices import clock, writing
 from devices.clock import end_unarmed, run_due
 from devices.fixes import FixVerdict, RejectCode, assemble
 from devices.gathering import Gatherer
@@ -262,7 +263,7 @@ def test_it_leaves_for_evaluation_only_what_a_campaign_waits_for(
 def test_the_clock_fires_a_dwell_though_the_phone_is_silent(brand: Brand, device: Device) -> None:
     make_circle(brand, dwell_s=300)
     take(fix(device, AT_THE_DOOR, NOW_MS), now_ms=NOW_MS)
-    assert run_due(now=NOW_MS + 5 * MINUTE - 1, armed=armed.load()) == 0
+    assert run_due(now=NOW_MS + 5 * MINUTE - 1, armed=armed.load()) == (0, 0)
     for _ in range(2):  # the second look finds nothing more
         run_due(now=NOW_MS + 5 * MINUTE, armed=armed.load())
     assert told(device) == [("entered", ""), ("dwelled", "")]
@@ -287,8 +288,65 @@ def test_the_clock_looks_once_at_a_phone_that_keeps_reporting(
     for minute in (0, 9):
         take(fix(device, AT_THE_DOOR, NOW_MS + minute * MINUTE), now_ms=NOW_MS + minute * MINUTE)
     looked = [run_due(now=NOW_MS + 11 * MINUTE, armed=armed.load()) for _ in range(2)]
-    assert looked == [1, 0]
+    assert looked == [(1, 0), (0, 0)]
     assert told(device) == [("entered", "")]
+
+
+def test_the_clock_gets_past_visits_that_nobody_waits_for_any_more(
+    brand: Brand, device: Device, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SILENCE_S = 600
+    monkeypatch.setattr(clock, "BATCH", 2)
+    monkeypatch.setattr(clock, "now_ms", lambda: NOW_MS + 12 * MINUTE)
+    shop = make_circle(brand)
+    for _ in range(3):
+        take(fix(make_device(brand), AT_THE_DOOR, NOW_MS), now_ms=NOW_MS)
+    Geofence.objects.filter(pk=shop.pk).update(track_visits=False)
+    make_circle(brand)
+    late = NOW_MS + MINUTE
+    take(fix(device, AT_THE_DOOR, late), now_ms=late)
+
+    clock.catch_up(threading.Event(), armed.load())
+
+    assert told(device) == [("entered", ""), ("exited", "silence")]
+    assert not Presence.objects.exists()
+
+
+def test_the_clock_ends_with_visits_that_it_cannot_end_yet(
+    brand: Brand, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SILENCE_S = 600
+    monkeypatch.setattr(clock, "BATCH", 2)
+    monkeypatch.setattr(clock, "now_ms", lambda: NOW_MS + 12 * MINUTE)
+    before = armed.load()  # a process that has not heard of the geofence yet
+    make_circle(brand)
+    for _ in range(3):
+        take(fix(make_device(brand), AT_THE_DOOR, NOW_MS), now_ms=NOW_MS)
+
+    clock.catch_up(threading.Event(), before)
+
+    assert Presence.objects.count() == 3
+
+
+def test_the_clock_looks_for_visits_to_end_when_an_index_has_changed_not_when_anything_has(
+    brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, changed = armed.load(), armed.load()
+    looks = iter([first, replace(first, horizon=first.horizon + 1), changed])
+    stop, swept_at = threading.Event(), []
+
+    def end_unarmed(*, armed: armed.Armed, **_: Any) -> int:
+        swept_at.append(armed)
+        if armed is changed:
+            stop.set()
+        return 0
+
+    monkeypatch.setattr(armed.follower, "refresh", lambda: next(looks))
+    monkeypatch.setattr(clock, "LOOK_S", 0)
+    monkeypatch.setattr(clock, "SWEEP_S", 3600)
+    monkeypatch.setattr(clock, "end_unarmed", end_unarmed)
+    clock.run(stop)
+    assert swept_at == [first, changed]
 
 
 def test_the_clock_is_patient_with_a_phone_that_sends_its_past(

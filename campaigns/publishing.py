@@ -393,7 +393,13 @@ def _behaviour(brand_id: int, wanted: Definition) -> frozenset[Need]:
 
 
 def _replace_arming(campaign: Campaign, wanted: set[ArmingKey]) -> None:
-    """Make the arming rows of a campaign these, and wake only the geofences that differ."""
+    """Make the arming rows of a campaign these, and wake only the geofences that differ.
+
+    Waits for those who write geofences: of a place that they have not committed yet, neither they
+    nor we would know that it is to be armed (migration 0011 of geofences).
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('geofences_arming'), 0)")
     old = {
         ArmingKey(row.geofence_id, row.tag, row.dwell_s, row.until): row.pk
         for row in Arming.objects.filter(campaign_id=campaign.pk)

@@ -44,8 +44,6 @@ def keep(*, now: datetime) -> None:
         if day < oldest:
             with _alone() as existing, connection.cursor() as cursor:
                 if day in existing:
-                    # The whole before its part, as readers do: or each waits for the other.
-                    cursor.execute("LOCK TABLE ONLY devices_fix IN ACCESS EXCLUSIVE MODE")
                     cursor.execute(f'DROP TABLE "{_table(day)}"')
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM devices_fix_default WHERE received_at < %s", (oldest,))

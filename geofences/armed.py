@@ -40,8 +40,12 @@ _ARMED = """
     AND (g.ends_at IS NULL OR g.ends_at > now())
 """
 # Serves a refresh: what was written since the horizon, and what the clock has armed or disarmed.
+# A mark from the future is of another cluster, whose backup this one was restored from. Our
+# own transaction's, where it has written itself, may lie beyond the snapshot.
 _CHANGED = """
     (g.changed_xid >= %(horizon)s
+     AND g.changed_xid <= greatest(pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
+                                   pg_current_xact_id_if_assigned()::text::bigint)
      OR g.starts_at BETWEEN %(since)s AND now()
      OR g.ends_at BETWEEN %(since)s AND now()
      OR g.armed_until BETWEEN %(since)s AND now())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import transaction
 from django.utils.timezone import now
 
 from campaigns import publishing
@@ -15,6 +16,7 @@ from campaigns.publishing import NotPublishableError, WrongStateError
 from geofences.models import FOREVER, Arming, Geofence
 from tests.campaigns.rows import a_definition, make_campaign
 from tests.factories import make_brand, make_circle
+from tests.waiting import Late
 
 pytestmark = pytest.mark.django_db
 
@@ -171,3 +173,27 @@ def test_a_segment_that_went_away_stops_the_publishing() -> None:
     segment.delete()
     assert [one.field for one in publishing.missing(campaign, now=now())] == ["audience.segment"]
     assert Campaign.objects.get().state == "draft"
+
+
+@pytest.fixture
+def for_shops(transactional_db: None) -> Campaign:
+    """A draft whose tag one geofence has already."""
+    brand = make_brand()
+    make_circle(brand, tags=["shop"], track_visits=False)
+    raw = a_definition(trigger={"on": "entered", "tags": ["shop"]})
+    return publishing.create(brand=brand, name="Shops", raw=raw, actor=None)
+
+
+def test_publishing_waits_for_geofences_that_are_being_written(for_shops: Campaign) -> None:
+    with transaction.atomic():
+        new = make_circle(for_shops.brand, tags=["shop"], track_visits=False)
+        late = Late(lambda: publishing.publish(for_shops, actor=None, now=now()))
+    late.answer()
+    assert armed_until(new) == FOREVER
+
+
+def test_geofences_wait_for_what_is_being_published(for_shops: Campaign) -> None:
+    with transaction.atomic():
+        publishing.publish(for_shops, actor=None, now=now())
+        late = Late(lambda: make_circle(for_shops.brand, tags=["shop"], track_visits=False))
+    assert armed_until(late.answer()) == FOREVER

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
+from django.db import connection
 
 from geofences import armed
-from geofences.models import GeofenceCover
+from geofences.models import Geofence, GeofenceCover
 from tests.factories import make_brand, make_circle, make_polygon
 from tests.geofences.shapes import holds
 from tests.places import SHOP
@@ -59,3 +60,21 @@ def test_it_indexes_chosen_geofences_armed_or_not() -> None:
     chosen, _ = make_circle(brand, track_visits=False), make_circle(brand)
 
     assert armed.index_of([chosen.pk]).geofence_id.tolist() == [chosen.pk]
+
+
+def test_it_looks_past_marks_of_the_cluster_that_a_backup_is_of() -> None:
+    brand = make_brand()
+    old, new = make_circle(brand), make_circle(brand)
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("ALTER TABLE geofences_geofence DISABLE TRIGGER geofences_mark_change")
+        cursor.execute("UPDATE geofences_geofence SET changed_xid = changed_xid + 1000000000")
+        cursor.execute("ALTER TABLE geofences_geofence ENABLE TRIGGER geofences_mark_change")
+    restored = armed.load()
+    assert sorted(restored.index.geofence_id.tolist()) == [old.pk, new.pk]
+
+    assert armed.refreshed(restored).index is restored.index
+
+    Geofence.objects.filter(pk=new.pk).update(track_visits=False)
+    index = armed.refreshed(restored).index
+    assert index.ordinals(np.array([old.pk, new.pk])).tolist() == [0, -1]

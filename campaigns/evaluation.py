@@ -8,7 +8,6 @@ that the row at fault is parked with its reason and stops nothing else.
 from __future__ import annotations
 
 import logging
-import select
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -298,14 +297,12 @@ def _listen(stop: threading.Event) -> None:
     with connection.cursor() as cursor:
         for channel in CHANNELS:
             cursor.execute(f"LISTEN {channel}")
-    raw = connection.connection
+    raw: Any = connection.connection
     while not stop.is_set():
         settle_all(stop)
         until = time.monotonic() + LOOK_S
         # Half-second naps: `stop` is noticed soon, and a NOTIFY ends the nap at once.
         while not stop.is_set() and (left := until - time.monotonic()) > 0:
-            ready, _, _ = select.select([raw.fileno()], [], [], min(left, 0.5))
-            if ready:
-                for _ in raw.notifies(timeout=0):
-                    pass
+            # Not `select`: one that came with the answer to a statement is no longer in the socket.
+            if list(raw.notifies(timeout=min(left, 0.5), stop_after=1)):
                 break

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -211,15 +210,14 @@ class Follower:
     def _listen(self, stop: threading.Event, changed: Callable[[Armed], None] | None) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
-        raw = connection.connection
+        raw: Any = connection.connection
         while not stop.is_set():
             armed = self.refresh()
             if changed is not None:
                 changed(armed)
-            ready, _, _ = select.select([raw.fileno()], [], [], SAFETY_LOOK_S)
-            if ready:
-                for _ in raw.notifies(timeout=0):
-                    pass  # any number of changes is one refresh
+            # Any number of changes is one refresh. Not `select`: a NOTIFY that came with the
+            # answer to a statement is no longer in the socket.
+            list(raw.notifies(timeout=SAFETY_LOOK_S, stop_after=1))
 
 
 follower = Follower()

@@ -319,3 +319,25 @@ def test_the_loop_wakes_for_what_happens_and_stops_when_asked() -> None:
         thread.join(10)
     assert not thread.is_alive()
     assert Delivery.objects.count() == 1
+
+
+def test_the_loop_hears_what_was_told_while_it_was_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, looks = threading.Event(), []
+
+    def look(_: threading.Event) -> None:
+        looks.append(1)
+        if len(looks) > 1:
+            stop.set()
+        with connection.cursor() as cursor:
+            cursor.execute("NOTIFY nearcast_transitions")  # it comes with this statement's answer
+
+    monkeypatch.setattr(evaluation, "LOOK_S", 3_600)
+    monkeypatch.setattr(evaluation, "settle_all", look)
+    thread = threading.Thread(target=evaluation.run, args=(stop,))
+    thread.start()
+    try:
+        thread.join(10)
+        assert len(looks) == 2
+    finally:
+        stop.set()
+        thread.join(10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import shapely
@@ -78,3 +80,26 @@ def test_it_looks_past_marks_of_the_cluster_that_a_backup_is_of() -> None:
     Geofence.objects.filter(pk=new.pk).update(track_visits=False)
     index = armed.refreshed(restored).index
     assert index.ordinals(np.array([old.pk, new.pk])).tolist() == [0, -1]
+
+
+def test_it_hears_what_was_told_while_it_read(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, looks = threading.Event(), []
+
+    def look(_: armed.Armed) -> None:
+        looks.append(1)
+        if len(looks) > 1:
+            stop.set()
+        with connection.cursor() as cursor:
+            cursor.execute(f"NOTIFY {armed.CHANNEL}")  # it comes with this statement's answer
+
+    monkeypatch.setattr(armed, "SAFETY_LOOK_S", 15.0)
+    follower = armed.Follower()
+    thread = threading.Thread(target=follower.follow, args=(stop,), kwargs={"changed": look})
+    thread.start()
+    thread.join(10)
+    stop.set()
+    heard = len(looks)
+    thread.join(20)
+    assert heard == 2

@@ -66,6 +66,19 @@ SAMPLE = Scene(
 )
 """Stands in for a real moment when templates are tried before publishing."""
 
+MEMBERS = {
+    "device": frozenset(
+        {"platform", "locale", "timezone", "app_version", "external_id", "attributes"}
+    ),
+    "place": frozenset({"id", "name", "external_id", "tags", "metadata"}),
+    "moment": frozenset({"on", "at", "dwell_s", "distance_m"}),
+    "event": frozenset({"name", "properties"}),
+    "brand": frozenset({"name"}),
+    "campaign": frozenset({"name"}),
+    "coupon": frozenset({"code", "last_day"}),
+}
+"""What each root of a scene has (`judging.scene_of`): all else would say nothing to anybody."""
+
 
 def render(content: ContentText, scene: Scene, *, locale: str = "") -> dict[str, Any]:
     """The offer as `notifications.push.Content` in JSON values; ContentError where it fails."""
@@ -191,11 +204,17 @@ def _plain_sources(content: ContentText) -> list[tuple[str, str]]:
 def _problem(source: str) -> str:
     """Why a template must not be published, or nothing."""
     try:
-        unknown = sorted(set(parsed(source).analyze().globals) - ROOTS)
+        named = parsed(source).analyze().globals
     except (LiquidError, RecursionError) as error:
         return _said(error)
+    unknown = sorted(set(named) - ROOTS)
     if unknown:
         return f"{', '.join(unknown)}: a template knows only {', '.join(sorted(ROOTS))}."
+    paths = {tuple(map(str, one.segments[:2])) for uses in named.values() for one in uses}
+    for root, *members in sorted(paths):
+        if members and members[0] not in MEMBERS[root]:
+            known = ", ".join(f"{root}.{name}" for name in sorted(MEMBERS[root]))
+            return f"{root}.{members[0]} is nothing that a template knows; {known} are."
     return ""
 
 

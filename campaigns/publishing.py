@@ -6,7 +6,7 @@ matching never looks up to see who needs a place. It judges no device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ from campaigns.models import (
     CampaignVersion,
     Segment,
 )
-from geofences.models import FOREVER, Arming, Geofence
+from geofences.models import FOREVER, Arming, Geofence, GeofenceQuerySet
 
 Actor = AbstractBaseUser | None
 
@@ -237,16 +237,19 @@ def warnings(brand_id: int, raw: Mapping[str, Any], *, name: str, now: datetime)
 def _missing_places(brand_id: int, trigger: Trigger | StepText, path: str) -> list[Missing]:
     """Geofences that do not exist, tags that none has, a dwell without a length."""
     found: list[Missing] = []
-    named = _named(brand_id, trigger)
-    known = {place.pk for place in named} | {place.external_id for place in named}
+    named = _named(brand_id, trigger, of=Geofence.objects.all())
+    in_use = _known(place for place in named if place.retired_at is None)
+    retired = _known(place for place in named if place.retired_at is not None)
     found += [
         Missing(
             field=f"{path}.geofences[{number}]",
             code="unknown",
-            message=f"There is no geofence {place!r}.",
+            message=f"“{retired[place]}” is retired: bring it back, or take another place."
+            if place in retired
+            else f"There is no geofence {place!r}.",
         )
         for number, place in enumerate(trigger.geofences)
-        if place not in known
+        if place not in in_use
     ]
     present = Geofence.objects.present().filter(brand_id=brand_id)
     found += [
@@ -274,14 +277,25 @@ def _missing_places(brand_id: int, trigger: Trigger | StepText, path: str) -> li
     return found
 
 
-def _named(brand_id: int, trigger: Trigger | StepText) -> list[Geofence]:
+def _known(places: Iterable[Geofence]) -> dict[int | str, str]:
+    """Their names by the ids that a trigger may say."""
+    found: dict[int | str, str] = {}
+    for place in places:
+        found[place.pk] = found[place.external_id or place.pk] = place.name
+    return found
+
+
+def _named(
+    brand_id: int, trigger: Trigger | StepText, *, of: GeofenceQuerySet | None = None
+) -> list[Geofence]:
+    """The geofences that a trigger names: those in use, or those among others."""
+    among = Geofence.objects.present() if of is None else of
     ids = [place for place in trigger.geofences if isinstance(place, int)]
     external_ids = [place for place in trigger.geofences if isinstance(place, str)]
     return list(
-        Geofence.objects.present()
-        .filter(brand_id=brand_id)
+        among.filter(brand_id=brand_id)
         .filter(Q(pk__in=ids) | Q(external_id__in=external_ids))
-        .only("pk", "external_id")
+        .only("pk", "external_id", "name", "retired_at")
     )
 
 

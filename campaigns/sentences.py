@@ -106,6 +106,8 @@ def when(trigger: Trigger | None, names: Mapping[int | str, str]) -> str:
 
 def _thing(one: Trigger | StepText, names: Mapping[int | str, str]) -> str:
     if one.on is TriggerOn.EVENT:
+        if not one.event:
+            return "something is reported"
         where = " and ".join(f"{key} {value}" for key, value in one.where.items())
         return f"“{one.event}” is reported" + (f" with {where}" if where else "")
     where = _where(one, names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from brands import wallclock
 from campaigns import entries, words
@@ -12,9 +13,10 @@ from campaigns.models import Decision
 from campaigns.timeline import KINDS
 from devices.models import Event, Transition
 from geofences.models import Geofence
-from notifications.models import Delivery, DeliveryState
+from notifications.models import Delivery, DeliveryAction, DeliveryState
 
 _ORDER_OF_KINDS = (*KINDS, "attempt", "feedback", "action", "ending")
+_LEADS_TO = ("decision", "delivery", "attempt", "feedback")
 _ENDED = {DeliveryState.EXPIRED, DeliveryState.SUPPRESSED, DeliveryState.PARKED}
 
 
@@ -40,11 +42,30 @@ def of_one_delivery(delivery: Delivery, language: str = "en") -> DeliveryStory:
     told += [entries.of_decision(own, names, language)] if own else []
     told += _what_became_of(delivery, own, names, language)
     return DeliveryStory(
-        entries=sorted(told, key=lambda entry: (entry.at, _ORDER_OF_KINDS.index(entry.kind))),
+        entries=_in_order(told),
         visit=visit,
         decision=own,
         others=[entries.of_decision(row, names, language) for row in decisions if row is not own],
         geofence=Geofence.objects.filter(brand_id=brand_id, pk=delivery.geofence_id or 0).first(),
+    )
+
+
+def _in_order(told: Sequence[Entry]) -> list[Entry]:
+    """By time, but nothing before what led to it: clocks differ, and an answer is noted late.
+
+    A push service's answer is written down after the phone has said that the push arrived.
+    """
+    earliest: dict[str, datetime] = {}
+    floor = min(entry.at for entry in told)
+    for kind in _LEADS_TO:
+        floor = max(floor, min((one.at for one in told if one.kind == kind), default=floor))
+        earliest[kind] = floor
+    return sorted(
+        told,
+        key=lambda entry: (
+            max(entry.at, earliest.get(entry.kind, entry.at)),
+            _ORDER_OF_KINDS.index(entry.kind),
+        ),
     )
 
 
@@ -81,6 +102,10 @@ def _decisions_at_its_moment(delivery: Delivery) -> list[Decision]:
 def _what_became_of(
     delivery: Delivery, own: Decision | None, names: Names, language: str
 ) -> Iterator[Entry]:
+    actions = list(delivery.actions.select_related("actor"))
+    sent_again = any(row.action == DeliveryAction.RESEND for row in actions)
+    # Sent again, it is due and expires anew: when it first did is not known any more.
+    times = () if sent_again else (("due", delivery.due_at), ("expires", delivery.expires_at))
     yield Entry(
         at=delivery.created_at,
         id=delivery.pk,
@@ -88,15 +113,14 @@ def _what_became_of(
         icon="outgoing_mail",
         title="The offer was written down to be sent",
         facts=(
-            ("due", delivery.due_at),
-            ("expires", delivery.expires_at),
+            *times,
             ("priority", delivery.priority),
             *(("checked again when sent", key.replace("_", " ")) for key in delivery.gates),
         ),
     )
     yield from (entries.of_attempt(row) for row in delivery.attempts.all())
     yield from (entries.of_feedback(row) for row in delivery.feedback.all())
-    yield from (entries.of_action(row) for row in delivery.actions.select_related("actor"))
+    yield from map(entries.of_action, actions)
     if delivery.state in _ENDED:
         zone = names.zones.get(delivery.device_id) or wallclock.zone("UTC")
         why = words.withheld(own.trace, language, zone) if own else ""

@@ -236,9 +236,13 @@ def _raw(path: Path, columns: Columns) -> Iterator[Raw]:
 def _unreadable(path: Path, error: Exception) -> FileError:
     """What a library said of a file, but neither where that is kept nor how to call the library."""
     said = str(error)
-    if "not recognized as" in said:
+    if path.suffix.lower() == ".shp":
+        said = "a shapefile is several files: put its .shp, .shx, .dbf and .prj into one .zip."
+    elif "not recognized as" in said:
         said = f"it is damaged, or not what its name says ({path.suffix.lower()})."
-    return FileError(f"The file cannot be read: {said.replace(str(path.resolve()), path.name)}")
+    for folder in (path.resolve().parent, path.parent):  # a library may name files beside it, too
+        said = said.replace(f"{folder}{os.sep}", "")
+    return FileError(f"The file cannot be read: {said}")
 
 
 def _ogr(path: Path, layer: str) -> Iterator[Raw]:

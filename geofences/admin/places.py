@@ -35,7 +35,7 @@ from geofences import exports, tiles, writing
 from geofences.api import cells_as_geojson
 from geofences.forms import GeofenceForm, in_words, place_of
 from geofences.geometry import Circle, GeometryError
-from geofences.models import FOREVER, Geofence, GeofenceCover, GeofenceQuerySet
+from geofences.models import FOREVER, Arming, Geofence, GeofenceCover, GeofenceQuerySet
 
 TAGS_OFFERED = 200
 TILE_KEPT_S = 20  # so long may a map show what was; zooming to and fro costs nothing
@@ -363,8 +363,11 @@ class GeofenceAdmin(BrandScopedAdmin):
                     "opts": self.opts,
                     "original": geofence,
                     "title": f"Retire “{geofence.name}”?",
-                    "text": "It matches nothing any more, and visits in it end. Its history stays, "
-                    "and you can bring it back.",
+                    "lines": [
+                        *_waiting(geofence),
+                        "It matches nothing any more, and visits in it end.",
+                        "Its history stays, and you can bring it back.",
+                    ],
                     "button": "Retire the geofence",
                     "back_url": change,
                 },
@@ -380,6 +383,15 @@ class GeofenceAdmin(BrandScopedAdmin):
         self.log_change(request, geofence, "Brought back into use.")
         messages.success(request, f"“{geofence.name}” is in use again.")
         return redirect(change)
+
+
+def _waiting(geofence: Geofence) -> list[str]:
+    """How many live campaigns would miss it, in words; those of its tags have its others."""
+    named = Arming.objects.filter(geofence=geofence).values("campaign_id").distinct().count()
+    if not named:
+        return []
+    them = "A live campaign names it: it" if named == 1 else f"{named} live campaigns name it: they"
+    return [f"{them} will hear of nobody here any more."]
 
 
 def _file_name(request: HttpRequest) -> str:

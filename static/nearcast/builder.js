@@ -10,6 +10,9 @@ const VARIABLES = [
   ["coupon.code", "a coupon's code; choose the pool below"],
 ];
 
+// A draft that was made on the way to being published is itself from now on, not a new one.
+if (form.getAttribute("action")) history.replaceState(history.state, "", form.action);
+
 function fitTrigger() {
   const on = form.querySelector("[name=on]:checked")?.value ?? "entered";
   for (const part of form.querySelectorAll("[data-when]")) {
@@ -64,7 +67,8 @@ let asked = 0;
 async function preview() {
   const mine = (asked += 1);
   const answer = await fetch(options.preview, { method: "POST", body: new FormData(form) });
-  if (!answer.ok || mine !== asked) return;
+  document.getElementById("signed-out").hidden = !answer.redirected; // to the log-in page
+  if (!answer.ok || answer.redirected || mine !== asked) return;
   const said = await answer.json();
   if (said.sentence) sentence.textContent = said.sentence;
   phones.innerHTML = said.phones;

@@ -82,10 +82,19 @@ async function start() {
   });
   radius?.addEventListener("input", () => {
     const metres = Number(radius.value);
+    const fits = metres > 0 && metres <= 100_000;
+    // Out of range, the form does not go: the old radius would be saved in silence.
+    radius.setCustomValidity(fits ? "" : "A radius is 1 to 100,000 metres.");
+    if (!fits) return;
     typing = true; // what is being typed stays as it is
-    if (metres > 0 && metres <= 100_000) drawing.resize(metres);
+    drawing.resize(metres);
     typing = false;
   });
+  radius?.form?.addEventListener("submit", (event) => {
+    if (radius.closest("[hidden]") || radius.reportValidity()) return;
+    event.preventDefault();
+    event.stopImmediatePropagation(); // nothing is on its way: the button stays usable
+  }, { capture: true });
   search.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();

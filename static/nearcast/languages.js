@@ -1,7 +1,7 @@
 // Languages by their names, and those that are offered to choose from.
 import { h } from "./dom.js";
 
-const COMMON = ["en", "fr", "de", "es", "it", "nl", "pt", "pl", "sv", "fi", "da", "nb", "cs", "el", "tr", "ar", "ja", "zh"];
+const COMMON = ["en", "fr", "de", "es", "it", "nl", "pt", "pl", "sv", "fi", "da", "nb", "cs", "el", "ru", "uk", "tr", "ar", "he", "hi", "ja", "ko", "zh"];
 const names = new Intl.DisplayNames([document.documentElement.lang || "en"], { type: "language" });
 
 export function nameOf(tag) {

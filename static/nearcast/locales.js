@@ -55,7 +55,7 @@ export function mount(element) {
         };
         const properties = {
           class: "nc-input nc-wide", value: local[name] ?? "", oninput: set, id: `locale-${name}`,
-          placeholder: fallback ? `as everybody: ${fallback}` : "", "data-takes": "variables",
+          placeholder: fallback ? `as everybody: ${fallback}` : "", "data-takes": "variables", dir: "auto",
         };
         return h("div", { class: "nc-field" },
           h("label", { for: `locale-${name}` }, label),

@@ -84,6 +84,7 @@ def test_it_keeps_the_draft_and_marks_what_is_missing(brand: Brand, marketer: Cl
     campaign = Campaign.objects.get()
     assert campaign.state == CampaignState.DRAFT
     assert campaign.draft["content"]["title"] == "Hi"
+    assert f'action="{change(campaign)}"' in body, "what is sent next is the same campaign"
     assert '<p class="nc-error">The offer needs a body.</p>' in body
     assert '<p class="nc-error">Choose geofences, or tags of geofences.</p>' in body
 

@@ -200,6 +200,29 @@ def test_it_tells_a_delivery_from_the_position_to_what_the_phone_said(world: Wor
     assert 'class="entered"' in body
 
 
+def test_it_tells_nothing_before_what_led_to_it(world: World) -> None:
+    late = world.delivery.created_at + timedelta(seconds=30)
+    world.delivery.attempts.update(at=late)  # noted after the phone has answered
+    Delivery.objects.filter(pk=world.delivery.pk).update(
+        created_at=world.delivery.created_at - timedelta(minutes=1)
+    )
+    world.delivery.refresh_from_db()
+    told = story.of_one_delivery(world.delivery)
+    kinds = [entry.kind for entry in told.entries]
+    assert kinds == ["transition", "decision", "delivery", "attempt", "feedback"]
+
+
+def test_it_does_not_say_when_an_offer_was_due_that_was_sent_again(world: World) -> None:
+    def facts() -> set[str]:
+        told = story.of_one_delivery(world.delivery).entries
+        (written,) = (entry for entry in told if entry.kind == "delivery")
+        return {name for name, _ in written.facts}
+
+    assert {"due", "expires"} <= facts()
+    world.delivery.actions.create(action="resend", at=now())
+    assert not {"due", "expires"} & facts()
+
+
 def test_it_names_what_other_campaigns_decided_at_the_same_moment(world: World) -> None:
     rival = make_campaign(world.brand, world.geofence, name="Rival")
     make_decision(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from campaigns.content import SAMPLE, ContentError, check, render
+from campaigns.content import MEMBERS, SAMPLE, ContentError, check, render
 from campaigns.definition import ContentText, LocalContent
 from campaigns.templates import ENVIRONMENT
 
@@ -63,6 +63,9 @@ def test_what_is_not_known_is_empty_or_its_default() -> None:
     ("template", "word"),
     [
         ("{{ person.name }}", "person"),
+        ("Come to {{ place.nmae }}", "place.nmae"),
+        ("{% if moment.distnce_m > 5 %}far{% endif %}", "moment.distnce_m"),
+        ("{{ coupon['cod'] }}", "coupon.cod"),
         ("{% if %}", "expression"),
         ("{{ 'a' | nope }}", "nope"),
         ("{% include 'x' %}", "include"),
@@ -151,3 +154,10 @@ def test_what_was_said_before_is_said_again_only_of_the_same(template: str) -> N
                 said = render(ContentText(title=f"x {template}", body="y"), scene)["title"]
                 afresh = ENVIRONMENT.from_string(f"x {template}").render(**scene.names())
                 assert said == afresh.strip()
+
+
+def test_it_knows_every_name_that_a_scene_has() -> None:
+    for root, members in SAMPLE.names().items():
+        assert set(members) <= MEMBERS[root]
+    free = "{{ device.attributes.a }}{{ place.metadata.b }}{{ event.properties.c }}{{ place.id }}"
+    assert check(ContentText(title=free + "{{ moment }}t", body="b")) == []

@@ -13,6 +13,7 @@ from django.utils.timezone import now
 from campaigns import publishing
 from campaigns.models import Campaign, CampaignVersion, Segment
 from campaigns.publishing import NotPublishableError, WrongStateError
+from geofences import writing
 from geofences.models import FOREVER, Arming, Geofence
 from tests.campaigns.rows import a_definition, make_campaign
 from tests.factories import make_brand, make_circle
@@ -197,3 +198,19 @@ def test_geofences_wait_for_what_is_being_published(for_shops: Campaign) -> None
         publishing.publish(for_shops, actor=None, now=now())
         late = Late(lambda: make_circle(for_shops.brand, tags=["shop"], track_visits=False))
     assert armed_until(late.answer()) == FOREVER
+
+
+def test_it_says_of_a_retired_geofence_that_it_is() -> None:
+    brand = make_brand()
+    shop = make_circle(brand, name="The shop", external_id="shop")
+    trigger = {"on": "entered", "geofences": [shop.pk, "shop", 999_999_999]}
+    campaign = make_campaign(brand, trigger=trigger | {"geofences": [shop.pk]})
+    publishing.edit(campaign, raw=a_definition(trigger=trigger), actor=None)
+    campaign.refresh_from_db()
+    writing.retire([shop.pk], now=now())
+    retired = "“The shop” is retired: bring it back, or take another place."
+    assert [one.message for one in publishing.missing(campaign, now=now())] == [
+        retired,
+        retired,
+        "There is no geofence 999999999.",
+    ]

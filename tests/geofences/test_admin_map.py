@@ -18,7 +18,7 @@ from brands import filejobs
 from brands.filejobs import ImportState
 from brands.models import Brand, Role
 from geofences import imports, tiles
-from geofences.models import Geofence, GeofenceCover, GeofenceImport
+from geofences.models import Arming, Geofence, GeofenceCover, GeofenceImport
 from tests.browser import PASSWORD, SLOW_MS, log_in
 from tests.factories import make_brand, make_circle, make_polygon
 from tests.live_server import LiveWeb
@@ -196,7 +196,10 @@ def test_it_retires_and_brings_back(marketer: Client, brand: Brand) -> None:
     market = make_polygon(brand, json.dumps(POLYGON))
     page = f"{LIST}{market.pk}/retire/"
 
-    assert "Retire" in marketer.get(page).content.decode()
+    assert "live campaign" not in marketer.get(page).content.decode()
+    for campaign_id in (1, 1, 2):
+        Arming.objects.create(brand=brand, campaign_id=campaign_id, geofence=market)
+    assert "2 live campaigns name it" in marketer.get(page).content.decode()
     marketer.post(page)
     market.refresh_from_db()
     assert market.retired_at is not None

@@ -97,6 +97,19 @@ def test_it_says_of_another_content_neither_where_it_is_kept_nor_how_to_call_gda
     )
 
 
+def test_it_says_of_a_part_of_a_shapefile_what_is_missing_and_not_where_it_is_kept(
+    tmp_path: Path,
+) -> None:
+    frame = geopandas.GeoDataFrame({"id": ["a"]}, geometry=[shapely.Polygon(SQUARE)], crs=4326)
+    frame.to_file(tmp_path / "areas.shp")
+    (tmp_path / "areas.shx").unlink()
+
+    with pytest.raises(FileError, match=r"one \.zip") as told:
+        files.look(tmp_path / "areas.shp")
+
+    assert str(tmp_path) not in str(told.value)
+
+
 def test_it_unpacks_no_bomb(tmp_path: Path) -> None:
     path = tmp_path / "areas.zip"
     with (

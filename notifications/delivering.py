@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
-from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from devices import registration
@@ -248,14 +248,15 @@ def depart(post: Post, *, now: datetime, limit: int = BATCH) -> tuple[int, Fligh
 def land(*flights: Flight, now: datetime) -> None:
     """Record what came of batches; a token that is gone is taken from the device that had it."""
     answered = [each for flight in flights for each in _answered(flight)]
-    write([result_of(one, outcome, now=now) for one, _, outcome in answered])
     gone = [
         (one.device_id, push.token)
         for one, push, outcome in answered
         if outcome.error and outcome.error.kind is PushErrorKind.TOKEN_GONE
     ]
+    # First: where the database is lost in between, all of it is done again, attempts as well.
     if gone:
         registration.retire_push_tokens(gone, now=now)
+    write([_judged(one, outcome, now) for one, _, outcome in answered])
 
 
 def _answered(flight: Flight) -> list[tuple[Claimed, Push, Outcome]]:
@@ -268,18 +269,35 @@ def _answered(flight: Flight) -> list[tuple[Claimed, Push, Outcome]]:
     return list(zip(flight.plan.going, flight.plan.pushes, outcomes, strict=True))
 
 
+def _judged(one: Claimed, outcome: Outcome, now: datetime) -> Result:
+    try:
+        return result_of(one, outcome, now=now)
+    # An answer that breaks our code is its own delivery's trouble.
+    except Exception as error:
+        logger.exception("parked delivery %s", one.id)
+        return _parked(one, f"{type(error).__name__}: {error}")
+
+
 def write(results: Sequence[Result]) -> None:
-    """Record a batch, and where the database refuses it, row by row, parking the one at fault."""
+    """Record a batch, and where that fails, row by row, parking the one at fault."""
+    if not _refusal(results):
+        return
+    for result in results:
+        if why := _refusal([result]):
+            # Where not even this can be written, its lease runs out, and it is claimed again.
+            _refusal([_parked(result.claimed, f"unrecordable: {why}")])
+
+
+def _refusal(results: Sequence[Result]) -> str:
+    """Record them; why that failed, or nothing. Raises where the database is lost."""
     try:
         leases.record(results)
-    except (DataError, IntegrityError):
-        logger.exception("a batch of results was refused; trying its rows one at a time")
-        for result in results:
-            try:
-                leases.record([result])
-            except (DataError, IntegrityError) as error:
-                logger.exception("parked delivery %s", result.claimed.id)
-                leases.record([_parked(result.claimed, f"unrecordable: {error}")])
+    except (OperationalError, InterfaceError):
+        raise  # no row is at fault
+    except Exception as error:
+        logger.exception("could not record deliveries %s", [each.claimed.id for each in results])
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def deliver_once(post: Post, *, now: datetime, limit: int = BATCH) -> int:
@@ -318,27 +336,33 @@ class Airport:
         self._in_the_air: set[Flight] = set()  # or landed and not yet recorded
         self._landed: SimpleQueue[Flight | None] = SimpleQueue()
         self._stopping = threading.Event()
+        self._recorder_died_of: Exception | None = None
         self._bell, self._ring = socket.socketpair()
         self._bell.setblocking(False)
         self._ring.setblocking(False)
 
     def run(self, stop: threading.Event) -> None:
+        """Deliver until `stop`. Raises where the recorder died: nothing leaves without it."""
         recorder = threading.Thread(target=self._keep_recording, name="recorder", daemon=True)
         recorder.start()
-        while not stop.is_set():
-            try:
-                self._listen(stop)
-            except (OperationalError, InterfaceError):
-                logger.exception("delivering lost the database; trying again")
-                connection.close()
-                stop.wait(1.0)
-        self._finish(recorder)
-        connection.close()
+        try:
+            while not stop.is_set():
+                try:
+                    self._listen(stop)
+                except (OperationalError, InterfaceError):
+                    logger.exception("delivering lost the database; trying again")
+                    connection.close()
+                    stop.wait(1.0)
+        finally:
+            self._finish(recorder)
+            connection.close()
 
     def _listen(self, stop: threading.Event) -> None:
         with connection.cursor() as cursor:
             cursor.execute("LISTEN nearcast_deliveries")
         while not stop.is_set():
+            if self._recorder_died_of is not None:
+                raise RuntimeError("the recorder died") from self._recorder_died_of
             more = False
             if len(self._in_the_air) < BATCHES_IN_THE_AIR:
                 claimed, flight = depart(self._post, now=timezone.now())
@@ -367,13 +391,23 @@ class Airport:
 
     def _keep_recording(self) -> None:
         """On a thread of its own, until told that nothing more lands."""
-        while flights := self._waiting_to_be_recorded():
-            self._record(flights)
-            self._in_the_air.difference_update(flights)
-            if len(self._in_the_air) + len(flights) >= BATCHES_IN_THE_AIR:  # it was full
-                with contextlib.suppress(OSError):  # the bell is ringing already, or gone
-                    self._ring.send(b"!")
-        connection.close()
+        try:
+            while flights := self._waiting_to_be_recorded():
+                self._record(flights)
+                self._in_the_air.difference_update(flights)
+                if len(self._in_the_air) + len(flights) >= BATCHES_IN_THE_AIR:  # it was full
+                    self._ring_the_bell()
+        # Raised where the batches leave: whoever keeps that loop begins it anew, and this with it.
+        except Exception as error:
+            logger.exception("the recorder died")
+            self._recorder_died_of = error
+            self._ring_the_bell()
+        finally:
+            connection.close()
+
+    def _ring_the_bell(self) -> None:
+        with contextlib.suppress(OSError):  # it is ringing already, or gone
+            self._ring.send(b"!")
 
     def _waiting_to_be_recorded(self) -> list[Flight]:
         """All that have landed, at least one; none where no more will."""
@@ -403,6 +437,8 @@ class Airport:
 
     def _finish(self, recorder: threading.Thread) -> None:
         """Record what still lands; what does not is sent again when its lease runs out."""
+        if not recorder.is_alive():
+            return
         until = time.monotonic() + STOP_WITHIN_S
         for flight in list(self._in_the_air):
             with contextlib.suppress(TimeoutError):

@@ -281,7 +281,7 @@ def _retry_after_s(response: httpx.Response | None) -> float:
         return float(asked)
     try:
         return max(0.0, (parsedate_to_datetime(asked) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):  # the last: a time zone years away
         return 0.0
 
 

@@ -19,6 +19,8 @@ FIRST_DELAY_S = 10.0
 LONGEST_DELAY_S = 900.0
 # 10 s doubling to 15 min reaches about two hours; a provider that long away is an incident.
 MAX_ATTEMPTS = 12
+# Nobody means longer: what does holds milliseconds, or an instant. Also what a timedelta takes.
+LONGEST_ASKED_S = 86_400.0
 # Later than asked is polite, earlier is not: jitter only ever adds.
 JITTER_SHARE = 0.25
 
@@ -75,6 +77,9 @@ def next_attempt(
 
 
 def delay_s(attempts: int, retry_after_s: float, jitter: float) -> float:
-    """Return the wait after `attempts` failed tries: doubling, never less than asked for."""
+    """Return the wait after `attempts` failed tries: doubling, and what was asked for at least.
+
+    What is asked for counts as a day at most.
+    """
     backoff_s = min(FIRST_DELAY_S * 2.0 ** (attempts - 1), LONGEST_DELAY_S)
-    return max(backoff_s, retry_after_s) * (1 + JITTER_SHARE * jitter)
+    return max(backoff_s, min(retry_after_s, LONGEST_ASKED_S)) * (1 + JITTER_SHARE * jitter)

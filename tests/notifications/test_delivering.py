@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -329,6 +330,44 @@ def test_it_parks_the_row_whose_result_the_database_refuses(
 
     states = dict(Delivery.objects.values_list("device_id", "state"))
     assert states == {good.pk: "sent", bad.pk: "parked"}
+
+
+def test_it_parks_the_row_whose_answer_it_cannot_judge(
+    courier: Courier, sender: FakeSender
+) -> None:
+    brand = make_brand()
+    good, bad = make_device(brand), make_device(brand)
+    for device in (bad, good):
+        make_delivery(device)
+    assert bad.push_token
+    odd: Any = "soon"
+    sender.answers[bad.push_token] = failing(PushErrorKind.TRANSIENT, retry_after_s=odd)
+    deliver(courier)
+
+    states = dict(Delivery.objects.values_list("device_id", "state"))
+    assert states == {good.pk: "sent", bad.pk: "parked"}
+    assert Delivery.objects.get(state="parked").reason.startswith("TypeError")
+
+
+def test_it_records_the_others_where_an_app_above_fails_at_one(
+    courier: Courier, sender: FakeSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brand = make_brand()
+    good, bad = make_device(brand), make_device(brand)
+    for device in (bad, good):
+        make_delivery(device)
+    assert bad.push_token
+    sender.answers[bad.push_token] = failing(PushErrorKind.REJECTED)
+
+    def take_back(_delivery_ids: Sequence[int]) -> None:
+        raise KeyError("a purse")
+
+    monkeypatch.setattr(outbox, "_take_back", [take_back])
+    deliver(courier)
+
+    # it cannot be parked either: that would take back as well
+    states = dict(Delivery.objects.values_list("device_id", "state"))
+    assert states == {good.pk: "sent", bad.pk: "sending"}
 
 
 def test_it_parks_a_row_that_kills_every_worker_that_takes_it(

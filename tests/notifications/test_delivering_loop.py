@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.utils import timezone
 from devices.models import Device
 from notifications import delivering, outbox
 from notifications.courier import Courier
-from notifications.delivering import deliver_once
+from notifications.delivering import Airport, deliver_once
 from notifications.firebase import sender_for
 from notifications.models import Delivery, DeliveryState
 from tests.factories import make_brand, make_device
@@ -154,6 +155,37 @@ def test_it_records_what_is_in_the_air_before_it_stops(
     airport.close()
 
     assert the_delivery().state == "sent"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_ends_with_the_error_of_its_recorder(
+    courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_flights: Any, now: datetime) -> None:
+        raise ArithmeticError("spoilt")
+
+    monkeypatch.setattr(delivering, "land", broken)
+    make_delivery(make_device(make_brand()), **fresh())
+    with ThreadPoolExecutor(1) as elsewhere, contextlib.closing(Airport(courier)) as airport:
+        ended = elsewhere.submit(airport.run, threading.Event())
+        with pytest.raises(RuntimeError, match="the recorder died") as raised:
+            ended.result(timeout=60)
+
+    assert isinstance(raised.value.__cause__, ArithmeticError)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_leaves_no_recorder_behind_when_it_fails(
+    courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_anything: Any, **_named: Any) -> None:
+        raise ArithmeticError("spoilt")
+
+    monkeypatch.setattr(delivering, "depart", broken)
+    with contextlib.closing(Airport(courier)) as airport, pytest.raises(ArithmeticError):
+        airport.run(threading.Event())
+
+    assert "recorder" not in {thread.name for thread in threading.enumerate()}
 
 
 def connected() -> list[int]:

@@ -142,6 +142,7 @@ def test_it_has_a_verdict_for_every_exception_class_of_the_library() -> None:
         # never earlier than the quota's own minimum
         ("5", QUOTA_DELAY_S),
         ("soon", QUOTA_DELAY_S),
+        ("Sun, 22 Nov 2026 12:00:00 +99999999999999", QUOTA_DELAY_S),
         (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), QUOTA_DELAY_S),
     ],
 )

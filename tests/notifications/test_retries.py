@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from notifications.push import Outcome, PushError, PushErrorKind
 from notifications.retries import (
     FIRST_DELAY_S,
     JITTER_SHARE,
+    LONGEST_ASKED_S,
     LONGEST_DELAY_S,
     MAX_ATTEMPTS,
     Dead,
@@ -63,6 +65,10 @@ def retry(seconds: float) -> Retry:
         (QUOTA, 4, 3600, 0.0, retry(80)),
         # … and over the ceiling
         (failed(PushErrorKind.TRANSIENT, 1800), 1, 3600, 0.0, retry(1800)),
+        # … but not over a day: who says more means milliseconds, or an instant
+        (failed(PushErrorKind.TRANSIENT, 1.79e12), 1, 90_000, 0.0, retry(LONGEST_ASKED_S)),
+        (failed(PushErrorKind.TRANSIENT, 1.79e12), 1, 3600, 0.9, Dead(reason=DeadReason.EXPIRED)),
+        (failed(PushErrorKind.TRANSIENT, math.inf), 1, 90_000, 0.0, retry(LONGEST_ASKED_S)),
         # jitter adds a quarter at most, also to Retry-After
         (BUSY, 1, 3600, 0.5, retry(11.25)),
         (QUOTA, 1, 3600, 0.5, retry(67.5)),

@@ -21,6 +21,8 @@ from brands.models import Role
 from notifications import outbox
 from notifications.models import Delivery, DeliveryAction, DeliveryState
 
+# A test is made on its campaign's page.
+ACTIONS = (DeliveryAction.RESEND, DeliveryAction.CANCEL)
 ON_ITS_WAY = frozenset({DeliveryState.PENDING, DeliveryState.SENDING})
 
 
@@ -53,7 +55,7 @@ class DeliveryAdmin(BigListAdmin):
                 {"action": action},
                 name=f"notifications_delivery_{action.value}",
             )
-            for action in DeliveryAction
+            for action in ACTIONS
         ] + list(super().get_urls())
 
     def actions_of(self, request: HttpRequest, delivery: Delivery) -> list[DeliveryAction]:

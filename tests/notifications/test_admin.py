@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
 from brands.models import Role
+from notifications.admin import ACTIONS
 from notifications.models import Delivery, DeliveryAction, DeliveryActionLog, DeliveryState
 from tests.staff import World, logged_in, make_member, make_world
 
@@ -52,6 +53,16 @@ def test_it_says_so_where_it_is_too_late_to_cancel(world: World) -> None:
     assert not DeliveryActionLog.objects.exists()
 
 
+def test_it_makes_no_test_of_what_was_decided(world: World) -> None:
+    Delivery.objects.filter(pk=world.delivery.pk).update(state=DeliveryState.PENDING)
+    with pytest.raises(NoReverseMatch):
+        address(world, DeliveryAction.TEST)
+    page = reverse("admin:notifications_delivery_change", args=[world.delivery.pk])
+    at = page.replace("/change/", "/test/")
+    logged_in(world.admin).post(at, {"note": ""})
+    assert state_of(world) == DeliveryState.PENDING
+
+
 @pytest.mark.parametrize(
     ("state", "offered"),
     [
@@ -72,9 +83,7 @@ def test_it_offers_what_the_state_allows(
     page = logged_in(world.admin).get(
         reverse("admin:notifications_delivery_change", args=[world.delivery.pk])
     )
-    shown = {
-        action.value for action in DeliveryAction if address(world, action) in str(page.content)
-    }
+    shown = {action.value for action in ACTIONS if address(world, action) in str(page.content)}
     assert shown == offered
 
 

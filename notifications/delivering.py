@@ -150,7 +150,7 @@ def _decide_one(
     verdict = look_again(
         msgspec.json.decode(one.gates, type=Gates),
         facts,
-        by_location=one.moment_kind in {"transition", "schedule"},
+        by_location=_by_location(one),
         transactional=one.transactional,
         expires_at=one.expires_at,
         now=now,
@@ -176,6 +176,16 @@ def _decide_one(
             state = DeliveryState.EXPIRED if expired else DeliveryState.SUPPRESSED
             told = Withheld(delivery_id=one.id, reason=reason, seen=seen, at=now)
             plan.settled.append(Result(claimed=one, state=state, reason=reason, withheld=told))
+
+
+def _by_location(one: Claimed) -> bool:
+    """Whether it is owed for where somebody was, and so rests on consent to location.
+
+    Schedules and sequences too, by the place they are about; a test's place was staff's choice.
+    """
+    if one.moment_kind == "test":
+        return False
+    return one.geofence_id is not None or one.moment_kind == "transition"
 
 
 def _push(one: Claimed, token: str, now: datetime) -> Push:

@@ -138,7 +138,8 @@ def look_again(
 ) -> Verdict:
     """Return what to do with an offer that is due; the first reason that applies wins.
 
-    `by_location`: what set it off was a transition, so it rests on consent to location.
+    `by_location`: it is about a place, or a transition set it off: it rests on consent to
+    location, whatever told of it (a sequence's timer, a schedule, an event).
     """
     if now >= expires_at:
         return Stop(reason=Refused.EXPIRED)

@@ -47,9 +47,9 @@ _CLAIM = """
     UPDATE notifications_delivery d
        SET state = 'sending', lease_until = %(lease_until)s, attempt_count = d.attempt_count + 1
       FROM due WHERE d.id = due.id
-    RETURNING d.id, d.brand_id, d.device_id, d.campaign_id, d.moment_kind, d.transactional,
-              d.content::text, d.gates::text, d.created_at, d.due_at, d.expires_at, d.lease_until,
-              d.attempt_count
+    RETURNING d.id, d.brand_id, d.device_id, d.campaign_id, d.moment_kind, d.geofence_id,
+              d.transactional, d.content::text, d.gates::text, d.created_at, d.due_at,
+              d.expires_at, d.lease_until, d.attempt_count
 """
 
 # In id order, as everywhere: two workers that settle the same rows must not wait in a ring.
@@ -90,6 +90,7 @@ class Claimed:
     device_id: int
     campaign_id: int
     moment_kind: str
+    geofence_id: int | None
     transactional: bool
     content: str
     gates: str

@@ -56,7 +56,7 @@ class Delivery(models.Model):
     campaign_version = models.IntegerField(default=1)
     variant = models.CharField(max_length=40, blank=True)
     decision_id = models.BigIntegerField(null=True)
-    moment_kind = models.CharField(max_length=16)  # transition, event, schedule, test
+    moment_kind = models.CharField(max_length=16)  # transition, event, schedule, timer, test
     moment_id = models.BigIntegerField(null=True)
     geofence_id = models.BigIntegerField(null=True)
     key = models.CharField(max_length=160)  # campaign and moment: one offer for each

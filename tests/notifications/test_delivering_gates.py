@@ -85,6 +85,31 @@ def test_it_suppresses_what_is_no_longer_right_and_says_why(
 
 
 @pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({"moment_kind": "transition"}, "suppressed"),
+        ({"moment_kind": "transition", "geofence_id": 7}, "suppressed"),
+        ({"moment_kind": "schedule", "geofence_id": 7}, "suppressed"),
+        # a sequence: its wait is over, or an event told late of its last step, at a place
+        ({"moment_kind": "timer", "geofence_id": 7}, "suppressed"),
+        ({"moment_kind": "event", "geofence_id": 7}, "suppressed"),
+        # … or it ended elsewhere than at a place
+        ({"moment_kind": "timer"}, "sent"),
+        ({"moment_kind": "event"}, "sent"),
+        # staff chose the place, and this phone
+        ({"moment_kind": "test", "geofence_id": 7}, "sent"),
+    ],
+)
+def test_it_sends_nothing_owed_for_a_place_once_consent_to_location_is_withdrawn(
+    courier: Courier, fields: dict[str, Any], state: str
+) -> None:
+    make_delivery(make_device(make_brand(), consent_location=False), **fields)
+    deliver(courier)
+
+    assert the_delivery().state == state
+
+
+@pytest.mark.parametrize(
     ("state", "sent"), [("inside", True), ("leaving", True), ("entering", False)]
 )
 def test_it_sends_while_inside_is_what_we_believe(courier: Courier, state: str, sent: bool) -> None:

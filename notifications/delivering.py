@@ -161,13 +161,8 @@ def _decide_one(
         case Go(token=token):
             plan.pushes.append(_push(one, token, now))
             plan.going.append(one)
-        case InboxOnly():
-            sent = DeliveryState.SENT
-            plan.settled.append(
-                Result(
-                    claimed=one, state=sent, reason="no_push_token", sent_at=now, channel="inbox"
-                )
-            )
+        case InboxOnly(reason=reason):
+            plan.settled.append(_in_the_inbox(one, reason, now))
         case Hold(until=until, reason=reason):
             pending = DeliveryState.PENDING
             plan.settled.append(Result(claimed=one, state=pending, reason=reason, due_at=until))
@@ -197,6 +192,18 @@ def _push(one: Claimed, token: str, now: datetime) -> Push:
     )
 
 
+def _in_the_inbox(one: Claimed, reason: str, now: datetime, tried: Tried | None = None) -> Result:
+    """Sent as far as it can be: the inbox shows it, and an open socket is told."""
+    return Result(
+        claimed=one,
+        state=DeliveryState.SENT,
+        reason=reason,
+        sent_at=now,
+        channel="inbox",
+        tried=tried,
+    )
+
+
 def _parked(one: Claimed, why: str) -> Result:
     return Result(claimed=one, state=DeliveryState.PARKED, reason=why)
 
@@ -218,9 +225,12 @@ def result_of(one: Claimed, outcome: Outcome, *, now: datetime) -> Result:
         expires_at=one.expires_at,
         jitter=random.random(),  # noqa: S311 - it spreads retries, it keeps no secret
     )
+    code = f": {error.code}" if error else ""
     match following:
         case Sent():
             return Result(claimed=one, state=DeliveryState.SENT, sent_at=now, tried=tried)
+        case InboxOnly(reason=reason):
+            return _in_the_inbox(one, f"{reason}{code}", now, tried)
         case Retry(at=at):
             why = error.code if error else ""
             return Result(
@@ -229,7 +239,6 @@ def result_of(one: Claimed, outcome: Outcome, *, now: datetime) -> Result:
         case Dead(reason=reason):
             expired = reason is DeadReason.EXPIRED
             state = DeliveryState.EXPIRED if expired else DeliveryState.FAILED
-            code = f": {error.code}" if error else ""
             told = Withheld(delivery_id=one.id, reason=reason, at=now) if expired else None
             return Result(
                 claimed=one, state=state, reason=f"{reason}{code}", tried=tried, withheld=told

@@ -20,6 +20,8 @@ from brands.wallclock import DAY_MINUTES, minutes, zone
 # Quiet hours last less than a day; the clock's own changes add an hour or two.
 LONGEST_QUIET_MINUTES = DAY_MINUTES + 180
 
+NO_PUSH_TOKEN = "no_push_token"  # noqa: S105 - a reason, not a secret
+
 
 class QuietHours(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"start": "from"}
@@ -72,7 +74,9 @@ class Go:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxOnly:
-    """There is no token: the inbox and an open socket are how this device gets it."""
+    """No push reaches this device: the inbox and an open socket are how it gets the offer."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +161,7 @@ def look_again(
             return Hold(until=until, reason=Refused.QUIET_HOURS)
         if until:
             return Stop(reason=Refused.QUIET_HOURS)
-    return Go(token=facts.push_token) if facts.push_token else InboxOnly()
+    return Go(token=facts.push_token) if facts.push_token else InboxOnly(reason=NO_PUSH_TOKEN)
 
 
 def quiet_until(quiet: QuietHours, tz: ZoneInfo, now: datetime) -> datetime | None:

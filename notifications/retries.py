@@ -2,7 +2,8 @@
 
 FCM's rules (docs/cloud-messaging/scale-fcm and reference/fcm/rest/v1/ErrorCode): 429 waits for
 Retry-After, or a minute where there is none; 500 and 503 honour Retry-After and otherwise back off
-exponentially with jitter, ten seconds at least; every other 4xx is never repeated.
+exponentially with jitter, ten seconds at least; every other 4xx is never repeated. Where the token
+is dead, the offer is not: it is left to the inbox.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from notifications.gates import InboxOnly
 from notifications.push import Outcome, PushErrorKind
 
 # FCM asks for ten seconds at least before the first retry.
@@ -24,12 +26,13 @@ LONGEST_ASKED_S = 86_400.0
 # Later than asked is polite, earlier is not: jitter only ever adds.
 JITTER_SHARE = 0.25
 
+TOKEN_GONE = "token_gone"  # noqa: S105 - a reason, not a secret
+
 
 class DeadReason(StrEnum):
     """Why a delivery will not be tried again."""
 
     REJECTED = "rejected"
-    TOKEN_GONE = "token_gone"  # noqa: S105 - a verdict, not a secret
     EXPIRED = "expired"
     EXHAUSTED = "exhausted"
 
@@ -53,7 +56,7 @@ class Dead:
     reason: DeadReason
 
 
-Next = Sent | Retry | Dead
+Next = Sent | InboxOnly | Retry | Dead
 
 
 def next_attempt(
@@ -67,7 +70,8 @@ def next_attempt(
     if error is None:
         return Sent()
     if error.kind is PushErrorKind.TOKEN_GONE:
-        return Dead(reason=DeadReason.TOKEN_GONE)
+        in_time = now < expires_at
+        return InboxOnly(reason=TOKEN_GONE) if in_time else Dead(reason=DeadReason.EXPIRED)
     if error.kind is PushErrorKind.REJECTED:
         return Dead(reason=DeadReason.REJECTED)
     if attempts >= MAX_ATTEMPTS:

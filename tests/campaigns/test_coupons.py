@@ -149,12 +149,25 @@ def test_a_code_that_nobody_saw_goes_to_somebody_else(
 ) -> None:
     make_pool(brand, "AAA")
     make_campaign(brand, shop, **SUMMER)
-    visit(shop, push_token="gone")
-    sender.answers["gone"] = failing(PushErrorKind.TOKEN_GONE)
+    visit(shop, push_token="bad")
+    sender.answers["bad"] = failing(PushErrorKind.REJECTED)
     deliver_once(courier, now=now())
     assert states() == {"AAA": "free"}
     visit(shop)
     assert Delivery.objects.get(state="pending").content["body"] == "Show AAA at the till"
+
+
+def test_a_code_in_the_inbox_of_a_phone_without_push_is_not_given_again(
+    brand: Brand, shop: Geofence, sender: FakeSender, courier: Courier
+) -> None:
+    make_pool(brand, "AAA")
+    make_campaign(brand, shop, **SUMMER)
+    (device,) = visit(shop, push_token="gone")
+    sender.answers["gone"] = failing(PushErrorKind.TOKEN_GONE)
+    deliver_once(courier, now=now())
+    [offer] = current_offers([device.pk], now=now())[device.pk]
+    assert "AAA" in offer.body
+    assert states() == {"AAA": "drawn"}
 
 
 def test_a_code_that_may_have_arrived_is_not_given_again(

@@ -115,26 +115,30 @@ def test_it_is_paced_over_the_day(brand: Brand, shop: Geofence) -> None:
     assert trace["next_at"] == round((start + timedelta(hours=12)).timestamp() * 1000)
 
 
-@pytest.mark.parametrize(
-    ("answer", "state"),
-    [
-        (failing(PushErrorKind.REJECTED), "failed"),
-        (failing(PushErrorKind.TOKEN_GONE), "failed"),
-    ],
-)
 def test_a_push_that_fails_gives_its_share_back(
-    brand: Brand, shop: Geofence, sender: FakeSender, courier: Courier, answer: Any, state: str
+    brand: Brand, shop: Geofence, sender: FakeSender, courier: Courier
 ) -> None:
     make_campaign(brand, shop, budget={"total": {"sends": 1}})
     visit(shop, push_token="bad")
-    sender.answers["bad"] = answer
+    sender.answers["bad"] = failing(PushErrorKind.REJECTED)
     assert spent() == (1, 0)
     deliver_once(courier, now=now())
-    assert Delivery.objects.get().state == state
+    assert Delivery.objects.get().state == "failed"
     assert spent() == (0, 0)
     assert the_sums() == ledger() == {}
     visit(shop)
     assert Delivery.objects.filter(state="pending").count() == 1
+
+
+def test_an_offer_left_to_the_inbox_keeps_its_share(
+    brand: Brand, shop: Geofence, sender: FakeSender, courier: Courier
+) -> None:
+    make_campaign(brand, shop, budget={"total": {"sends": 1}})
+    visit(shop, push_token="gone")
+    sender.answers["gone"] = failing(PushErrorKind.TOKEN_GONE)
+    deliver_once(courier, now=now())
+    assert Delivery.objects.get().state == "sent"
+    assert spent() == (1, 0)
 
 
 def test_what_expires_or_is_suppressed_or_cancelled_gives_it_back(

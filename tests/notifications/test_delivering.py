@@ -14,6 +14,7 @@ from notifications import delivering, leases, outbox
 from notifications.courier import Courier
 from notifications.delivering import LEASE_S
 from notifications.models import Attempt, Delivery
+from notifications.offers import current_offers
 from notifications.push import Outcome, PushErrorKind
 from notifications.retries import MAX_ATTEMPTS
 from tests.factories import make_brand, make_device
@@ -149,7 +150,7 @@ def test_it_asks_the_same_number_of_questions_for_one_and_for_a_hundred(
         ),
         (
             failing(PushErrorKind.TOKEN_GONE, "UNREGISTERED"),
-            "failed",
+            "sent",
             "token_gone: UNREGISTERED",
             None,
         ),
@@ -211,6 +212,38 @@ def test_it_gives_up_in_the_end(courier: Courier, sender: FakeSender) -> None:
     assert the_delivery().state == "failed"
     assert the_delivery().reason == "exhausted: TEST"
     assert Attempt.objects.count() == MAX_ATTEMPTS
+
+
+def test_it_leaves_an_offer_whose_token_is_dead_to_the_inbox(
+    courier: Courier, sender: FakeSender
+) -> None:
+    device = make_device(make_brand())
+    delivery = make_delivery(device)
+    assert device.push_token
+    sender.answers[device.push_token] = failing(PushErrorKind.TOKEN_GONE, "UNREGISTERED")
+    deliver(courier)
+    assert deliver(courier, minutes=30) == 0
+
+    delivery.refresh_from_db()
+    [offer] = current_offers([device.pk], now=NOON)[device.pk]
+    assert offer.delivery_id == delivery.pk
+    assert (delivery.channel, delivery.attempt_count) == ("inbox", 1)
+    assert delivery.sent_at is not None
+    assert Attempt.objects.get().outcome == "token_gone"  # what counts pushes does not count it
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_tells_an_open_socket_of_an_offer_held_back_whose_token_is_dead(
+    courier: Courier, sender: FakeSender, listening: Any
+) -> None:
+    device = make_device(make_brand())
+    make_delivery(device, due_at=NOON + timedelta(hours=1))
+    assert device.push_token
+    sender.answers[device.push_token] = failing(PushErrorKind.TOKEN_GONE)
+    listening()
+    deliver(courier, hours=1)
+
+    assert listening() == [("nearcast_offers", str(device.pk))]
 
 
 @pytest.mark.parametrize(

@@ -229,9 +229,9 @@ def test_it_takes_every_answer_of_fcm_from_the_wire_to_the_rows(
     expected = {
         "good-1": ("sent", "", True),
         "slow-1": ("sent", "", True),
-        "unregistered-1": ("failed", "token_gone: UNREGISTERED", False),
-        "mismatch-1": ("failed", "token_gone: SENDER_ID_MISMATCH", False),
-        "invalid-1": ("failed", "token_gone: INVALID_TOKEN", False),
+        "unregistered-1": ("sent", "token_gone: UNREGISTERED", False),
+        "mismatch-1": ("sent", "token_gone: SENDER_ID_MISMATCH", False),
+        "invalid-1": ("sent", "token_gone: INVALID_TOKEN", False),
         "quota-1": ("pending", "QUOTA_EXCEEDED", True),
         "unavailable-1": ("pending", "UNAVAILABLE", True),
         "internal-1": ("pending", "INTERNAL", True),

@@ -95,7 +95,7 @@ HELD_LUNCH = LUNCH | {"policy": "hold"}
             Hold(until=NOON + timedelta(hours=6), reason="quiet_hours"),
         ),
         # nobody to push to: the inbox has it; but not against a gate
-        ({}, replace(ALL_WELL, push_token=None), {}, InboxOnly()),
+        ({}, replace(ALL_WELL, push_token=None), {}, InboxOnly(reason="no_push_token")),
         (
             {"only_while_inside": 8},
             replace(ALL_WELL, push_token=None),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from notifications.gates import InboxOnly
 from notifications.push import Outcome, PushError, PushErrorKind
 from notifications.retries import (
     FIRST_DELAY_S,
@@ -50,9 +51,10 @@ def retry(seconds: float) -> Retry:
         (OK, MAX_ATTEMPTS, -1, 0.9, Sent()),
         # our fault or the payload's: never repeated
         (REFUSED, 1, 3600, 0.0, Dead(reason=DeadReason.REJECTED)),
-        # the token's: never repeated, whatever else is true
-        (GONE, 1, 3600, 0.0, Dead(reason=DeadReason.TOKEN_GONE)),
-        (GONE, MAX_ATTEMPTS, -1, 0.0, Dead(reason=DeadReason.TOKEN_GONE)),
+        # the token's: never repeated, and left to the inbox, unless that is too late
+        (GONE, 1, 3600, 0.0, InboxOnly(reason="token_gone")),
+        (GONE, MAX_ATTEMPTS, 3600, 0.0, InboxOnly(reason="token_gone")),
+        (GONE, 1, 0, 0.0, Dead(reason=DeadReason.EXPIRED)),
         # the provider's: ten seconds, doubling
         (BUSY, 1, 3600, 0.0, retry(10)),
         (BUSY, 2, 3600, 0.0, retry(20)),

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,13 @@ def listening() -> Iterator[Any]:
     with psycopg.connect(**parameters, autocommit=True) as raw:
         raw.execute("LISTEN nearcast_offers")
         raw.execute("LISTEN nearcast_deliveries")
+        raw.execute("LISTEN the_last_word")
 
         def heard() -> list[tuple[str, str]]:
-            return [(note.channel, note.payload) for note in raw.notifies(timeout=0.3)]
+            # What was committed before this word is heard before it.
+            raw.execute("NOTIFY the_last_word")
+            notes = raw.notifies(timeout=START_TIMEOUT_S)
+            before = takewhile(lambda note: note.channel != "the_last_word", notes)
+            return [(note.channel, note.payload) for note in before]
 
         yield heard

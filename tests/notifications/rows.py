@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,14 +60,15 @@ class FakeSender:
     def __init__(self) -> None:
         self.sent: list[Push] = []
         self.answers: dict[str, Outcome | Callable[[Push], Outcome]] = {}
-        self.pause_s = 0.0
+        self.may_answer = threading.Event()  # cleared, everything stays in the air
+        self.may_answer.set()
         self.batches = self.most_batches = 0  # in the air, and the most there were
         self.closed = False
 
     async def send(self, pushes: Sequence[Push]) -> list[Outcome]:
         self.batches += 1
         self.most_batches = max(self.most_batches, self.batches)
-        await asyncio.sleep(self.pause_s)
+        await asyncio.to_thread(self.may_answer.wait)
         self.batches -= 1
         self.sent += pushes
         return [self._answer(push) for push in pushes]
@@ -77,6 +79,7 @@ class FakeSender:
 
     async def close(self) -> None:
         self.closed = True
+        self.may_answer.set()  # or the threads that wait for it keep a failed test
 
 
 def deliver(courier: Courier, **later: float) -> int:

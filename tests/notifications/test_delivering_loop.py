@@ -46,14 +46,37 @@ def until(condition: Callable[[], bool], within_s: float = 60) -> None:
 def loop(courier: Courier) -> Iterator[threading.Event]:
     """The worker loop on a thread, as `manage.py work` runs it."""
     stop = threading.Event()
-    airport = delivering.Airport(courier)
-    thread = threading.Thread(target=airport.run, args=(stop,))
-    thread.start()
-    yield stop
-    stop.set()
-    thread.join(timeout=15)
-    airport.close()
+    with running(courier, stop):
+        yield stop
+
+
+@contextlib.contextmanager
+def running(courier: Courier, stop: threading.Event) -> Iterator[None]:
+    """The loop as long as the block lasts, which may stop it by itself."""
+    with contextlib.closing(Airport(courier)) as airport:
+        thread = threading.Thread(target=airport.run, args=(stop,))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            airport._ring_the_bell()
+            thread.join(timeout=60)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def asleep(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when the loop has looked and sleeps; ask for it before the loop. It sleeps for long."""
+    sleeps, wait = threading.Event(), Airport._wait
+
+    def noted(airport: Airport) -> None:
+        sleeps.set()
+        wait(airport)
+
+    monkeypatch.setattr(Airport, "_wait", noted)
+    monkeypatch.setattr(delivering, "NAP_S", 600.0)
+    return sleeps
 
 
 def fresh(**fields: Any) -> dict[str, Any]:
@@ -63,28 +86,14 @@ def fresh(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.django_db(transaction=True)
 def test_it_is_woken_by_what_is_enqueued(
-    monkeypatch: pytest.MonkeyPatch, loop: threading.Event, sender: FakeSender
+    asleep: threading.Event, loop: threading.Event, sender: FakeSender
 ) -> None:
     device = make_device(make_brand())
-    monkeypatch.setattr(delivering, "NAP_S", 60.0)  # it will not find it by looking
-    until(is_listening)
+    assert asleep.wait(60)
     make_delivery(device, **fresh())
     until(lambda: the_delivery().state == "sent")
-    make_delivery(device, **fresh())
-    until(lambda: not Delivery.objects.exclude(state="sent").exists())
 
-    assert len(sender.sent) == 2
-    loop.set()
-    outbox.wake()
-
-
-def is_listening() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-            " AND datname = current_database() AND state = 'idle'"
-        )
-        return bool(cursor.fetchone()[0])
+    assert len(sender.sent) == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -102,12 +111,14 @@ def test_it_sends_what_comes_due_by_the_clock(loop: threading.Event, sender: Fak
 def test_it_works_through_a_backlog_with_several_batches_in_the_air(
     loop: threading.Event, sender: FakeSender
 ) -> None:
-    sender.pause_s = 0.2
+    sender.may_answer.clear()
     device = make_device(make_brand())
-    outbox.enqueue([new_delivery(device, **fresh()) for _ in range(550)])
+    outbox.enqueue([new_delivery(device, **fresh()) for _ in range(850)])
+    until(lambda: sender.batches == delivering.BATCHES_IN_THE_AIR)
+    sender.may_answer.set()
     until(lambda: not Delivery.objects.exclude(state="sent").exists())
 
-    assert 1 < sender.most_batches <= delivering.BATCHES_IN_THE_AIR
+    assert sender.most_batches == delivering.BATCHES_IN_THE_AIR
     assert sorted(push.delivery_id for push in sender.sent) == sorted(
         Delivery.objects.values_list("pk", flat=True)
     )
@@ -117,12 +128,13 @@ def test_it_works_through_a_backlog_with_several_batches_in_the_air(
 def test_it_sends_what_is_owed_while_what_landed_waits_to_be_recorded(
     loop: threading.Event, sender: FakeSender
 ) -> None:
-    sender.pause_s = 0.3
+    sender.may_answer.clear()
     device = make_device(make_brand())
     first = make_delivery(device, **fresh())
     until(lambda: the_delivery().state == "sending")
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM notifications_delivery WHERE id = %s FOR UPDATE", [first.pk])
+        sender.may_answer.set()
         until(somebody_waits_for_us)
         with ThreadPoolExecutor(1) as elsewhere:
             elsewhere.submit(_owe_another, device).result()
@@ -141,18 +153,16 @@ def _owe_another(device: Device) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_it_records_what_is_in_the_air_before_it_stops(
-    courier: Courier, sender: FakeSender
+    courier: Courier, sender: FakeSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sender.pause_s = 0.5
+    monkeypatch.setattr(delivering, "STOP_WITHIN_S", 60.0)
+    sender.may_answer.clear()
     make_delivery(make_device(make_brand()), **fresh())
     stop = threading.Event()
-    airport = delivering.Airport(courier)
-    thread = threading.Thread(target=airport.run, args=(stop,))
-    thread.start()
-    until(lambda: the_delivery().state == "sending")
-    stop.set()
-    thread.join(timeout=10)
-    airport.close()
+    with running(courier, stop):
+        until(lambda: the_delivery().state == "sending")
+        stop.set()
+        sender.may_answer.set()
 
     assert the_delivery().state == "sent"
 
@@ -194,6 +204,7 @@ def connected() -> list[int]:
         cursor.execute(
             "SELECT pid FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            " AND backend_type = 'client backend'"
         )
         return [pid for (pid,) in cursor.fetchall()]
 

@@ -255,8 +255,8 @@ async def test_it_waits_for_a_slow_answer(emulator: RunningEmulator) -> None:
 
 
 async def test_it_calls_a_send_without_answer_transient(emulator: RunningEmulator) -> None:
-    emulator.configure(slow_ms=1_000)
-    async with sender(emulator, timeout_s=0.2) as made:
+    emulator.configure(slow_ms=3_000)
+    async with sender(emulator, timeout_s=1) as made:
         slow, quick = await made.send([replace(PUSH, token="slow-1"), PUSH])
 
     assert slow.error is not None
@@ -358,6 +358,7 @@ async def test_it_sends_500_on_one_connection_without_a_thread_for_each(
 
 
 async def test_it_keeps_to_its_concurrency(emulator: RunningEmulator) -> None:
+    emulator.configure(latency_ms=30)  # more than seven take to arrive
     pushes = [replace(PUSH, delivery_id=number) for number in range(60)]
     async with sender(emulator, concurrency=7) as made:
         await made.send(pushes)
@@ -368,6 +369,7 @@ async def test_it_keeps_to_its_concurrency(emulator: RunningEmulator) -> None:
 async def test_it_keeps_to_its_concurrency_over_several_batches_at_once(
     emulator: RunningEmulator,
 ) -> None:
+    emulator.configure(latency_ms=30)
     pushes = [replace(PUSH, delivery_id=number) for number in range(30)]
     async with sender(emulator, concurrency=7) as made:
         await asyncio.gather(*[made.send(pushes) for _ in range(4)])

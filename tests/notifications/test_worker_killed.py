@@ -28,7 +28,6 @@ import threading
 import django
 django.setup()
 from notifications import delivering
-delivering.LEASE_S = 2.0
 delivering.run(threading.Event())
 """
 
@@ -67,7 +66,7 @@ def until(condition: Callable[[], object], within_s: float = 60) -> None:
 def test_it_loses_nothing_when_a_worker_is_killed_and_repeats_under_the_same_id(
     emulator: RunningEmulator,
 ) -> None:
-    emulator.configure(slow_ms=1_500)
+    emulator.configure(slow_ms=5_000)
     device = make_device(make_brand(), push_token="slow-phone")
     now = timezone.now()
     delivery = make_delivery(
@@ -77,8 +76,11 @@ def test_it_loses_nothing_when_a_worker_is_killed_and_repeats_under_the_same_id(
         until(lambda: emulator.stats()["in_flight"] == 1)  # the provider has it
         first.send_signal(signal.SIGKILL)
     assert Delivery.objects.get().state == "sending"
+    emulator.configure(slow_ms=0)
+    Delivery.objects.update(lease_until=timezone.now())  # it runs out
     with worker(emulator):
         until(lambda: Delivery.objects.get().state == "sent")
+    until(lambda: emulator.stats()["in_flight"] == 0)  # remembered once it is answered
 
     arrived = [message["message"] for message in emulator.messages("slow-phone")]
     assert [message["data"]["delivery_id"] for message in arrived] == [str(delivery.pk)] * 2

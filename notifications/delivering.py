@@ -52,8 +52,10 @@ GATE_FAILED_DELAY_S = 60.0
 _gates: list[Gate] = []
 
 _DEVICES = """
-    SELECT id, push_token, consent_location, consent_marketing, timezone
-      FROM devices_device WHERE id = ANY(%s)
+    SELECT d.id, d.push_token, greatest(d.push_token_at, s.received_at), d.consent_location,
+           d.consent_marketing, d.timezone
+      FROM devices_device d LEFT JOIN devices_devicestate s ON s.device_id = d.id
+     WHERE d.id = ANY(%s)
 """
 # Leaving is not yet left.
 _INSIDE = """
@@ -91,12 +93,13 @@ def gather(batch: Sequence[Claimed]) -> dict[int, Facts]:
         return {
             device_id: Facts(
                 push_token=push_token,
+                heard_at=heard_at,
                 consent_location=location,
                 consent_marketing=marketing,
                 inside=frozenset(inside.get(device_id, ())),
                 timezone=timezone_name,
             )
-            for device_id, push_token, location, marketing, timezone_name in cursor.fetchall()
+            for device_id, push_token, heard_at, location, marketing, timezone_name in cursor
         }
 
 

@@ -20,7 +20,13 @@ from brands.wallclock import DAY_MINUTES, minutes, zone
 # Quiet hours last less than a day; the clock's own changes add an hour or two.
 LONGEST_QUIET_MINUTES = DAY_MINUTES + 180
 
+# Firebase lets an Android token die when its phone was silent for so long, an iPhone's never: those
+# are left to us. What reports where it is has an app that runs, whenever it last sent its token.
+# https://firebase.google.com/docs/cloud-messaging/manage-tokens
+TOKEN_IDLE_AFTER = timedelta(days=270)
+
 NO_PUSH_TOKEN = "no_push_token"  # noqa: S105 - a reason, not a secret
+PUSH_TOKEN_IDLE = "push_token_idle"  # noqa: S105
 
 
 class QuietHours(
@@ -48,6 +54,7 @@ class Facts:
     """What is true of a device now."""
 
     push_token: str | None
+    heard_at: datetime | None = None  # last: of its token, or of where it is
     consent_location: bool
     consent_marketing: bool
     inside: frozenset[int] = frozenset()  # of the geofences that were asked about
@@ -161,7 +168,15 @@ def look_again(
             return Hold(until=until, reason=Refused.QUIET_HOURS)
         if until:
             return Stop(reason=Refused.QUIET_HOURS)
-    return Go(token=facts.push_token) if facts.push_token else InboxOnly(reason=NO_PUSH_TOKEN)
+    return _push_or_inbox(facts, now)
+
+
+def _push_or_inbox(facts: Facts, now: datetime) -> Go | InboxOnly:
+    if not facts.push_token:
+        return InboxOnly(reason=NO_PUSH_TOKEN)
+    if facts.heard_at is not None and now - facts.heard_at > TOKEN_IDLE_AFTER:
+        return InboxOnly(reason=PUSH_TOKEN_IDLE)
+    return Go(token=facts.push_token)
 
 
 def quiet_until(quiet: QuietHours, tz: ZoneInfo, now: datetime) -> datetime | None:

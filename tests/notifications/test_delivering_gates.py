@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from devices.models import Device, Presence
+from devices.models import Device, DeviceState, Presence
 from notifications import delivering
 from notifications.courier import Courier
 from notifications.gates import Hold, Stop, Subject
@@ -50,6 +50,36 @@ def test_it_leaves_an_offer_without_token_to_the_inbox(
     )
     [offer] = current_offers([device.pk], now=NOON)[device.pk]
     assert offer.delivery_id == delivery.pk
+
+
+@pytest.mark.parametrize(
+    ("token_days_ago", "fix_days_ago", "channel", "reason"),
+    [
+        (271, None, "inbox", "push_token_idle"),
+        (271, 271, "inbox", "push_token_idle"),
+        (269, None, "push", ""),
+        (271, 1, "push", ""),  # its app runs
+        (None, None, "push", ""),  # nothing is known against it
+    ],
+)
+def test_it_pushes_to_no_phone_that_was_silent_for_longer_than_a_token_lives(
+    courier: Courier,
+    token_days_ago: int | None,
+    fix_days_ago: int | None,
+    channel: str,
+    reason: str,
+) -> None:
+    def at(days_ago: int | None) -> datetime | None:
+        return None if days_ago is None else NOON - timedelta(days=days_ago)
+
+    device = make_device(make_brand(), push_token_at=at(token_days_ago))
+    DeviceState.objects.filter(device=device).update(received_at=at(fix_days_ago))
+    make_delivery(device)
+    deliver(courier)
+
+    assert (the_delivery().channel, the_delivery().reason) == (channel, reason)
+    device.refresh_from_db()
+    assert device.push_token, "it is pushed to again when it is heard of"
 
 
 @pytest.mark.parametrize(

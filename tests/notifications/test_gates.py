@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from notifications.gates import (
+    TOKEN_IDLE_AFTER,
     Facts,
     Gates,
     Go,
@@ -96,6 +97,14 @@ HELD_LUNCH = LUNCH | {"policy": "hold"}
         ),
         # nobody to push to: the inbox has it; but not against a gate
         ({}, replace(ALL_WELL, push_token=None), {}, InboxOnly(reason="no_push_token")),
+        # … nor to a phone that was silent for as long as a token lives
+        ({}, replace(ALL_WELL, heard_at=NOON - TOKEN_IDLE_AFTER), {}, Go(token="token-1")),
+        (
+            {},
+            replace(ALL_WELL, heard_at=NOON - TOKEN_IDLE_AFTER - timedelta(seconds=1)),
+            {},
+            InboxOnly(reason="push_token_idle"),
+        ),
         (
             {"only_while_inside": 8},
             replace(ALL_WELL, push_token=None),

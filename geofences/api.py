@@ -11,7 +11,7 @@ import shapely
 from django.conf import settings
 from django.contrib.gis.geos import GEOSGeometry
 from django.core.exceptions import ValidationError as InvalidValue
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import Model, Q
 from django.utils.timezone import now
 from django_filters import rest_framework as filters
@@ -21,6 +21,7 @@ from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.filters import OrderingFilter
+from rest_framework.generics import get_object_or_404
 from rest_framework.pagination import CursorPagination
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -361,9 +362,23 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
         """Replace it whole (PUT), or only what is sent (PATCH)."""
-        geofence: Geofence = self.get_object()
-        partial = bool(kwargs.get("partial"))
-        serializer = self.get_serializer(geofence, data=request.data, partial=partial)
+        sent = request.data
+        with transaction.atomic():
+            geofence = self._locked()
+            self._change(geofence, sent, partial=bool(kwargs.get("partial")))
+        return Response(self._feature(geofence))
+
+    def _locked(self) -> Geofence:
+        """The one asked for, as it is once nobody else writes it, and until we have."""
+        seen: Geofence = self.get_object()
+        writing.lock(seen.brand_id)
+        rows = self.get_queryset().select_for_update(of=("self",), no_key=True)
+        found: Geofence = get_object_or_404(rows, pk=seen.pk)
+        return found
+
+    def _change(self, geofence: Geofence, sent: Any, *, partial: bool) -> None:
+        """Write what was sent; raises ValidationError where that cannot be."""
+        serializer = self.get_serializer(geofence, data=sent, partial=partial)
         serializer.is_valid(raise_exception=True)
         given = dict(serializer.validated_data)
         if not partial:
@@ -383,7 +398,6 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
             raise ValidationError(
                 {"external_id": ["Another geofence has this external id."]}
             ) from None
-        return Response(self._feature(geofence))
 
     def perform_destroy(self, geofence: Geofence) -> None:
         writing.retire([geofence.pk], now=now())

@@ -78,13 +78,20 @@ def take_back(
         writing.lock(brand_id)
         ids = [each.geofence_id for each in kept]
         known = Geofence.objects.filter(brand_id=brand_id).in_bulk(ids)
+        was_retired = {pk for pk, place in known.items() if place.retired_at is not None}
         told: list[tuple[TakenBack, Geofence | None]] = []
         for each in kept:
             geofence = known.get(each.geofence_id)
             told.append((_without(geofence, each), geofence))
-        writing.save(
-            [place for one, place in told if one.verdict is Undone.PUT_BACK and place is not None]
-        )
+        written = [
+            place for one, place in told if one.verdict is Undone.PUT_BACK and place is not None
+        ]
+        writing.save(written)
+        for place in written:
+            if place.retired_at is not None and place.pk not in was_retired:
+                writing.retire([place.pk], now=now, since=place.retired_at)
+        in_use = {place.pk for place in written if place.retired_at is None}
+        writing.revive(in_use & was_retired, now=now)
         writing.retire(
             [
                 place.pk

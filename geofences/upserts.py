@@ -15,6 +15,7 @@ import shapely
 from django.contrib.gis.geos import GEOSGeometry
 from django.core.exceptions import ValidationError
 from django.db import DataError, IntegrityError, transaction
+from django.utils.timezone import now
 
 from brands.filejobs import Verdict
 from geofences import writing
@@ -70,6 +71,7 @@ def upsert(
             for geofence in Geofence.objects.filter(brand_id=brand_id, external_id__in=ids)
         }
         judged = _apply(_judge_all(brand_id, wanted, stored))
+        _revive(judged, stored)
         if keep is not None:
             keep(
                 [
@@ -79,6 +81,14 @@ def upsert(
                 ]
             )
     return judged
+
+
+def _revive(judged: Sequence[Judged], stored: Mapping[str | None, Geofence]) -> None:
+    """What a source has is in use again, whoever retired it."""
+    retired = {known.pk for known in stored.values() if known.retired_at is not None}
+    back = [each.geofence.pk for each in judged if each.geofence and each.geofence.pk in retired]
+    if back:
+        writing.revive(back, now=now())
 
 
 def _judge_all(

@@ -27,15 +27,20 @@ CHANGEABLE = tuple(
     for field in Geofence._meta.concrete_fields
     if field.name not in UNCHANGEABLE | BY_TRIGGER
 )
+SAVED = tuple(name for name in CHANGEABLE if name != "retired_at")  # for retire and revive alone
 
 
 def lock(brand_id: int) -> None:
     """Wait until no other transaction brings this brand's geofences up to date.
 
-    Two upserts of one external id at a time would both find it missing.
+    Two upserts of one external id at a time would both find it missing; and who reads rows to
+    save them would write over what another saves meanwhile. Ask for it before any row's lock.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('geofences'), %s)", [brand_id])
+        # Every write waits for who publishes (migration 0011). Here, before a row is locked: who
+        # publishes may want that row.
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(hashtext('geofences_arming'), 0)")
 
 
 def fit(geofence: Geofence, *, repair: bool = False) -> geometry.Shape:
@@ -73,7 +78,8 @@ def _circle(centre: Any, radius_m: float | None) -> geometry.Circle:
 def save(geofences: Sequence[Geofence], shapes: Sequence[geometry.Shape] | None = None) -> None:
     """Write rows and covers in one transaction; new rows get their ids.
 
-    Rows that exist are written whole, so read them first. `shapes` are what `fit` answered for
+    Rows that exist are written whole, so read them under `lock`; only whether one is retired is
+    for `retire` and `revive` to say. `shapes` are what `fit` answered for
     them, from those who have called it already. Raises GeometryError for a shape that cannot be
     (nothing is written then) and IntegrityError for an external id that is taken.
     """
@@ -142,7 +148,7 @@ def _update(pairs: Sequence[Pair]) -> None:
         batch_size=BATCH_ROWS,
         update_conflicts=True,
         unique_fields=["id"],
-        update_fields=CHANGEABLE,
+        update_fields=SAVED,
     )
     for geofence, cover in pairs:
         cover.geofence = geofence
@@ -155,11 +161,17 @@ def _update(pairs: Sequence[Pair]) -> None:
     )
 
 
-def retire(ids: Iterable[int], *, now: datetime) -> int:
+def retire(ids: Iterable[int], *, now: datetime, since: datetime | None = None) -> int:
     """Take geofences out of use; visits in them end. Answers how many were in use.
 
-    The rows stay, for the history that names them and to be revived by their external id.
+    The rows stay, for the history that names them and to be revived by their external id. `since`:
+    when they are to have been retired, where not now.
     """
-    return (
-        Geofence.objects.present().filter(pk__in=list(ids)).update(retired_at=now, updated_at=now)
-    )
+    in_use = Geofence.objects.present().filter(pk__in=list(ids))
+    return in_use.update(retired_at=since or now, updated_at=now)
+
+
+def revive(ids: Iterable[int], *, now: datetime) -> int:
+    """Bring geofences back into use. Answers how many were retired."""
+    retired = Geofence.objects.filter(pk__in=list(ids), retired_at__isnull=False)
+    return retired.update(retired_at=None, updated_at=now)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from math import pi
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.gis.db.models import Extent
 from django.core.exceptions import PermissionDenied
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.forms import ModelForm, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
@@ -187,7 +188,8 @@ class GeofenceAdmin(BrandScopedAdmin):
 
     @admin.action(description="Bring back into use")
     def bring_back(self, request: HttpRequest, chosen: GeofenceQuerySet) -> None:
-        messages.success(request, f"{_revive(chosen):,} in use again.")
+        count = writing.revive(chosen.values_list("pk", flat=True), now=now())
+        messages.success(request, f"{count:,} in use again.")
 
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
@@ -318,9 +320,21 @@ class GeofenceAdmin(BrandScopedAdmin):
                 "maxzoom": tiles.MAX_ZOOM,
             }
         }
-        return super().changeform_view(  # type: ignore[no-any-return]
-            request, object_id, form_url, context | (extra_context or {})
-        )
+        with self._alone(request, object_id) if request.method == "POST" else nullcontext():
+            return super().changeform_view(  # type: ignore[no-any-return]
+                request, object_id, form_url, context | (extra_context or {})
+            )
+
+    @contextmanager
+    def _alone(self, request: HttpRequest, object_id: str | None) -> Iterator[None]:
+        """A transaction in which nobody else saves geofences of the brand."""
+        if object_id is not None:
+            self.get_object(request, object_id)  # its brand is the one worked in from here on
+        brand = current_brand(request)
+        with transaction.atomic():
+            if brand is not None:
+                writing.lock(brand.pk)
+            yield
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -379,7 +393,7 @@ class GeofenceAdmin(BrandScopedAdmin):
                 request, f"“{geofence.name}” is retired; Filters → Retired brings it back."
             )
             return redirect("admin:geofences_geofence_changelist")
-        _revive(Geofence.objects.filter(pk=geofence.pk))
+        writing.revive([geofence.pk], now=now())
         self.log_change(request, geofence, "Brought back into use.")
         messages.success(request, f"“{geofence.name}” is in use again.")
         return redirect(change)
@@ -397,14 +411,6 @@ def _waiting(geofence: Geofence) -> list[str]:
 def _file_name(request: HttpRequest) -> str:
     brand = current_brand(request)
     return f"geofences-{brand.slug}" if brand else "geofences"
-
-
-def _revive(chosen: QuerySet[Geofence]) -> int:
-    geofences = list(chosen.filter(retired_at__isnull=False))
-    for geofence in geofences:
-        geofence.retired_at = None
-    writing.save(geofences)
-    return len(geofences)
 
 
 def state_of(geofence: Geofence) -> str:

@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.gis.geos import Point
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import transaction
 from django.test import Client
+from django.utils.timezone import now
 from playwright.sync_api import Browser, expect
 
 from brands import filejobs
 from brands.filejobs import ImportState
 from brands.models import Brand, Role
-from geofences import imports, tiles
+from geofences import imports, tiles, writing
 from geofences.models import Arming, Geofence, GeofenceCover, GeofenceImport
 from tests.browser import PASSWORD, SLOW_MS, log_in
 from tests.factories import make_brand, make_circle, make_polygon
 from tests.live_server import LiveWeb
 from tests.places import SHOP
 from tests.staff import logged_in, make_member
+from tests.waiting import Late
 
 LIST = "/admin/geofences/geofence/"
 IMPORTS = "/admin/geofences/geofenceimport/"
@@ -208,6 +212,42 @@ def test_it_retires_and_brings_back(marketer: Client, brand: Brand) -> None:
     marketer.post(page)
     market.refresh_from_db()
     assert market.retired_at is None
+
+
+def test_it_saves_beside_what_a_colleague_has_just_written(
+    transactional_db: None, marketer: Client, brand: Brand
+) -> None:
+    market = make_polygon(brand, json.dumps(POLYGON))
+    page = f"{LIST}{market.pk}/change/"
+
+    with transaction.atomic():
+        writing.lock(brand.pk)
+        theirs = Geofence.objects.get(pk=market.pk)
+        theirs.geometry, theirs.radius_m = Point(24.94, 60.165, srid=4326), 80
+        writing.save([theirs])
+        late = Late(lambda: marketer.post(page, form(place="", name="Changed")))
+
+    assert late.answer().status_code == 302
+    market.refresh_from_db()
+    assert (market.name, market.radius_m) == ("Changed", 80)
+
+
+def test_it_brings_back_what_a_colleague_has_just_renamed(
+    transactional_db: None, marketer: Client, brand: Brand
+) -> None:
+    market = make_polygon(brand, json.dumps(POLYGON))
+    writing.retire([market.pk], now=now())
+
+    with transaction.atomic():
+        writing.lock(brand.pk)
+        theirs = Geofence.objects.get(pk=market.pk)
+        theirs.name = "Renamed"
+        writing.save([theirs])
+        late = Late(lambda: marketer.post(f"{LIST}{market.pk}/retire/"))
+
+    assert late.answer().status_code == 302
+    market.refresh_from_db()
+    assert (market.name, market.retired_at) == ("Renamed", None)
 
 
 def test_it_lets_support_look_and_change_nothing(support: Client, brand: Brand) -> None:

@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import connection, connections, transaction
 from django.test import AsyncClient, Client
+from django.utils.timezone import now
 
 from brands.models import Brand, KeyKind, Membership, Role
+from geofences import upserts, writing
 from geofences.models import Geofence, GeofenceCover
+from geofences.upserts import Wanted
 from tests.factories import make_brand, make_circle, make_key, make_polygon
 from tests.places import SHOP
+from tests.waiting import Late
 
 pytestmark = pytest.mark.django_db
 
@@ -253,6 +257,59 @@ def test_it_keeps_the_cover_in_step_with_a_change(call: Call) -> None:
     call("PATCH", f"/v1/geofences/{pk}", {"geometry": POINT, "properties": {"radius_m": 50}})
 
     assert bytes(GeofenceCover.objects.get(pk=pk).blocks) != before
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        ("PATCH", {"properties": {"name": "Changed"}}),
+        ("PUT", feature(POINT, radius_m=80, name="Changed", tags=["mine"])),
+    ],
+)
+def test_it_changes_what_a_colleague_has_just_written(
+    transactional_db: None, call: Call, brand: Brand, method: str, body: Any
+) -> None:
+    shop = make_circle(brand, dwell_s=60, external_id="m1")
+    upsert = [Wanted(number=1, external_id="m1", geometry=None, tags=("hers",))]
+
+    with transaction.atomic():
+        upserts.upsert(brand.pk, upsert)
+        late = Late(lambda: call(method, f"/v1/geofences/{shop.pk}", body))
+
+    assert late.answer().status_code == 200
+    shop.refresh_from_db()
+    kept = {"PATCH": (["hers"], 60), "PUT": (["mine"], None)}[method]
+    assert (shop.name, shop.tags, shop.dwell_s) == ("Changed", *kept)
+
+
+def test_it_waits_for_who_publishes_with_no_row_in_hand(
+    transactional_db: None, call: Call, brand: Brand
+) -> None:
+    shop = make_circle(brand)
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('geofences_arming'), 0)")
+        body = {"properties": {"name": "Changed"}}
+        late = Late(lambda: call("PATCH", f"/v1/geofences/{shop.pk}", body))
+        cursor.execute("UPDATE geofences_geofence SET tags = tags WHERE id = %s", [shop.pk])
+
+    assert late.answer().status_code == 200
+
+
+def test_it_changes_nothing_that_is_being_retired(
+    transactional_db: None, call: Call, brand: Brand
+) -> None:
+    shop = make_circle(brand)
+
+    with transaction.atomic():
+        writing.retire([shop.pk], now=now())
+        body = {"properties": {"name": "Changed"}}
+        late = Late(lambda: call("PATCH", f"/v1/geofences/{shop.pk}", body))
+
+    assert late.answer().status_code == 404
+    shop.refresh_from_db()
+    assert shop.retired_at is not None
+    assert shop.name != "Changed"
 
 
 def test_it_refuses_an_external_id_that_another_has(call: Call) -> None:

@@ -132,10 +132,20 @@ def test_it_retires_and_revives_a_geofence() -> None:
     shop.refresh_from_db()
     assert shop.retired_at == NOW
 
-    shop.retired_at = None
+    assert writing.revive([shop.pk], now=NOW) == 1
+    assert writing.revive([shop.pk], now=NOW) == 0
+    assert Geofence.objects.present().get() == shop
+
+
+def test_it_leaves_a_geofence_retired_that_was_read_before() -> None:
+    shop = make_circle(make_brand())
+    writing.retire([shop.pk], now=NOW)
+    shop.name = "The corner shop"
+
     writing.save([shop])
 
-    assert Geofence.objects.present().get() == shop
+    shop.refresh_from_db()
+    assert (shop.name, shop.retired_at) == ("The corner shop", NOW)
 
 
 def test_it_marks_each_row_with_the_transaction_that_wrote_it() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import close_old_connections, models, transaction
+from django.db import InterfaceError, OperationalError, close_old_connections, models, transaction
 from django.db.models import Q
 from django.utils.timezone import now as current_time
 
@@ -24,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)  # longer than any chunk; a dead worker's job waits this long
 LOOK_S = 1.0
+INTERRUPTED = "interrupted"  # among the counts, while the database stopped us at these rows
+MOST_INTERRUPTIONS = 5  # in a row: with the waits below a minute, longer than any deadlock lasts
+FIRST_WAIT = timedelta(seconds=2)  # and each time twice as long
+LOST = (OperationalError, InterfaceError)
+"""A deadlock, a database that is away: nothing that the file or our code is to blame for."""
 
 
 class ImportState(StrEnum):
@@ -86,6 +91,7 @@ class FileJob(models.Model):
     undoes = models.OneToOneField(
         "self", on_delete=models.CASCADE, null=True, related_name="undone_by"
     )
+    lease_before: datetime | None = None  # what `advance` replaced, should its commit have failed
     rows: Any  # what somebody should look at
     changes: Any  # what it wrote, while that can be taken back
 
@@ -177,18 +183,33 @@ def begin(job: FileJob, *, now: datetime) -> None:
 
 def advance(job: FileJob, **changes: Any) -> None:
     """Change a running job that is still ours, else raise Stopped; the lease is the proof."""
+    counts = changes.get("counts", job.counts)
+    if INTERRUPTED in counts:  # no more, now that it goes on
+        changes["counts"] = {name: counts[name] for name in counts if name != INTERRUPTED}
     changes["leased_until"] = current_time() + LEASE
     mine = type(job)._default_manager.filter(
         pk=job.pk, state=ImportState.RUNNING, leased_until=job.leased_until
     )
     if not mine.update(**changes):
         raise Stopped
+    job.lease_before = job.leased_until
     for name, value in changes.items():
         setattr(job, name, value)
 
 
+def _held(job: FileJob) -> models.QuerySet[Any]:
+    """Its row, where it is still ours: a worker that fell behind has a successor."""
+    leases = [lease for lease in (job.leased_until, job.lease_before) if lease is not None]
+    jobs: Any = type(job)._default_manager
+    held: models.QuerySet[Any] = jobs.filter(
+        pk=job.pk, state=ImportState.RUNNING, leased_until__in=leases
+    )
+    return held
+
+
 def finish(job: FileJob, state: ImportState, message: str, *, now: datetime) -> None:
-    type(job)._default_manager.filter(pk=job.pk, state=ImportState.RUNNING).update(
+    """End a running job that is still ours; another's is left alone."""
+    _held(job).update(
         state=state,
         message=message,
         finished_at=now,
@@ -196,6 +217,22 @@ def finish(job: FileJob, state: ImportState, message: str, *, now: datetime) -> 
         leased_until=None,
     )
     job.refresh_from_db()
+
+
+def give_back(job: FileJob, *, now: datetime) -> None:
+    """Leave a job that the database stopped to be taken up again; at the same rows not for ever."""
+    with transaction.atomic():
+        held = _held(job).select_for_update().first()
+        if held is None:
+            return
+        times = held.counts.get(INTERRUPTED, 0) + 1
+        if times > MOST_INTERRUPTIONS:
+            problem = f"The database stopped it {times} times at the rows after {held.rows_done:,}."
+            finish(held, ImportState.FAILED, f"{problem} What it took in stays.", now=now)
+            return
+        held.counts[INTERRUPTED] = times
+        held.leased_until = now + FIRST_WAIT * 2 ** (times - 1)
+        held.save(update_fields=["counts", "leased_until"])
 
 
 def refuse(job: FileJob, message: str, *, now: datetime) -> None:
@@ -225,12 +262,28 @@ def execute(job: Job, take: Take[Job], *, stop: threading.Event) -> None:
         return  # cancelled, or queued again for the next worker by its lease
     except FileError as error:
         finish(job, ImportState.FAILED, str(error), now=current_time())
+    except LOST:
+        logger.exception("import %s was interrupted", job.pk)
+        _give_back_once_it_answers(job, stop)
     except Exception:  # a job must not end the loop for the others
         logger.exception("import %s failed", job.pk)
         problem = "The import stopped by an error of ours; the log has the details."
         finish(job, ImportState.FAILED, problem, now=current_time())
     else:
         finish(job, ImportState.DONE, "", now=current_time())
+
+
+def _give_back_once_it_answers(job: FileJob, stop: threading.Event) -> None:
+    """Where the database stays away, the lease runs out, and whoever finds that takes it up."""
+    until = current_time() + LEASE
+    while not stop.is_set() and current_time() < until:
+        try:
+            give_back(job, now=current_time())
+        except LOST:
+            close_old_connections()
+            stop.wait(LOOK_S)
+        else:
+            return
 
 
 def work(jobs: type[Job], take: Take[Job], stop: threading.Event) -> None:

@@ -191,11 +191,13 @@ class FileJobAdmin(BrandScopedAdmin):
         raise NotImplementedError
 
     def start(self, job: Any, mapping: dict[str, Any], rows_total: int | None) -> HttpResponse:
-        """Queue a job whose columns are confirmed."""
-        job.mapping, job.rows_total = mapping, rows_total
-        job.state = ImportState.QUEUED
-        job.created_at = now()  # its place in the queue
-        job.save()
+        """Queue a job whose columns are confirmed; one that a double click has begun goes on."""
+        type(job)._default_manager.filter(pk=job.pk, state=ImportState.DRAFT).update(
+            mapping=mapping,
+            rows_total=rows_total,
+            state=ImportState.QUEUED,
+            created_at=now(),  # its place in the queue
+        )
         return redirect(self.url("change", job.pk))
 
     def result_url(self, job: Any) -> tuple[str, str, str] | None:

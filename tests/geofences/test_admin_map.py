@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.contrib.gis.geos import Point
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import transaction
@@ -22,6 +23,7 @@ from brands.filejobs import ImportState
 from brands.models import Brand, Role
 from geofences import imports, tiles, writing
 from geofences.models import Arming, Geofence, GeofenceCover, GeofenceImport
+from geofences.admin.uploads import GeofenceImportAdmin
 from tests.browser import PASSWORD, SLOW_MS, log_in
 from tests.factories import make_brand, make_circle, make_polygon
 from tests.live_server import LiveWeb
@@ -414,6 +416,22 @@ def test_it_imports_an_uploaded_file(marketer: Client, brand: Brand) -> None:
     remarks = marketer.get(f"{IMPORTS}{job.pk}/remarks.csv").content.decode()
     assert "2,2,B,refused,no latitude" in remarks
     assert "'=HYPERLINK(1)" in remarks
+
+
+def test_a_double_click_starts_an_import_once(marketer: Client) -> None:
+    job = upload(marketer, TABLE)
+    page = admin.site.get_model_admin(GeofenceImport)
+    assert isinstance(page, GeofenceImportAdmin)
+    one, two = (GeofenceImport.objects.get(pk=job.pk) for _ in range(2))
+
+    page.start(one, {}, 3)
+    claimed = filejobs.claim(GeofenceImport, now=now())
+    assert claimed is not None
+    filejobs.advance(claimed, rows_done=2)
+    page.start(two, {}, 3)
+
+    job.refresh_from_db()
+    assert (job.state, job.rows_done) == (ImportState.RUNNING, 2)
 
 
 def test_it_asks_for_what_is_missing_before_it_starts(marketer: Client) -> None:

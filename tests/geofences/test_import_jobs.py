@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
+from django.db import InterfaceError, OperationalError
 from django.utils.timezone import now
 
 from brands import filejobs
@@ -16,6 +17,7 @@ from brands.filejobs import ImportState, Stopped
 from brands.models import Brand
 from geofences import files, imports
 from geofences.models import Geofence, GeofenceImport
+from geofences.upserts import upsert
 
 pytestmark = pytest.mark.django_db
 
@@ -93,6 +95,97 @@ def test_it_stops_a_worker_whose_job_was_given_away(
         next(steps)
 
     assert Geofence.objects.count() == 2
+
+
+def test_who_lost_a_job_ends_nothing_of_who_has_it(brand: Brand) -> None:
+    job = queued(brand, shops(1))
+    first = filejobs.claim(GeofenceImport, now=now())
+    assert first is not None
+    second = filejobs.claim(GeofenceImport, now=now() + timedelta(minutes=5))
+    assert second is not None
+
+    filejobs.finish(first, ImportState.FAILED, "An error of mine.", now=now())
+    job.refresh_from_db()
+    assert (job.state, job.message) == (ImportState.RUNNING, "")
+
+    filejobs.finish(second, ImportState.DONE, "", now=now())
+    job.refresh_from_db()
+    assert job.state == ImportState.DONE
+
+
+class Deadlocks:
+    """The database's refusal of what comes next, some times over."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, times: int, after: int = 0) -> None:
+        self._after, self._times = after, times
+        patch.setattr(imports, "upsert", self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._after -= 1
+        if self._after < 0 and self._times:
+            self._times -= 1
+            raise OperationalError("deadlock detected")
+        return upsert(*args, **kwargs)
+
+
+def test_it_takes_up_a_job_that_a_deadlock_stopped(
+    brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "CHUNK_ROWS", 2)
+    Deadlocks(monkeypatch, times=1, after=1)
+    job = queued(brand, shops(5))
+    first = filejobs.claim(GeofenceImport, now=now())
+    assert first is not None
+    execute(first)
+
+    job.refresh_from_db()
+    assert (job.state, job.rows_done) == (ImportState.RUNNING, 2)
+    assert job.counts == {"created": 2, "interrupted": 1}
+    assert filejobs.claim(GeofenceImport, now=now()) is None  # not at once again
+    second = filejobs.claim(GeofenceImport, now=now() + filejobs.FIRST_WAIT)
+    assert second is not None
+    execute(second)
+
+    job.refresh_from_db()
+    assert (job.state, job.counts) == (ImportState.DONE, {"created": 5})
+
+
+def test_it_gives_up_rows_at_which_the_database_stops_it_again_and_again(
+    brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Deadlocks(monkeypatch, times=100)
+    job = queued(brand, shops(1))
+    times = 0
+    while claimed := filejobs.claim(GeofenceImport, now=now() + filejobs.LEASE):
+        execute(claimed)
+        times += 1
+
+    assert times == filejobs.MOST_INTERRUPTIONS + 1
+    job.refresh_from_db()
+    assert job.state == ImportState.FAILED
+    assert job.message.startswith("The database stopped it 6 times at the rows after 0.")
+
+
+def test_it_gives_a_job_back_once_the_database_answers_again(
+    transactional_db: None, brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filejobs, "LOOK_S", 0.0)
+    Deadlocks(monkeypatch, times=1)
+    give_back, away = filejobs.give_back, [OperationalError("away"), InterfaceError("closed")]
+
+    def later(*args: Any, **kwargs: Any) -> None:
+        if away:
+            raise away.pop()
+        give_back(*args, **kwargs)
+
+    monkeypatch.setattr(filejobs, "give_back", later)
+    job = queued(brand, shops(1))
+    claimed = filejobs.claim(GeofenceImport, now=now())
+    assert claimed is not None
+    execute(claimed)
+
+    job.refresh_from_db()
+    assert (job.state, job.counts) == (ImportState.RUNNING, {"interrupted": 1})
 
 
 def test_it_stops_when_somebody_cancels(brand: Brand, monkeypatch: pytest.MonkeyPatch) -> None:

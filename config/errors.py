@@ -7,6 +7,7 @@ from functools import wraps
 from http import HTTPStatus
 from typing import Any
 
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
@@ -47,6 +48,15 @@ def _encodable(said: Any) -> Any:
     if isinstance(said, list):
         return [_encodable(part) for part in said]
     return str(said).encode(errors="replace").decode()
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler of 400: a host name that is not ours, a form that is none."""
+    if not request.path.startswith(API):
+        return defaults.bad_request(request, exception)
+    if isinstance(exception, DisallowedHost):
+        return _refusal(HTTPStatus.BAD_REQUEST, "bad_host", "This host name is not served here.")
+    return _refusal(HTTPStatus.BAD_REQUEST, "bad_request", "The request cannot be read.")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

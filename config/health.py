@@ -1,4 +1,4 @@
-"""Whether this process may get traffic. It mends nothing."""
+"""Whether this process may get traffic, whoever asks, by whatever name. It mends nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ from config import metrics
 from config.errors import only_read
 from geofences.armed import follower
 
+View = Callable[[HttpRequest], HttpResponse]
+
 ALIVE = b"ok\n"
 _settled: set[str] = set()  # what cannot become untrue again is asked once
+
+
+def ask_no_name(get_response: View) -> View:
+    """Middleware: load balancers and Prometheus ask by address, which is no host name of ours."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        view = _BY_PATH.get(request.path)
+        return get_response(request) if view is None else view(request)
+
+    return answer
 
 
 @only_read
@@ -72,3 +84,4 @@ _CHECKS: dict[str, Callable[[], str]] = {
     "migrations": _migrations,
     "index": _index,
 }
+_BY_PATH: dict[str, View] = {"/healthz": healthz, "/readyz": readyz, "/metrics": figures}

@@ -142,6 +142,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "config.health.ask_no_name",  # before anything asks for the host name
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -228,7 +229,8 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": (
         "Location-triggered campaigns: report fixes, receive offers, see why. On any path, what is"
         " no HTTP/1.1 is answered 400 (not_http), and headers beyond 64 KB are answered 431"
-        " (too_large); both close the connection."
+        " (too_large); both close the connection. Where Django serves a path, a Host that is not in"
+        " NEARCAST_ALLOWED_HOSTS is answered 400 (bad_host), but for the paths of health."
     ),
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,

@@ -10,6 +10,7 @@ from drf_spectacular.views import SpectacularAPIView
 from config import health, live
 
 admin.autodiscover()
+handler400 = "config.errors.bad_request"
 handler404 = "config.errors.not_found"
 handler500 = "config.errors.failed"
 urlpatterns = [

@@ -36,6 +36,30 @@ def test_it_is_only_read(path: str) -> None:
     assert client.head(path).status_code == client.get(path).status_code
 
 
+@pytest.fixture
+def by_address(settings: Any) -> Client:
+    """Somebody who asks by address, as load balancers and Prometheus do."""
+    settings.ALLOWED_HOSTS = ["api.example.com"]
+    return Client(headers={"host": "10.0.0.5:8000"})
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_it_answers_who_asks_by_address(by_address: Client, path: str) -> None:
+    follower.refresh()
+    assert by_address.get(path).status_code == 200
+    assert Client(headers={"host": "not a name"}).get(path).status_code == 200
+    assert by_address.post(path).status_code == 405
+
+
+def test_the_api_refuses_a_host_name_in_its_own_shape(by_address: Client) -> None:
+    answer = by_address.get("/v1/geofences")
+    assert (answer.status_code, answer["Content-Type"]) == (400, "application/json")
+    said = {"code": "bad_host", "message": "This host name is not served here.", "fields": {}}
+    assert answer.json() == said
+    assert by_address.get("/admin/")["Content-Type"].startswith("text/html")
+    assert Client(headers={"host": "api.example.com"}).get("/v1/geofences").status_code == 401
+
+
 def test_it_is_ready_once_the_index_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
     follower.forget()
     answer = Client().get("/readyz")

@@ -23,5 +23,16 @@ HOLDINGS = (
               FROM campaigns_completion c WHERE c.device_id = %(device_id)s ORDER BY c.id
         """,
         erase=("DELETE FROM campaigns_completion WHERE device_id = %(device_id)s",),
+        forget=(
+            """
+            DELETE FROM campaigns_completion
+             WHERE brand_id = %(brand_id)s AND person = %(external_id)s
+            """,
+            # The device is somebody else's by now: what it was sent counts as the device's own.
+            """
+            UPDATE notifications_delivery SET person = 'device:' || device_id
+             WHERE brand_id = %(brand_id)s AND person = %(external_id)s
+            """,
+        ),
     ),
 )

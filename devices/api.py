@@ -5,7 +5,7 @@ The doors take fixes and events; these come a few times a day per phone, so DRF 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -27,10 +27,12 @@ from brands.access import PublishableKeyAuthentication, ServerKeyAuthentication
 from brands.bodies import JsonBody, WholeBody
 from brands.filejobs import Verdict, counted
 from brands.keys import KeyIdentity
-from devices import holdings, profiles, registration
+from brands.storable import is_storable
+from devices import exports, people, profiles, registration
 from devices.attributes import NAME
 from devices.auth import DeviceIdentity, DeviceTokenAuthentication
 from devices.doors.decoding import ItemReader, Refused, Rejection
+from devices.exports import device_out
 from devices.fields import Attributes, Locale, Text, Timezone, Truth
 from devices.models import Device, DeviceState, Platform
 from devices.nearby import bounding_circle
@@ -164,29 +166,6 @@ PROFILES_TAKEN = inline_serializer(
 )
 
 
-def device_out(device: Device) -> dict[str, Any]:
-    """A device as its app sees it."""
-    return {
-        "device_id": device.pk,
-        "installation_id": device.installation_id,
-        "platform": device.platform,
-        "external_id": device.external_id,
-        "push_token": device.push_token,
-        "locale": device.locale,
-        "timezone": device.timezone,
-        "app_version": device.app_version,
-        "attributes": device.attributes,
-        "consent": {
-            "location": device.consent_location,
-            "marketing": device.consent_marketing,
-            "version": device.consent_version,
-            "at": device.consent_at,
-        },
-        "created_at": device.created_at,
-        "updated_at": device.updated_at,
-    }
-
-
 class OwnBody(JsonBody):
     """JSON of a device about itself: small."""
 
@@ -255,7 +234,7 @@ class OwnDeviceView(OwnView):
 
     @extend_schema(operation_id="erase_device", request=None, responses={204: None})
     def delete(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
-        """Erase the device and every row that names it."""
+        """Erase the device and every row that names it; the back office's profile stays."""
         registration.erase(self.own().device_id)
         return Response(status=HTTPStatus.NO_CONTENT)
 
@@ -263,18 +242,15 @@ class OwnDeviceView(OwnView):
 class ExportView(OwnView):
     @extend_schema(operation_id="export_device", responses=OpenApiTypes.OBJECT)
     def get(self, request: Request) -> HttpResponse:  # noqa: ARG002 - DRF's signature
-        """Everything held about this device."""
+        """Everything held about this device.
+
+        What the brand's back office knows of its person is not in it: a device's token does not
+        prove whose it is. The back office gives that out itself (`/v1/gateway/profiles/{id}`).
+        """
         device = Device.objects.filter(pk=self.own().device_id).first()
         if device is None:
             raise NotFound
-        own = msgspec.json.encode(DeviceOut(device_out(device)).data).decode()
-        parts = [f'"device":{own}']
-        parts += [f'"{name}":[{",".join(rows)}]' for name, rows in holdings.exported(device.pk)]
-        return HttpResponse(
-            "{" + ",\n".join(parts) + "}",
-            content_type="application/json",
-            headers={"content-disposition": f'attachment; filename="device-{device.pk}.json"'},
-        )
+        return _file(exports.of_device(device), f"device-{device.pk}.json")
 
 
 class NearbyView(OwnView):
@@ -392,6 +368,53 @@ class ProfilesView(APIView):
                 "counts": counts,
             }
         )
+
+
+class ErasureIn(serializers.Serializer[Any]):
+    devices = serializers.BooleanField(
+        default=False, help_text="Erase every device of this person, too, and all that names them."
+    )
+
+
+class PersonView(APIView):
+    """One person, by the brand's own id."""
+
+    authentication_classes = (ServerKeyAuthentication,)
+    permission_classes = (IsAuthenticated,)
+
+    @extend_schema(operation_id="export_person", responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, external_id: str) -> HttpResponse:
+        """Everything held about a person: what the back office said, and every device of theirs."""
+        brand_id = self._brand_of(request, external_id)
+        if not people.is_known(brand_id, external_id):
+            raise NotFound
+        return _file(exports.of_person(brand_id, external_id), "person.json")
+
+    @extend_schema(operation_id="erase_person", parameters=[ErasureIn], responses={204: None})
+    def delete(self, request: Request, external_id: str) -> Response:
+        """Erase what the back office said of a person; with `devices=true`, all that names them.
+
+        Without it their devices stay, and find a profile again where one is sent later. Answers 204
+        where nothing is held, too: to ask again is safe.
+        """
+        asked = ErasureIn(data=request.query_params)
+        asked.is_valid(raise_exception=True)
+        brand_id = self._brand_of(request, external_id)
+        people.erase(brand_id, external_id, devices=asked.validated_data["devices"])
+        return Response(status=HTTPStatus.NO_CONTENT)
+
+    def _brand_of(self, request: Request, external_id: str) -> int:
+        if not is_storable(external_id):  # then nobody can have it
+            raise NotFound
+        return cast(KeyIdentity, request.auth).brand_id
+
+
+def _file(parts: Iterator[str], name: str) -> HttpResponse:
+    return HttpResponse(
+        "".join(parts),
+        content_type="application/json",
+        headers={"content-disposition": f'attachment; filename="{name}"'},
+    )
 
 
 def refusal_of(refused: Refused) -> APIException:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from django.db import connection
 
+from devices.fixes import FixVerdict
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
@@ -21,6 +23,9 @@ class Holding:
     # Called with the device's id before its rows go; may take locks that others hold while they
     # wait for rows, so it comes after the rows of every other holding.
     settle: Callable[[int], None] | None = None
+    # What names a person by `%(brand_id)s` and `%(external_id)s` beside their devices: of devices
+    # that were theirs once.
+    forget: tuple[str, ...] = ()
 
 
 _holdings: dict[str, Holding] = {}
@@ -62,14 +67,33 @@ def erase(device_id: int) -> None:
                 cursor.execute(statement, {"device_id": device_id})
 
 
+def forget(brand_id: int, external_id: str) -> None:
+    """Take a person's id out of what no device of theirs holds; in the caller's transaction."""
+    with connection.cursor() as cursor:
+        for holding in _holdings.values():
+            for statement in holding.forget:
+                cursor.execute(statement, {"brand_id": brand_id, "external_id": external_id})
+
+
+_VERDICTS = ", ".join(f"'{verdict.name.lower()}'" for verdict in FixVerdict)
+
 OWN = (
     Holding(
-        name="fixes",
+        name="last_position",  # kept longer than the fix that told it
         rows="""
-            SELECT recorded_at, received_at, lat, lng, accuracy_m, speed_mps, heading_deg,
-                   altitude_m, battery
-              FROM devices_fix WHERE device_id = %(device_id)s ORDER BY recorded_at
+            SELECT recorded_at, received_at, lat, lng, accuracy_m, speed_mps
+              FROM devices_devicestate
+             WHERE device_id = %(device_id)s AND recorded_at IS NOT NULL
         """,
+        erase=(),
+    ),
+    Holding(
+        name="fixes",
+        rows=f"""
+            SELECT recorded_at, received_at, lat, lng, accuracy_m, speed_mps, heading_deg,
+                   altitude_m, battery, (ARRAY[{_VERDICTS}])[verdict + 1] AS verdict
+              FROM devices_fix WHERE device_id = %(device_id)s ORDER BY recorded_at
+        """,  # noqa: S608 - our own words
         erase=("DELETE FROM devices_fix WHERE device_id = %(device_id)s",),
     ),
     Holding(
@@ -102,9 +126,18 @@ OWN = (
               FROM devices_transition t LEFT JOIN geofences_geofence g ON g.id = t.geofence_id
              WHERE t.device_id = %(device_id)s ORDER BY t.id
         """,
-        erase=(
-            "DELETE FROM devices_transition WHERE device_id = %(device_id)s",
-            "DELETE FROM devices_presence WHERE device_id = %(device_id)s",
-        ),
+        erase=("DELETE FROM devices_transition WHERE device_id = %(device_id)s",),
+    ),
+    Holding(
+        name="presences",
+        rows="""
+            SELECT p.state, p.visit_id, p.entered_at, p.since_at, p.agreeing, p.dwelled_s,
+                   jsonb_build_object(
+                     'id', p.geofence_id, 'external_id', g.external_id, 'name', g.name
+                   ) AS geofence
+              FROM devices_presence p LEFT JOIN geofences_geofence g ON g.id = p.geofence_id
+             WHERE p.device_id = %(device_id)s ORDER BY p.entered_at, p.geofence_id
+        """,
+        erase=("DELETE FROM devices_presence WHERE device_id = %(device_id)s",),
     ),
 )

@@ -151,6 +151,12 @@ def take_back(brand_id: int, changes: Sequence[Change], *, now: datetime) -> lis
     return told
 
 
+def erase(brand_id: int, external_id: str) -> None:
+    """Delete one person's profile; what comes later of the same id makes a new one."""
+    with connection.cursor() as cursor:
+        cursor.execute(_FORGET, (brand_id, [external_id]))
+
+
 def _write(cursor: Any, brand_id: int, states: dict[str, State], *, now: datetime) -> None:
     columns = zip(*((key, *map(_text, state)) for key, state in states.items()), strict=True)
     cursor.execute(_WRITE, (now, *map(list, columns), brand_id))

@@ -12,4 +12,5 @@ urlpatterns = [
     path("devices/me/export", api.ExportView.as_view(), name="own-export"),
     path("geofences/nearby", api.NearbyView.as_view(), name="nearby"),
     path("gateway/profiles", api.ProfilesView.as_view(), name="profiles"),
+    path("gateway/profiles/<path:external_id>", api.PersonView.as_view(), name="person"),
 ]

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-import msgspec
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -23,8 +21,7 @@ from django.utils.timezone import now
 
 from brands.admin import BigListAdmin, Page
 from brands.models import Brand, Role
-from devices import holdings, registration
-from devices.api import DeviceOut, device_out
+from devices import exports, registration
 from devices.fixes import FixVerdict
 from devices.models import Device, DeviceState, Fix, Platform, Presence, Profile
 from devices.sketch import Mark, Place, features, sketch
@@ -209,7 +206,7 @@ class DeviceAdmin(BigListAdmin):
             return device
         if not self.allows(request, Role.ADMIN, device):
             raise PermissionDenied
-        answer = StreamingHttpResponse(_as_json(device), content_type="application/json")
+        answer = StreamingHttpResponse(exports.of_device(device), content_type="application/json")
         answer["Content-Disposition"] = f'attachment; filename="device-{device.pk}.json"'
         return answer  # type: ignore[return-value]
 
@@ -243,12 +240,3 @@ def _attributes(device: Device, profile: Profile | None) -> Iterator[dict[str, A
                 "source": fact.get("source") or ("app" if source is device else "back office"),
                 "at": fact.get("at"),
             }
-
-
-def _as_json(device: Device) -> Iterator[str]:
-    """The same file that the device itself may ask for, a part at a time."""
-    own = msgspec.json.encode(DeviceOut(device_out(device)).data).decode()
-    yield f'{{"device":{own}'
-    for name, rows in holdings.exported(device.pk):
-        yield f",\n{json.dumps(name)}:[{','.join(rows)}]"
-    yield "}"

@@ -30,6 +30,7 @@ PATHS = {
     *("/v1/devices", "/v1/devices/me", "/v1/devices/me/export", "/v1/locations", "/v1/events"),
     *("/v1/geofences/nearby", "/v1/offers", "/v1/deliveries/{delivery_id}/feedback"),
     *("/v1/gateway/locations", "/v1/gateway/events", "/v1/gateway/profiles"),
+    "/v1/gateway/profiles/{external_id}",
     *("/compat/owntracks", "/compat/traccar", "/compat/transistor"),
     *("/compat/radar/v1/track", "/compat/radar/v1/track/replay"),
     *("/healthz", "/readyz", "/metrics"),

@@ -450,21 +450,28 @@ def test_it_exports_everything_held_about_the_device_and_no_other() -> None:
     make_traces(make_device(device.brand))
     held = app.send("get", "/v1/devices/me/export").json()
     assert set(held) == {
-        *("device", "fixes", "areas", "events", "transitions", "completions"),
-        *("decisions", "deliveries", "feedback"),
+        *("device", "last_position", "fixes", "areas", "events", "transitions", "presences"),
+        *("completions", "decisions", "deliveries", "feedback"),
     }
     assert held["device"]["attributes"] == {"tier": "gold"}
+    assert held["device"]["attribute_facts"]["tier"]["source"] == "app"
     assert {name: len(rows) for name, rows in held.items() if name != "device"} == {
         "fixes": Fix.objects.filter(device_id=device.pk).count(),
+        "last_position": 1,
         "areas": 1,
         "events": 1,
         "transitions": 1,
+        "presences": 1,
         "completions": 1,
         "decisions": 1,
         "deliveries": 1,
         "feedback": 1,
     }
     assert held["transitions"][0]["geofence"]["name"]
+    assert {fix["verdict"] for fix in held["fixes"]} == {"used"}
+    [inside] = held["presences"]
+    assert inside["state"] == "inside"
+    assert inside["geofence"] == held["transitions"][0]["geofence"]
     assert held["feedback"][0]["event"] == "opened"
 
 

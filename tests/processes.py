@@ -114,6 +114,12 @@ class Emulator:
             found.setdefault(push["token"], []).append(push)
         return found
 
+    def in_flight(self) -> int:
+        """How many requests it has taken and not answered yet."""
+        stats = self._client.get("/messages", params={"limit": 0}).json()["stats"]
+        found: int = stats["in_flight"]
+        return found
+
     def _messages(self, **wanted: str) -> Any:
         return self._client.get("/messages", params=wanted).json()["results"]
 

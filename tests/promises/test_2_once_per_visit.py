@@ -1,7 +1,6 @@
 """Promise 2: per visit, a trigger fires once: never twice, never none.
 
-And promise 6, its far end: a push may repeat only where a worker dies between the provider's yes
-and our record, and then both carry the same collapse key and delivery id.
+What may repeat on the way to the phone is promise 6.
 """
 
 from __future__ import annotations

@@ -209,7 +209,7 @@ def _held(job: FileJob) -> models.QuerySet[Any]:
 
 def finish(job: FileJob, state: ImportState, message: str, *, now: datetime) -> None:
     """End a running job that is still ours; another's is left alone."""
-    _held(job).update(
+    ended = _held(job).update(
         state=state,
         message=message,
         finished_at=now,
@@ -217,6 +217,16 @@ def finish(job: FileJob, state: ImportState, message: str, *, now: datetime) -> 
         leased_until=None,
     )
     job.refresh_from_db()
+    if ended:
+        discard(job)
+
+
+def discard(job: FileJob) -> None:
+    """Delete the file of a job that needs it no more: what it says of people is in rows alone."""
+    name = job.file.name
+    if name:
+        type(job)._default_manager.filter(pk=job.pk).update(file="")
+        transaction.on_commit(lambda: job.file.storage.delete(name))
 
 
 def give_back(job: FileJob, *, now: datetime) -> None:
@@ -237,19 +247,21 @@ def give_back(job: FileJob, *, now: datetime) -> None:
 
 def refuse(job: FileJob, message: str, *, now: datetime) -> None:
     """End a draft whose file cannot be read."""
-    type(job)._default_manager.filter(pk=job.pk, state=ImportState.DRAFT).update(
-        state=ImportState.FAILED, message=message, finished_at=now
-    )
+    drafts = type(job)._default_manager.filter(pk=job.pk, state=ImportState.DRAFT)
+    if drafts.update(state=ImportState.FAILED, message=message, finished_at=now):
+        discard(job)
 
 
 def cancel(job: FileJob, *, now: datetime) -> bool:
     """Stop a job that has not ended; its worker notices at the next chunk. Whether it was so."""
-    open_states = (ImportState.DRAFT, ImportState.QUEUED, ImportState.RUNNING)
-    return bool(
-        type(job)
-        ._default_manager.filter(pk=job.pk, state__in=open_states)
-        .update(state=ImportState.CANCELLED, finished_at=now, leased_until=None)
-    )
+    jobs: Any = type(job)._default_manager
+    ended = {"state": ImportState.CANCELLED, "finished_at": now, "leased_until": None}
+    unread = (ImportState.DRAFT, ImportState.QUEUED)
+    if jobs.filter(pk=job.pk, state__in=unread).update(**ended):
+        discard(job)
+        return True
+    # Its worker reads the file until it notices.
+    return bool(jobs.filter(pk=job.pk, state=ImportState.RUNNING).update(**ended))
 
 
 def execute(job: Job, take: Take[Job], *, stop: threading.Event) -> None:
@@ -258,8 +270,10 @@ def execute(job: Job, take: Take[Job], *, stop: threading.Event) -> None:
         with local_copy(job.file) as path:
             for _ in take(job, path, stop):
                 pass
-    except Stopped:
-        return  # cancelled, or queued again for the next worker by its lease
+    except Stopped:  # cancelled, or queued again for the next worker by its lease
+        every: Any = type(job)._default_manager
+        if every.filter(pk=job.pk, state=ImportState.CANCELLED).exists():
+            discard(job)
     except FileError as error:
         finish(job, ImportState.FAILED, str(error), now=current_time())
     except LOST:

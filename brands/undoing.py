@@ -25,6 +25,7 @@ from brands.filejobs import (
     Stopped,
     Verdict,
     advance,
+    discard,
 )
 from brands.models import Brand
 
@@ -125,8 +126,11 @@ def take(job: FileJob, put_back: PutBack, *, stop: threading.Event | None = None
 
 
 def forget(jobs: type[FileJob], *, now: datetime) -> None:
-    """Delete what can no longer be undone."""
+    """Delete what can no longer be undone, and the files of drafts that nobody began."""
     before = now - timedelta(days=settings.IMPORT_UNDO_DAYS)
+    left = _all(jobs).filter(created_at__lt=before).exclude(file="")
+    for job in left.exclude(state__in=UNDER_WAY):
+        discard(job)
     changes = jobs.changes.rel.related_model
     _all(changes).filter(job__created_at__lt=before).exclude(
         job__undone_by__state__in=UNDER_WAY

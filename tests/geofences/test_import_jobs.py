@@ -12,7 +12,7 @@ from django.core.files.base import ContentFile
 from django.db import InterfaceError, OperationalError
 from django.utils.timezone import now
 
-from brands import filejobs
+from brands import filejobs, undoing
 from brands.filejobs import ImportState, Stopped
 from brands.models import Brand
 from geofences import files, imports
@@ -57,6 +57,53 @@ def test_it_does_a_queued_job(brand: Brand) -> None:
     assert (job.state, job.rows_done, job.rows_total) == (ImportState.DONE, 3, 3)
     assert job.counts == {"created": 3}
     assert job.finished_at is not None
+
+
+def has_file(job: GeofenceImport) -> bool:
+    job.refresh_from_db()
+    return bool(job.file) and job.file.storage.exists(str(job.file.name))
+
+
+@pytest.mark.parametrize("text", [shops(1), "id,lat,lng\n"], ids=["taken in", "refused"])
+def test_it_keeps_no_file_of_a_job_that_has_ended(
+    transactional_db: None, brand: Brand, text: str, tmp_path: Path
+) -> None:
+    job = queued(brand, text)
+    assert has_file(job)
+    claimed = filejobs.claim(GeofenceImport, now=now())
+    assert claimed is not None
+    execute(claimed)
+
+    assert not has_file(job)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert job.file_name == "shops.csv"
+
+
+def test_it_keeps_no_file_of_a_job_that_was_cancelled(
+    brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = queued(brand, shops(1))
+    assert filejobs.cancel(waiting, now=now())
+    assert not has_file(waiting)
+
+    monkeypatch.setattr(files, "CHUNK_ROWS", 2)
+    read = queued(brand, shops(5))
+    claimed = filejobs.claim(GeofenceImport, now=now())
+    assert claimed is not None
+    assert filejobs.cancel(read, now=now())
+    assert has_file(read)  # until whoever reads it notices
+    execute(claimed)
+    assert not has_file(read)
+
+
+def test_it_keeps_the_file_of_a_draft_for_a_time(brand: Brand, settings: Any) -> None:
+    draft, under_way = queued(brand, shops(1)), queued(brand, shops(1))
+    GeofenceImport.objects.filter(pk=draft.pk).update(state=ImportState.DRAFT)
+    undoing.forget(GeofenceImport, now=now())
+    assert has_file(draft)
+    undoing.forget(GeofenceImport, now=now() + timedelta(days=settings.IMPORT_UNDO_DAYS + 1))
+    assert not has_file(draft)
+    assert has_file(under_way)
 
 
 def test_it_takes_up_the_job_of_a_dead_worker_where_it_was(

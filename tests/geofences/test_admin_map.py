@@ -22,8 +22,8 @@ from brands import filejobs
 from brands.filejobs import ImportState
 from brands.models import Brand, Role
 from geofences import imports, tiles, writing
-from geofences.models import Arming, Geofence, GeofenceCover, GeofenceImport
 from geofences.admin.uploads import GeofenceImportAdmin
+from geofences.models import Arming, Geofence, GeofenceCover, GeofenceImport
 from tests.browser import PASSWORD, SLOW_MS, log_in
 from tests.factories import make_brand, make_circle, make_polygon
 from tests.live_server import LiveWeb

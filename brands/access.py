@@ -134,7 +134,7 @@ class BrandScoped:
     """Mixin for DRF views of rows with a `brand_id`: others' rows do not exist (404).
 
     `scoped(queryset)` narrows to the brands allowed for this method, and to `?brand=` where given;
-    `brand_for_writing()` is the brand of a new row.
+    `brand_for_writing()` is the brand of a new row, `brand_for_reading()` the one asked about.
     """
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (
@@ -159,7 +159,14 @@ class BrandScoped:
 
     def brand_for_writing(self) -> Brand:
         """The key's brand, the only one of the staff member, or the one that `brand` names."""
-        allowed = access_of(self.request).brands(self.write_role)
+        return self._brand(self.write_role)
+
+    def brand_for_reading(self) -> Brand:
+        """The same, of what has one row in each brand, for who may read it."""
+        return self._brand(self.read_role)
+
+    def _brand(self, role: Role) -> Brand:
+        allowed = access_of(self.request).brands(role)
         asked = self.request.query_params.get("brand")
         if not asked and isinstance(self.request.data, dict):
             asked = self.request.data.get("brand")

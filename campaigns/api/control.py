@@ -32,7 +32,7 @@ class ControlGroupView(BrandScoped, APIView):
     @extend_schema(operation_id="control_group_retrieve", responses=ControlGroupShape)
     def get(self, request: Request) -> Response:  # noqa: ARG002 - DRF's signature
         """Who is left out of everything, as a share."""
-        return Response(shown(self.brand_for_writing()))
+        return Response(shown(self.brand_for_reading()))
 
     @extend_schema(
         operation_id="control_group_update",

@@ -13,6 +13,7 @@ from django.utils.timezone import now
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from brands.models import Role
 from campaigns import experiments, learning, results
 from campaigns.evaluation import evaluate_once
 from campaigns.experiments import Arm, Guard, allocate, is_control, is_held_out, variant_of
@@ -24,6 +25,7 @@ from notifications.models import Delivery, Feedback
 from tests.campaigns.rows import make_campaign, make_event, make_transition
 from tests.campaigns.test_api import caller
 from tests.factories import make_brand, make_circle, make_device, make_key
+from tests.staff import logged_in, make_member
 
 PEOPLE = [f"person {number}" for number in range(20_000)]
 DAY_S = 86_400
@@ -357,6 +359,16 @@ def test_the_control_group_is_set_by_the_back_office() -> None:
     assert office("PUT", "control-group", {"share": 0.6}).status_code == 422
     assert office("GET", "control-group").json()["share"] == 0.05
     assert caller(make_key(other))("GET", "control-group").json()["share"] == 0.0
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("role", [Role.SUPPORT, Role.MARKETER])
+def test_the_control_group_is_read_by_all_staff_and_set_by_admins(role: Role) -> None:
+    client = logged_in(make_member(make_brand(), role))
+    assert client.get("/v1/control-group").json() == {"share": 0.0, "salt": "1"}
+    answer = client.put("/v1/control-group", {"share": 0.05}, "application/json")
+    assert answer.status_code == 403
+    assert not ControlGroup.objects.exists()
 
 
 @given(

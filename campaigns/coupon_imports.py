@@ -70,21 +70,25 @@ def execute(
     pool = job.pool
     if pool.kind != PoolKind.IMPORTED:
         raise CouponFileError("The codes of this pool are made by Nearcast; it takes no files.")
-    job.lines_total = job.lines_total or _count(path)
-    refused = Counter(job.refused)
+    lines_total = job.lines_total or _count(path)
     lines = islice(_codes(path), job.lines_done, None)  # where another worker died before
     while piece := list(islice(lines, AT_ONCE)):
         if stop is not None and stop.is_set():
             return
         with transaction.atomic():
             remarks = take(pool, piece)
-            job.lines_done += len(piece)
-            job.taken += len(piece) - len(remarks)
-            refused.update(why for _, _, why in remarks)
-            job.refused = dict(refused)
-            job.remarks = [*job.remarks, *remarks][:MOST_REMARKS]
-            job.seen_at = timezone.now()
-            job.save()
+            counts = {
+                "lines_total": lines_total,
+                "lines_done": job.lines_done + len(piece),
+                "taken": job.taken + len(piece) - len(remarks),
+                "refused": dict(Counter(job.refused) + Counter(why for _, _, why in remarks)),
+                "remarks": [*job.remarks, *remarks][:MOST_REMARKS],
+                "seen_at": timezone.now(),
+            }
+            CouponImport.objects.filter(pk=job.pk).update(**counts)
+        # Only now: `finish` writes what the job says, also after a piece that was rolled back.
+        for name, value in counts.items():
+            setattr(job, name, value)
         yield job
 
 

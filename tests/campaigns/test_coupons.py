@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from datetime import date, timedelta
 from io import StringIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
 from django.utils.timezone import now
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -401,6 +403,29 @@ def test_an_upload_is_taken_up_and_goes_on_after_a_crash(
     coupon_imports.finish(second, now=later)
     assert Coupon.objects.count() == 35
     assert (second.taken, second.refused, second.state) == (35, {}, "done")
+
+
+def test_a_piece_that_is_rolled_back_is_not_counted(
+    brand: Brand, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.MEDIA_ROOT = str(tmp_path)
+    monkeypatch.setattr(coupon_imports, "close_old_connections", lambda: None)
+    monkeypatch.setattr(coupon_imports, "AT_ONCE", 10)
+    job = CouponImport(pool=make_pool(brand), file_name="x.csv", state="queued")
+    job.file.save("x.csv", ContentFile("\n".join(f"C{n}" for n in range(15)) + "\n"))
+    writes = count(1)
+
+    def losing_the_third(execute: Any, sql: str, *rest: Any) -> Any:
+        """The first is the claim's, the second the first piece's."""
+        if sql.startswith('UPDATE "campaigns_couponimport"') and next(writes) == 3:
+            raise OperationalError("the connection is lost")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(losing_the_third):
+        coupon_imports.run(OneRound())
+    job.refresh_from_db()
+    assert (job.state, job.lines_done, job.taken) == ("failed", 10, 10)
+    assert Coupon.objects.count() == 10
 
 
 class OneRound(threading.Event):

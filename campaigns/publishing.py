@@ -446,7 +446,7 @@ def compile_segment(slug: str, trees: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def users_of_segment(segment: Segment) -> list[str]:
-    """The names of the campaigns and segments that refer to it."""
+    """The names of what would break without it: campaigns not yet ended, and segments."""
     mine = {"brand_id": segment.brand_id}
     rows = [
         (one.name, one.draft.get("audience"), one.live_version and one.live_version.definition)

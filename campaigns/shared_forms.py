@@ -5,17 +5,17 @@ What a condition or a rule may say, `campaigns.conditions` and `campaigns.guards
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
+from django.db import transaction
 
 from brands.fields import WIDE, JsonField, RowsWidget
 from brands.models import Brand
 from brands.overtaking import MarkedForm
-from campaigns import conditions, guards, slugs
+from campaigns import conditions, guards, locks, publishing, slugs
 from campaigns.forms import detail
 from campaigns.models import BrandGuard, Segment
 from campaigns.suggesting import suggestions
@@ -41,16 +41,28 @@ class SegmentForm(MarkedForm):
         options["segments"] = [one for one in options["segments"] if one[0] != self.instance.slug]
         widget.options = widget.options | options
 
+    def save_if_valid(self) -> Any:
+        """As any, while nobody else writes a segment of the brand: they refer to each other."""
+        if not self.is_bound:
+            return None
+        with transaction.atomic():
+            locks.take("segments", [self.instance.brand_id])
+            return super().save_if_valid()
+
     def clean_tree(self) -> dict[str, Any]:
         """Refuse what the rules could not run."""
         tree: dict[str, Any] = self.cleaned_data["tree"]
-        slugs = Segment.objects.filter(brand=self.instance.brand).values_list("slug", "tree")
-        found = conditions.problems(tree, path="audience", known_segments=[s for s, _ in slugs])
+        others = Segment.objects.filter(brand=self.instance.brand).exclude(pk=self.instance.pk)
+        trees = dict(others.values_list("slug", "tree"))
+        slug = self.instance.slug  # empty, and no other's, until it is first saved
+        known = [*trees, *filter(None, [slug])]
+        found = conditions.problems(tree, path="audience", known_segments=known)
         if found:
             raise ValidationError([detail(path, "audience") + text for path, text in found])
-        trees = dict(slugs) | ({self.instance.slug: tree} if self.instance.slug else {})
-        if self.instance.slug and _reaches(self.instance.slug, tree, trees):
-            raise ValidationError("The segment would be part of itself.")
+        try:
+            publishing.compile_segment(slug, trees | {slug: tree})
+        except conditions.AudienceError as error:
+            raise ValidationError([_said(one) for one in error.problems]) from error
         return tree
 
     def save(self, commit: bool = True) -> Segment:
@@ -92,14 +104,7 @@ class BrandGuardForm(MarkedForm):
         return rule
 
 
-def _reaches(slug: str, tree: Any, trees: Mapping[str, Any]) -> bool:
-    """Say whether following a tree's segments leads to `slug`."""
-    ahead, seen = conditions.segments_in(tree), set[str]()
-    while ahead:
-        one = ahead.pop()
-        if one == slug:
-            return True
-        if one not in seen:
-            seen.add(one)
-            ahead |= conditions.segments_in(trees.get(one))
-    return False
+def _said(problem: conditions.Problem) -> str:
+    """What is wrong, and with which other segment where it is one."""
+    path, text = problem
+    return f"{path}: {text}" if path.startswith("segment ") else text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -13,9 +14,8 @@ from unfold.decorators import display
 from brands.admin import OwnPageAdmin
 from brands.models import Brand
 from brands.templatetags.nearcast import when
-from campaigns import sentences, shared_forms
-from campaigns.conditions import segments_in
-from campaigns.models import Campaign, Segment
+from campaigns import locks, publishing, sentences, shared_forms
+from campaigns.models import Segment
 
 
 @admin.register(Segment)
@@ -39,21 +39,19 @@ class SegmentAdmin(OwnPageAdmin):
         return {}
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return super().has_delete_permission(request, obj) and not (obj and self.users_of(obj))
+        allowed = super().has_delete_permission(request, obj)
+        return allowed and not (obj and publishing.users_of_segment(obj))
 
-    def users_of(self, segment: Segment) -> list[str]:
-        """Return what would break without it: campaigns and segments by name."""
-        found = [
-            row.name
-            for row in Segment.objects.filter(brand=segment.brand).exclude(pk=segment.pk)
-            if segment.slug in segments_in(row.tree)
-        ]
-        for row in Campaign.objects.filter(brand=segment.brand).select_related("live_version"):
-            trees = [row.draft.get("audience")]
-            trees += [row.live_version.definition.get("audience")] if row.live_version else []
-            if any(segment.slug in segments_in(tree) for tree in trees):
-                found.append(row.name)
-        return found
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Delete while nobody else writes a segment of the brand: it may be about to refer here."""
+        with transaction.atomic():
+            segment = self.get_object(request, object_id)
+            if segment is not None and request.method == "POST":
+                locks.take("segments", [segment.brand_id])
+            answer: HttpResponse = super().delete_view(request, object_id, extra_context)
+        return answer
 
     def own_page(
         self, request: HttpRequest, segment: Segment | None, brand: Brand, *, may_edit: bool
@@ -75,7 +73,7 @@ class SegmentAdmin(OwnPageAdmin):
                 "title": segment.name if segment else "New segment",
                 "form": form,
                 "may_edit": may_edit,
-                "users": self.users_of(segment) if segment else [],
+                "users": publishing.users_of_segment(segment) if segment else [],
                 "deletable": segment is not None and self.has_delete_permission(request, segment),
             },
         )

@@ -431,6 +431,8 @@ class SegmentViewSet(BrandScoped, viewsets.ModelViewSet[Segment]):
         serializer.is_valid(raise_exception=True)
         slug = serializer.validated_data.get("slug", segment.slug)
         tree = serializer.validated_data.get("tree", segment.tree)
+        if segment.slug and slug != segment.slug:
+            self._refuse_if_used(segment)
         self._refuse_circles(segment, slug, tree)
         serializer.save()
         return Response(serializer.data, status=status)
@@ -449,8 +451,12 @@ class SegmentViewSet(BrandScoped, viewsets.ModelViewSet[Segment]):
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
         with transaction.atomic():
             segment = self._alone()
-            users = publishing.users_of_segment(segment)
-            if users:
-                raise Conflict(f"Still used by {', '.join(users[:5])}.")
+            self._refuse_if_used(segment)
             segment.delete()
         return Response(status=204)
+
+    def _refuse_if_used(self, segment: Segment) -> None:
+        """Others name it by its slug."""
+        users = publishing.users_of_segment(segment)
+        if users:
+            raise Conflict(f"Still used by {', '.join(users[:5])}.")

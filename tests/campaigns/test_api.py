@@ -149,6 +149,7 @@ def test_segments_are_kept_by_brand_and_checked(brand: Brand, call: Call) -> Non
     assert "circle" in circle.json()["fields"]["tree"][0]
     assert call("PATCH", path, {"tree": {"colour": 1}}).status_code == 422
     assert call("DELETE", path).status_code == 409  # VIP uses it
+    assert call("PATCH", path, {"slug": "golden"}).status_code == 409  # by this name
     assert call("PATCH", path, {"name": "Golden"}).json()["name"] == "Golden"
     assert [one["slug"] for one in call("GET", "segments").json()["results"]] == ["gold", "vip"]
 

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 from django.db.backends.base.introspection import BaseDatabaseIntrospection
+from hypothesis import settings
 
 pytest_plugins = ["tests.committed", "tests.live_server", "tests.browser", "tests.sending"]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# No deadline for one example: the first compiles loops, and the machine is shared.
+settings.register_profile("nearcast", deadline=None)
+settings.load_profile("nearcast")
 
 
 @pytest.fixture(scope="session")

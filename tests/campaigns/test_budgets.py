@@ -143,7 +143,7 @@ def is_live(budget: Budget, minute_ms: int) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.sampled_from([SPRING, AUTUMN, TODAY, date(2026, 4, 5)]),
     st.sampled_from(ZONES), dayparts, quiets, st.integers(1, 400), st.integers(1, 7),

@@ -51,7 +51,7 @@ def fits(times: list[int], at: int, limit: int, window: int) -> bool:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     wanted=st.lists(st.integers(0, 400), max_size=30),
     at=st.integers(0, 400),
@@ -72,7 +72,7 @@ def test_it_agrees_with_counting_every_window(
         assert full.next_ms == oracle
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     times=st.lists(st.integers(0, 90 * 96), max_size=40),  # in quarters of an hour
     at=st.integers(0, 90 * 96),

@@ -247,7 +247,7 @@ def test_many_tills_redeem_a_code_once() -> None:
     assert sorted(taken) == ["already_redeemed"] * 19 + ["once"]
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(["come", "come", "cancel", "send", "redeem"]), max_size=14))
 @pytest.mark.django_db
 def test_draws_are_what_a_list_of_codes_would_give(steps: list[str]) -> None:

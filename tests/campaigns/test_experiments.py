@@ -108,7 +108,7 @@ def test_the_same_rows_and_step_give_the_same_shares() -> None:
     assert allocate(arms, guard=GUARD, seed=seed) == allocate(arms, guard=GUARD, seed=seed)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 2_000), st.floats(0, 1)), min_size=2, max_size=6))
 def test_shares_always_add_up_and_keep_the_floor(told: list[tuple[int, float]]) -> None:
     arms = {f"v{n}": Arm(shown, int(shown * rate)) for n, (shown, rate) in enumerate(told)}

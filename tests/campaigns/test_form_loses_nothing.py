@@ -187,7 +187,6 @@ def resent(brand: Brand, before: Definition, **touched: Any) -> CampaignForm:
 @example(raw={"trigger": {"on": "schedule", "days": ["mon", "mon", 1]}}, priority=1)
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 def test_it_keeps_all_of_a_campaign_whose_priority_was_changed(

@@ -122,7 +122,7 @@ def allowed(when: datetime, dayparts: tuple[Daypart, ...], quiet: Daypart | None
     return is_open(when.weekday(), minute, dayparts) and not is_quiet(when.weekday(), minute, quiet)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     after=instants,
     ahead=st.integers(0, 2 * 24 * 60),
@@ -154,7 +154,7 @@ def test_it_agrees_with_a_clock_read_every_minute(
         assert found == oracle
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(instant=instants, tz=st.sampled_from(ZONES))
 def test_it_finds_where_a_date_begins(instant: int, tz: str) -> None:
     place = ZoneInfo(tz)

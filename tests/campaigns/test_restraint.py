@@ -31,7 +31,7 @@ parts = st.builds(Daypart, st.just(frozenset(range(7))), clock, clock).filter(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     day=st.sampled_from(JUMPS),
     minute=st.integers(0, 3 * 1440),

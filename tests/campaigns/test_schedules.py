@@ -38,7 +38,7 @@ def at_ms(text: str) -> int:
 JUMPS = ["2026-03-07", "2026-03-28", "2026-04-04", "2026-10-03", "2026-10-24", "2011-12-29"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     day=st.sampled_from(JUMPS),
     start_h=st.integers(0, 24),

@@ -53,7 +53,7 @@ def test_it_is_said_in_words() -> None:
     assert [one.title for one in differences(decode({}), wanted, {})] == ["Score"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.booleans()), max_size=8))
 def test_the_order_of_turns_is_that_of_comparing_each_with_each(
     plans: list[tuple[int, int, bool]],

@@ -217,14 +217,14 @@ def oracle(pattern: Pattern, items: list[Item]) -> list[int]:
     return found if pattern.nth == 1 else found[pattern.nth - 1 : pattern.nth]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(patterns, stories)
 def test_it_agrees_with_trying_every_choice(pattern: Pattern, items: list[Item]) -> None:
     found = completions(pattern, items, HELSINKI)
     assert [one.last.id for one in found] == oracle(pattern, items)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(patterns, stories, st.data())
 def test_the_order_of_telling_and_repeats_change_nothing(
     pattern: Pattern, items: list[Item], data: st.DataObject
@@ -233,7 +233,7 @@ def test_the_order_of_telling_and_repeats_change_nothing(
     assert completions(pattern, shuffled, HELSINKI) == completions(pattern, items, HELSINKI)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(patterns, stories)
 def test_told_one_by_one_it_fires_the_same_and_each_once(
     pattern: Pattern, items: list[Item]

@@ -126,7 +126,7 @@ def test_it_shows_a_page_without_its_figures(world: World, monkeypatch: pytest.M
 class FirstId(TestCase):
     """`first_id` against looking at every row."""
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.lists(st.integers(0, 5_000), max_size=12), st.integers(-100, 5_100))
     def test_it_finds_the_first_id_since_an_instant(self, minutes: list[int], since: int) -> None:
         Transition.objects.all().delete()

@@ -73,7 +73,7 @@ def test_it_knows_nothing_of_nobody() -> None:
 spots = [SHOP, ACROSS_TOWN, FAR_AWAY]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     fixes=st.lists(st.tuples(st.integers(0, 14 * 96), st.sampled_from(spots)), max_size=80),
     tz=st.sampled_from(["Europe/Helsinki", "America/New_York", "Asia/Kathmandu"]),

@@ -23,7 +23,7 @@ from devices.reading import open_cursor
 pytestmark = pytest.mark.django_db
 
 _ON_ONE_DATABASE = settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

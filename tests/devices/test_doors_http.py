@@ -482,9 +482,7 @@ BODIES = (
 
 
 @pytest.mark.parametrize("path", [LOCATIONS, EVENTS, "/v1/gateway/locations", "/v1/gateway/events"])
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=BODIES,
     content_type=st.sampled_from(["application/json", "application/x-ndjson", ""]),

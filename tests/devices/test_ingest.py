@@ -702,9 +702,7 @@ def register_consent(device: Device, *, location: bool) -> None:
         max_size=12,
     )
 )
-@hypothesis_settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_two_processes_with_memories_tell_what_one_with_locks_tells(
     however_written: None, brand: Brand, steps: list[tuple[int, Place]]
 ) -> None:

@@ -190,7 +190,6 @@ uploads = st.lists(
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(batches=st.lists(uploads, max_size=3))

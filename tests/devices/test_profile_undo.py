@@ -195,9 +195,7 @@ batches = st.lists(st.tuples(persons, bags), max_size=6)
 
 
 @given(before=batches, imported=batches, since=batches)
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_undoes_as_if_the_import_had_never_been(
     brand: Brand,
     before: list[tuple[str, dict[str, Any]]],

@@ -129,7 +129,7 @@ def measured_to_all(
     walks=st.lists(st.lists(moves, min_size=1, max_size=3), min_size=1, max_size=3),
     moved=st.lists(st.frozensets(st.integers(1, 4), max_size=2), min_size=3, max_size=3),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_it_tells_what_measuring_every_fix_to_every_geofence_tells(
     walks: list[list[list[Move]]], moved: list[frozenset[int]]
 ) -> None:

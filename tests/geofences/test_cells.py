@@ -127,7 +127,7 @@ def test_it_covers_around_every_pentagon() -> None:
             check(shape, *hard_points(shape, rng, 60))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32),
     lat=st.floats(-85, 85),

@@ -208,9 +208,7 @@ written = st.dictionaries(
 
 
 @given(before=written, imported=written, since=written, retired=st.sets(st.sampled_from("abc")))
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_takes_back_field_by_field(
     brand: Brand,
     before: dict[str, Any],

@@ -148,7 +148,7 @@ def test_it_answers_batches_of_any_size_alike(size: int) -> None:
     assert found(index_of(*shapes), lat, lng) == expected(shapes, lat, lng)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     lat=st.floats(-85, 85),
@@ -167,7 +167,7 @@ def test_it_agrees_with_geos_on_any_polygon(
     agrees([shape], *hard_points(shape, rng))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32),
     lat=st.floats(-90, 90),
@@ -301,7 +301,7 @@ def test_it_takes_updates_without_touching_the_old_index() -> None:
     assert after.settings["exit_buffer_m"][ordinals].tolist() == [3, 80, 4]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.data())
 def test_it_is_after_any_updates_what_a_cold_start_is(data: Any) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -346,7 +346,7 @@ def test_it_is_by_the_portion_what_it_is_at_once() -> None:
     assert index.geofence_id.tolist() == list(range(30))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), size=st.integers(0, 40))
 def test_it_answers_few_as_it_answers_many(seed: int, size: int) -> None:
     """In a crowd, of two brands, with an update beside; one by one below some size."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connections
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from tests.live_server import LiveWeb
 
@@ -20,6 +20,7 @@ FLAGS = [
 ]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SLOW_MS = 60_000  # a map drawn without a GPU on a busy machine
+expect.set_options(timeout=15_000)  # as what a page is asked to do; playwright's own is 5 s
 
 
 @pytest.fixture(scope="module")

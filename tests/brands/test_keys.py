@@ -69,5 +69,5 @@ def test_it_announces_a_revocation() -> None:
     ) as raw:
         raw.execute(f"LISTEN {keys.CHANNEL}")
         AppKey.objects.update(revoked_at=now())
-        heard = [notify.payload for notify in raw.notifies(timeout=5, stop_after=1)]
+        heard = [notify.payload for notify in raw.notifies(timeout=60, stop_after=1)]
     assert heard == [f"key:{AppKey.digest_of(secret)}"]

@@ -34,6 +34,7 @@ def together(count: int, order: Callable[[], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
+    assert not any(thread.is_alive() for thread in threads), "some of them never ended"
     assert not errors
 
 

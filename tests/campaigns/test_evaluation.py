@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
@@ -24,6 +25,7 @@ from tests.factories import make_brand, make_circle, make_device
 pytestmark = pytest.mark.django_db
 
 DAY_S = 86_400
+HELSINKI = ZoneInfo("Europe/Helsinki")
 DIVIDED = {"title": "{{ 1 | divided_by: device.attributes.n }}", "body": "b"}
 
 
@@ -264,11 +266,12 @@ def test_quiet_hours_hold_an_offer_until_they_end() -> None:
     brand = make_brand(quiet_hours={"from": "00:00", "to": "23:59"})
     shop = make_circle(brand)
     make_campaign(brand, shop, quiet_hours="hold")
-    make_transition(make_device(brand), shop)
-    evaluate_once(now=now())
+    noon = (now().astimezone(HELSINKI) + timedelta(days=1)).replace(hour=12)
+    make_transition(make_device(brand), shop, occurred_at=noon - timedelta(seconds=1))
+    evaluate_once(now=noon)
     assert reasons() == ["held"]
     delivery = Delivery.objects.get()
-    assert delivery.due_at > delivery.created_at
+    assert delivery.due_at == noon.replace(hour=23, minute=59, second=0, microsecond=0)
     assert delivery.gates["quiet_hours"] == {"from": "00:00", "to": "23:59", "policy": "hold"}
 
 

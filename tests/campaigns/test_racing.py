@@ -316,7 +316,7 @@ def test_the_loop_wakes_for_what_happens_and_stops_when_asked() -> None:
             assert now() < until
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
     assert Delivery.objects.count() == 1
 

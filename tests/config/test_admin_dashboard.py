@@ -17,7 +17,7 @@ from hypothesis.extra.django import TestCase
 from brands.models import Role
 from campaigns.models import Decision
 from config import dashboard, navigation
-from devices.models import Transition
+from devices.models import DeviceState, Transition
 from notifications.models import Delivery
 from tests.campaigns.rows import make_transition
 from tests.factories import make_brand, make_device
@@ -25,21 +25,22 @@ from tests.staff import World, logged_in, make_member, make_world
 
 pytestmark = pytest.mark.django_db
 
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)  # far from midnight in the zone of the pages
+
 
 @pytest.fixture
 def world() -> World:
     cache.clear()
     world = make_world("Bara")
-    # The world's rows are some minutes old: of today, whatever the hour in its zone.
-    at = now()
     for model, column in ((Delivery, "created_at"), (Decision, "decided_at")):
-        model._default_manager.update(**{column: at})
-    Transition.objects.update(occurred_at=at, recorded_at=at)
+        model._default_manager.update(**{column: NOON})
+    Transition.objects.update(occurred_at=NOON, recorded_at=NOON)
+    DeviceState.objects.update(received_at=NOON)
     return world
 
 
 def today(world: World) -> dashboard.Today:
-    return dashboard.today(world.brand, at=now() + timedelta(seconds=1))
+    return dashboard.today(world.brand, at=NOON + timedelta(seconds=1))
 
 
 def test_it_counts_what_happened_to_the_brand_today(world: World) -> None:
@@ -62,6 +63,7 @@ def test_it_counts_why_offers_were_not_made(world: World) -> None:
             moment_id=number,
             verdict="refuse",
             reason="cap_reached" if number else "quiet_hours",
+            decided_at=NOON,
         )
     found = today(world)
     assert found.refusals == [("cap_reached", 2), ("quiet_hours", 1)]
@@ -79,7 +81,7 @@ def test_the_first_page_of_an_empty_brand_leads_only_where_one_may_go(role: Role
 
 
 def test_it_leaves_yesterday_out(world: World) -> None:
-    yesterday = now() - timedelta(days=1)
+    yesterday = NOON - timedelta(days=1)
     Delivery.objects.update(created_at=yesterday)
     Transition.objects.update(occurred_at=yesterday, recorded_at=yesterday)
     found = today(world)
@@ -98,7 +100,7 @@ def test_it_estimates_from_runs_of_ids_and_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(99):
-        make_transition(world.device, world.geofence, occurred_at=now())
+        make_transition(world.device, world.geofence, occurred_at=NOON)
     monkeypatch.setattr(dashboard, "SAMPLE_ROWS", 20)
     monkeypatch.setattr(dashboard, "RUN_ROWS", 2)
     found = today(world)

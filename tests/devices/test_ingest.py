@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -451,7 +452,11 @@ def test_it_wakes_evaluation_for_what_a_campaign_waits_for_and_for_nothing_else(
     listener.connection.execute("LISTEN nearcast_transitions")
 
     def woken() -> int:
-        return len(list(listener.connection.notifies(timeout=0.2)))
+        """How often, up to a word of our own: whoever listens hears in the order of commits."""
+        with connection.cursor() as cursor:
+            cursor.execute("NOTIFY nearcast_transitions, 'so far'")
+        heard = (one.payload for one in listener.connection.notifies(timeout=60))
+        return len(list(takewhile(lambda payload: payload != "so far", heard)))
 
     take(fix(other, DOWN_THE_ROAD, NOW_MS))
     quiet = woken()

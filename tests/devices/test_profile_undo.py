@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ def test_it_undoes_as_if_the_import_had_never_been(
 
     def write(to: str, batch: list[tuple[str, dict[str, Any]]], at: int, **more: Any) -> None:
         items = [ProfileIn(key, bag) for key, bag in batch]
-        instant = now().replace(year=2026, second=at, microsecond=0, minute=0, hour=0)
+        instant = datetime(2026, 1, 5, 12, 0, at, tzinfo=UTC)
         profiles.upsert(of[to].pk, items, source=f"s{at}", now=instant, **more)
 
     for to in of:

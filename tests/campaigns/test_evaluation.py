@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,14 +13,14 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils.timezone import now
 
-from campaigns import evaluation, judging, places, publishing, rules
+from campaigns import evaluation, history, judging, places, publishing, rules
 from campaigns.content import Scene
 from campaigns.evaluation import evaluate_once
 from campaigns.models import Campaign, CampaignVersion, Decision, Segment
 from campaigns.moments import Happening
 from devices.models import Profile, Transition
 from notifications.models import Delivery
-from tests.campaigns.rows import a_definition, make_campaign, make_event, make_transition
+from tests.campaigns.rows import COFFEE, a_definition, make_campaign, make_event, make_transition
 from tests.factories import make_brand, make_circle, make_device
 
 pytestmark = pytest.mark.django_db
@@ -235,6 +236,57 @@ def test_the_brands_caps_count_over_its_campaigns() -> None:
     evaluate_once(now=now())
     assert reasons().count("cap_reached") == 1
     assert Decision.objects.get(reason="cap_reached").trace["of"] == "brand"
+
+
+def test_the_brands_cap_on_everybody_counts_over_its_campaigns() -> None:
+    cap = {"limit": 2, "window_s": DAY_S, "scope": "brand"}
+    for brand in (make_brand(caps=[cap]), make_brand(caps=[cap])):
+        shops = [make_circle(brand) for _ in range(3)]
+        for shop in shops:
+            make_campaign(brand, shop)
+            make_transition(make_device(brand), shop)
+            evaluate_once(now=now())
+    assert reasons() == ["matched", "matched", "cap_reached"] * 2
+
+
+def test_the_brands_cap_is_read_by_its_campaigns_not_over_all_it_sent() -> None:
+    brand = make_brand()
+    campaigns = [make_campaign(brand, make_circle(brand)).pk for _ in range(3)]
+    device = make_device(brand)
+    Delivery.objects.bulk_create(
+        Delivery(
+            brand_id=brand.pk,
+            device_id=device.pk,
+            person=f"device:{device.pk}",
+            campaign_id=campaigns[number % 3],
+            campaign_name="Coffee",
+            moment_kind="transition",
+            key=str(number),
+            content=COFFEE,
+            state="sent",
+            created_at=(at := now() - timedelta(minutes=number)),
+            due_at=at,
+            expires_at=at,
+            sent_at=at,
+        )
+        for number in range(2_000)
+    )
+    asked = ([brand.pk], [now() - timedelta(days=10)], [100], list(history.COUNTED))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE notifications_delivery, campaigns_campaign")
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {history._SHARED_OF_BRANDS}", asked)
+        ((plan,),) = cursor.fetchall()
+    looks = [one for one in nodes(plan[0]["Plan"]) if one.get("Alias") == "d"]
+    assert [one.get("Index Name") for one in looks] == ["deliveries_by_campaign"]
+    assert looks[0]["Actual Loops"] == 3
+    assert looks[0]["Actual Rows"] == 100, "no more than could change a verdict"
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's node and all below it."""
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
 
 
 def test_an_offer_that_was_not_made_gives_its_place_back() -> None:

@@ -68,18 +68,12 @@ class BigListAdmin(BrandScopedAdmin):
         if hasattr(form, "of_brand"):
             form.of_brand(brand)
         asked = form.cleaned_data if form.is_bound and form.is_valid() else {}
-        page, too_much = Page(rows=()), False
         try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = {self.limit_ms}")
-                page = self.find(request, brand, asked, older=request.GET.get("older"))
-        except OperationalError as error:
-            if not isinstance(error.__cause__, QueryCanceled):
-                raise
-            too_much = True
+            found = self._find_in_time(request, brand, asked, request.GET.get("older"))
         except ValueError:
             messages.warning(request, "That page is not there; these are the newest.")
-            page = self.find(request, brand, asked, older=None)
+            found = self._find_in_time(request, brand, asked, None)
+        page = Page(rows=()) if found is None else found
         query = request.GET.copy()
         query.pop("older", None)
         newest = query.urlencode()
@@ -97,7 +91,7 @@ class BigListAdmin(BrandScopedAdmin):
                 "older_url": f"?{query.urlencode()}" if page.older else None,
                 "newest_url": f"?{newest}" if "older" in request.GET else None,
                 "filtered": bool(newest),
-                "too_much": too_much,
+                "too_much": found is None,
                 "since": page.since,
                 "row_template": self.row_template,
                 "headings": self.headings,
@@ -106,6 +100,19 @@ class BigListAdmin(BrandScopedAdmin):
                 **(extra_context or {}),
             },
         )
+
+    def _find_in_time(
+        self, request: HttpRequest, brand: Brand, asked: dict[str, Any], older: str | None
+    ) -> Page | None:
+        """Return the page; None where it takes too long to find."""
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {self.limit_ms}")
+                return self.find(request, brand, asked, older=older)
+        except OperationalError as error:
+            if not isinstance(error.__cause__, QueryCanceled):
+                raise
+            return None
 
     def changeform_view(
         self,

@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils.timezone import now
 
 from campaigns import lookup, publishing, story, timeline, whynot
+from campaigns.admin.support import DeliveryDesk
 from campaigns.entries import Entry
 from campaigns.models import Campaign, Decision
 from devices.models import Device, DeviceState, Fix, Presence, Transition
@@ -155,10 +156,6 @@ def test_it_answers_nonsense_with_a_page(world: World, query: str) -> None:
 def test_it_says_what_to_narrow_where_a_search_takes_too_long(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django.db import connection
-
-    from campaigns.admin.support import DeliveryDesk
-
     def sleep(*_args: object, **_kwargs: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(5)")
@@ -167,6 +164,25 @@ def test_it_says_what_to_narrow_where_a_search_takes_too_long(
     monkeypatch.setattr(DeliveryDesk, "find", sleep)
     answer = logged_in(world.admin).get(reverse("admin:notifications_delivery_changelist"))
     assert "too much to search through" in answer.content.decode()
+
+
+def test_it_searches_no_longer_where_the_page_asked_for_is_not_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_args: object, older: str | None, **_kwargs: object) -> None:
+        if older is not None:
+            raise ValueError(older)
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW statement_timeout")
+            assert cursor.fetchone() == ("50ms",)
+            cursor.execute("SELECT pg_sleep(5)")
+
+    monkeypatch.setattr(DeliveryDesk, "limit_ms", 50)
+    monkeypatch.setattr(DeliveryDesk, "find", slow)
+    address = reverse("admin:notifications_delivery_changelist")
+    page = logged_in(world.admin).get(address, {"older": "garbage"}).content.decode()
+    assert "That page is not there" in page
+    assert "too much to search through" in page
 
 
 def test_it_shows_what_it_found_before_a_search_took_too_long(

@@ -151,11 +151,13 @@ class BrandScoped:
 
     def scoped(self, rows: QuerySet[AnyModel]) -> QuerySet[AnyModel]:
         """The rows of the brands that may be read; writing to one is a matter of role (403)."""
-        brands = access_of(self.request).brands(self.read_role)
+        return rows.filter(brand_id__in=self.brands_asked().values("pk"))
+
+    def brands_asked(self) -> QuerySet[Brand]:
+        """The brands that may be read, or the one of them that `brand` names."""
+        brands = access_of(self.request).brands(self.read_role).order_by()
         asked = self.request.query_params.get("brand")
-        if asked:
-            brands = brands.filter(_named(asked))
-        return rows.filter(brand_id__in=brands.order_by().values("pk"))
+        return brands.filter(_named(asked)) if asked else brands
 
     def brand_for_writing(self) -> Brand:
         """The key's brand, the only one of the staff member, or the one that `brand` names."""

@@ -118,13 +118,13 @@ def _starts(asked: _Question, since: datetime | None, now: datetime) -> Iterator
     """
     if asked.equal and asked.by == "campaign_id":
         newest = min(at for at in (now, asked.until, asked.older and asked.older.at) if at)
-        for span in _TRIES:
+        for span in TRIES:
             if since is None or newest - span > since:
                 yield newest - span
     yield since
 
 
-_TRIES = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
+TRIES = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

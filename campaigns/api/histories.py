@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.db.models import Model, QuerySet
 from django.utils.dateparse import parse_datetime
+from django.utils.functional import cached_property
 from django_filters import rest_framework as filters
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
@@ -20,13 +21,13 @@ from rest_framework.filters import OrderingFilter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from brands.access import BrandScoped
+from brands.access import AnyModel, BrandScoped
 from campaigns import entries, reading
+from campaigns.api.pages import HistoryPages, Indexes
 from campaigns.models import Campaign, Decision, Verdict
 from campaigns.reasons import Reason
 from devices.models import Device, Transition
 from devices.presence import TransitionKind
-from geofences.api import Pages
 from geofences.models import Geofence
 from notifications.models import Delivery, DeliveryState
 
@@ -55,15 +56,19 @@ class InstantFilter(filters.Filter):
     field_class = InstantField
 
 
-def of_external_id(rows: QuerySet[Any], _: str, external_id: str) -> QuerySet[Any]:
-    """The rows of all devices of one person."""
-    return rows.filter(device_id__in=Device.objects.filter(external_id=external_id).values("pk"))
-
-
-class TransitionFilters(filters.FilterSet):
+class OfDevices(filters.FilterSet):
     device = filters.NumberFilter(field_name="device_id")
     device_id = filters.NumberFilter()
-    external_id = filters.CharFilter(method=of_external_id)
+    external_id = filters.CharFilter(method="of_person")
+
+    def of_person(self, rows: QuerySet[Any], _: str, external_id: str) -> QuerySet[Any]:
+        """The rows of all devices of one person."""
+        brand_ids = self.request.parser_context["view"].brand_ids
+        mine = Device.objects.filter(brand_id__in=brand_ids, external_id=external_id)
+        return rows.filter(device_id__in=list(mine.values_list("pk", flat=True)))
+
+
+class TransitionFilters(OfDevices):
     geofence = filters.NumberFilter(field_name="geofence_id")
     kind = filters.ChoiceFilter(choices=[(kind.value, kind.value) for kind in TransitionKind])
     visit_id = filters.NumberFilter()
@@ -75,10 +80,7 @@ class TransitionFilters(filters.FilterSet):
         fields = ()
 
 
-class DecisionFilters(filters.FilterSet):
-    device = filters.NumberFilter(field_name="device_id")
-    device_id = filters.NumberFilter()
-    external_id = filters.CharFilter(method=of_external_id)
+class DecisionFilters(OfDevices):
     campaign = filters.NumberFilter(field_name="campaign_id")
     verdict = filters.ChoiceFilter(choices=[(one.value, one.value) for one in Verdict])
     reason = filters.ChoiceFilter(choices=[(one.value, one.value) for one in Reason])
@@ -92,10 +94,7 @@ class DecisionFilters(filters.FilterSet):
         fields = ()
 
 
-class DeliveryFilters(filters.FilterSet):
-    device = filters.NumberFilter(field_name="device_id")
-    device_id = filters.NumberFilter()
-    external_id = filters.CharFilter(method=of_external_id)
+class DeliveryFilters(OfDevices):
     campaign = filters.NumberFilter(field_name="campaign_id")
     state = filters.ChoiceFilter(choices=[(one.value, one.value) for one in DeliveryState])
     after = InstantFilter(field_name="created_at", lookup_expr="gte")
@@ -260,6 +259,9 @@ class DeliveryOut(Row):
         return self.place(row.geofence_id)
 
 
+OF_A_DEVICE = frozenset({"device", "device_id", "external_id"})
+
+
 class History(
     BrandScoped,
     mixins.ListModelMixin,
@@ -268,10 +270,18 @@ class History(
 ):
     """Rows that only the road writes."""
 
-    pagination_class = Pages
+    pagination_class = HistoryPages
     filter_backends = (filters.DjangoFilterBackend, OrderingFilter)
-    ordering = ("-id",)
+    indexes: ClassVar[Indexes]
     lookup_value_regex = "[0-9]{1,18}"
+
+    @cached_property
+    def brand_ids(self) -> list[int]:
+        return list(self.brands_asked().values_list("pk", flat=True))
+
+    def scoped(self, rows: QuerySet[AnyModel]) -> QuerySet[AnyModel]:
+        """As any, by values: only for these can PostgreSQL tell a few rows from very many."""
+        return rows.filter(brand_id__in=self.brand_ids)
 
 
 class TransitionViewSet(History):
@@ -280,7 +290,11 @@ class TransitionViewSet(History):
     queryset = Transition.objects.all()
     serializer_class = TransitionOut
     filterset_class = TransitionFilters
+    indexes = Indexes(
+        time="occurred_at", owner=Geofence, by="geofence_id", asked="geofence", alone=OF_A_DEVICE
+    )
     ordering_fields = ("id", "occurred_at")
+    ordering = ("-occurred_at",)
 
 
 class DecisionViewSet(History):
@@ -292,7 +306,15 @@ class DecisionViewSet(History):
     queryset = Decision.objects.all()
     serializer_class = DecisionOut
     filterset_class = DecisionFilters
+    indexes = Indexes(
+        time="decided_at",
+        owner=Campaign,
+        by="campaign_id",
+        asked="campaign",
+        alone=OF_A_DEVICE | {"moment_id"},
+    )
     ordering_fields = ("id", "decided_at")
+    ordering = ("-decided_at",)
 
     def get_serializer_context(self) -> dict[str, Any]:
         context = super().get_serializer_context()
@@ -310,4 +332,8 @@ class DeliveryViewSet(History):
     queryset = Delivery.objects.prefetch_related("attempts", "feedback")
     serializer_class = DeliveryOut
     filterset_class = DeliveryFilters
+    indexes = Indexes(
+        time="created_at", owner=Campaign, by="campaign_id", asked="campaign", alone=OF_A_DEVICE
+    )
     ordering_fields = ("id", "created_at")
+    ordering = ("-created_at",)

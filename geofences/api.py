@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import shapely
 from django.conf import settings
@@ -19,7 +17,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import ValidationError
 from rest_framework.filters import OrderingFilter
 from rest_framework.generics import get_object_or_404
 from rest_framework.pagination import CursorPagination
@@ -33,6 +31,7 @@ from brands import storable
 from brands.access import BrandScoped
 from brands.bodies import BodyTooLarge, JsonBody
 from brands.filejobs import Verdict
+from brands.keyset import KeysetPagination
 from geofences import cells, exports, writing
 from geofences.geometry import GeometryError, GeometryReason
 from geofences.models import Geofence, GeofenceCover, GeofenceQuerySet
@@ -224,38 +223,16 @@ class GeofenceFilters(filters.FilterSet):
         return rows.filter(Q(name__icontains=text) | Q(external_id=text))
 
 
-class Pages(CursorPagination):
+class Pages(KeysetPagination):
     """CONTRACT's lists: `{"next": cursor or null, "results": […]}`."""
 
     page_size = 100
     max_page_size = 1000
     page_size_query_param = "limit"
     ordering = "id"
-    _model: type[Model]
-
-    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> Any:
-        self._model = queryset.model
-        return super().paginate_queryset(queryset, request, view)
-
-    def decode_cursor(self, request: Request) -> Any:
-        """Refuse a position that is no value of the column it is to be compared with."""
-        cursor = super().decode_cursor(request)
-        position = None if cursor is None else cursor.position
-        if position is not None:
-            column: Any = self._model._meta.get_field(self.ordering[0].lstrip("-"))
-            try:
-                value = column.to_python(position)
-            except InvalidValue:
-                raise NotFound(self.invalid_cursor_message) from None
-            naive = isinstance(value, datetime) and value.tzinfo is None
-            if naive or not storable.is_storable(str(position)):
-                raise NotFound(self.invalid_cursor_message)
-        return cursor
 
     def get_paginated_response(self, data: Any) -> Response:
-        address = self.get_next_link()
-        cursor = parse_qs(urlsplit(address).query)["cursor"][0] if address else None
-        return Response({"next": cursor, "results": data})
+        return Response({"next": self.next_cursor(), "results": data})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         return {

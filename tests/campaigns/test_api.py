@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db.models import F
 from django.test import Client
 from django.utils.timezone import now
 
@@ -285,3 +286,20 @@ def test_support_may_look_and_a_marketer_may_act(brand: Brand) -> None:
         answer = client.post(f"/v1/campaigns/{campaign.pk}/pause")
         assert answer.status_code == (200 if allowed else 403)
     assert list(campaign.log.values_list("actor__username", flat=True))[:1] == ["marketer"]
+
+
+@pytest.mark.parametrize("ordering", ["name", "-name"])
+def test_segments_of_one_name_are_each_listed_once(brand: Brand, call: Call, ordering: str) -> None:
+    made = Segment.objects.bulk_create(
+        Segment(brand=brand, slug=f"s{number}", name="Regulars", tree={}) for number in range(30)
+    )
+    Segment.objects.filter(pk__in=[one.pk for one in made[::3]]).update(slug=F("slug"))
+    seen: list[int] = []
+    at = ""
+    for _ in range(10):
+        page = call("GET", f"segments?limit=7&ordering={ordering}{at}").json()
+        seen += [one["id"] for one in page["results"]]
+        if page["next"] is None:
+            break
+        at = f"&cursor={page['next']}"
+    assert sorted(seen) == sorted(one.pk for one in made)

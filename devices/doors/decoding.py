@@ -15,7 +15,9 @@ import msgspec
 
 Item = TypeVar("Item", bound=msgspec.Struct)
 
+MOST_MEMBERS = 10_000  # as many as items in a call: some pack each alone
 _GZIP = 16 + zlib.MAX_WBITS
+_PIECE_BYTES = 4096
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*?)`$")
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _raw_list = msgspec.json.Decoder(list[msgspec.Raw])
@@ -60,20 +62,27 @@ def inflated(body: bytes, *, max_bytes: int) -> bytes:
     """A gzip body unpacked, never beyond the limit: a bomb costs what the limit costs."""
     parts: list[bytes] = []
     room = max_bytes
-    rest = body
-    while rest:
+    members = begin = 0
+    while begin < len(body):
+        members += 1
+        if members > MOST_MEMBERS:
+            raise Refused(400, "not_gzip", f"More than {MOST_MEMBERS:,} gzip members.")
         member = zlib.decompressobj(_GZIP)
-        try:
-            part = member.decompress(rest, room + 1)
-        except zlib.error as error:
-            raise Refused(400, "not_gzip", "The body is not gzip.") from error
-        room -= len(part)
-        if room < 0:
-            raise too_large(max_bytes)
-        if not member.eof:
-            raise Refused(400, "not_gzip", "The gzip body ends early.")
-        parts.append(part)
-        rest = member.unused_data
+        while not member.eof:
+            if begin >= len(body):
+                raise Refused(400, "not_gzip", "The gzip body ends early.")
+            # A piece at a time: what follows a member is copied when it ends.
+            piece = body[begin : begin + _PIECE_BYTES]
+            begin += len(piece)
+            try:
+                part = member.decompress(piece, room + 1)
+            except zlib.error as error:
+                raise Refused(400, "not_gzip", "The body is not gzip.") from error
+            room -= len(part)
+            if room < 0:
+                raise too_large(max_bytes)
+            parts.append(part)
+        begin -= len(member.unused_data)
     return b"".join(parts)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import time
 import zlib
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.doors.decoding import ItemReader, Refused, inflated
+from devices.doors.decoding import MOST_MEMBERS, ItemReader, Refused, inflated
 from devices.fixes import FixIn
 
 READER = ItemReader(FixIn, envelope="locations", time_field="recorded_at", max_items=20)
@@ -111,3 +113,28 @@ def test_it_refuses_what_is_not_gzip(body: bytes) -> None:
     with pytest.raises(Refused) as refused:
         inflated(body, max_bytes=100)
     assert refused.value.status == 400
+
+
+def test_many_members_cost_what_their_bytes_cost() -> None:
+    """Eighty gigabytes would be copied if the rest were, member for member."""
+    few = MOST_MEMBERS - 1
+    large = gzip.compress(random.Random(1).randbytes(8_000_000), 0)
+    body = gzip.compress(b"a") * few + large
+    began = time.thread_time()
+    assert len(inflated(body, max_bytes=9_000_000)) == few + 8_000_000
+    assert time.thread_time() - began < 0.7
+
+
+def test_it_refuses_more_members_than_anybody_packs() -> None:
+    one = gzip.compress(b"a")
+    assert len(inflated(one * MOST_MEMBERS, max_bytes=MOST_MEMBERS)) == MOST_MEMBERS
+    with pytest.raises(Refused) as refused:
+        inflated(one * (MOST_MEMBERS + 1), max_bytes=2 * MOST_MEMBERS)
+    assert refused.value.status == 400
+    assert "members" in refused.value.message
+
+
+@given(st.lists(st.binary(max_size=9_000), max_size=5))
+def test_members_may_end_anywhere_in_a_piece(parts: list[bytes]) -> None:
+    body = b"".join(gzip.compress(part, 0) for part in parts)
+    assert inflated(body, max_bytes=50_000) == b"".join(parts)

@@ -76,12 +76,12 @@ class MarkedForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean(self) -> dict[str, Any]:
         given: dict[str, Any] = super().clean() or self.cleaned_data
         opened = str(given.pop("mark", ""))  # it is nothing of the row
-        # Who sends no mark (a script) has seen no page on which something could be out of date.
-        if self.add_prefix("mark") in self.data and not self.instance._state.adding:
-            self._refuse_if_overtaken(opened)
+        if not self.instance._state.adding:
+            # Who sends no mark (a script) has seen no page on which something could be out of date.
+            self._refuse_if_overtaken(opened if self.add_prefix("mark") in self.data else None)
         return given
 
-    def _refuse_if_overtaken(self, opened: str) -> None:
+    def _refuse_if_overtaken(self, opened: str | None) -> None:
         model = type(self.instance)
         name = self.instance._meta.verbose_name
         # No key changes, and rows that refer to this one need not wait.
@@ -91,7 +91,7 @@ class MarkedForm(forms.ModelForm):  # type: ignore[type-arg]
             self.add_error(None, f"Somebody deleted this {name} after you had opened it.")
             return
         mark = mark_of(saved, self.marked)
-        if opened != mark:
+        if opened is not None and opened != mark:
             self.add_error(None, in_words(saved, done=self.done))
             # From here on they know: what they send next is meant to replace it.
             sent: Any = self.data  # what a request sent is not written to

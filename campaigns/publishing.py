@@ -103,14 +103,19 @@ def edit(
     raw: Mapping[str, Any] | None,
     actor: Actor,
     mark: str | None = None,
+    merged: bool = False,
 ) -> Campaign:
     """Change the draft; what is live stays as it is until it is published again.
 
-    `mark` is that of the draft which was opened: ChangedMeanwhileError where it is another now.
+    `merged` lays `raw` over the draft as it is under the lock, so that two who change different
+    fields at a time both keep theirs. `mark` is that of the draft which was opened:
+    ChangedMeanwhileError where it is another now.
     """
-    draft = None if raw is None else normalised(campaign.brand_id, raw)
     with transaction.atomic():
         locked = _locked(campaign)
+        if raw is not None and merged:
+            raw = {**locked.draft, **raw}
+        draft = None if raw is None else normalised(locked.brand_id, raw)
         if mark is not None and mark != mark_of(locked):
             raise ChangedMeanwhileError("The draft was changed since it was opened.")
         locked.name = name or locked.name

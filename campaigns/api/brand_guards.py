@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from django.db import transaction
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import serializers, viewsets
+from rest_framework.exceptions import NotFound
 from rest_framework.filters import OrderingFilter
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -68,12 +70,22 @@ class BrandGuardViewSet(BrandScoped, viewsets.ModelViewSet[BrandGuard]):
 
     @extend_schema(request=BrandGuardShape, responses=BrandGuardShape)
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
-        partial = bool(kwargs.get("partial"))
-        return self._save(request, self.get_object(), status=200, partial=partial)
+        with transaction.atomic():
+            return self._save(
+                request, self._alone(), status=200, partial=bool(kwargs.get("partial"))
+            )
 
     @extend_schema(request=BrandGuardShape, responses=BrandGuardShape)
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return self.update(request, *args, **kwargs, partial=True)
+
+    def _alone(self) -> BrandGuard:
+        """The guard while nobody else changes or deletes it."""
+        rows = self.get_queryset().select_for_update(of=("self",))
+        guard: BrandGuard | None = rows.filter(pk=self.get_object().pk).first()
+        if guard is None:
+            raise NotFound
+        return guard
 
     def _save(
         self, request: Request, guard: BrandGuard, *, status: int, partial: bool = False

@@ -95,6 +95,12 @@ class CampaignViewSet(
     ordering = ("-id",)
     lookup_value_regex = "[0-9]{1,18}"
 
+    def handle_exception(self, exc: Exception) -> Response:
+        """One that was deleted while it was asked for is not there."""
+        return super().handle_exception(
+            NotFound() if isinstance(exc, Campaign.DoesNotExist) else exc
+        )
+
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         return self.get_paginated_response([answer(one) for one in page or ()])
@@ -131,11 +137,14 @@ class CampaignViewSet(
     def _edit(self, request: Request, *, whole: bool) -> Response:
         campaign = self.get_object()
         body = _object(request.data)
-        raw = _definition(body)
-        if not whole:
-            raw = {**campaign.draft, **raw}
         try:
-            edited = publishing.edit(campaign, name=_name(body), raw=raw, actor=_actor(request))
+            edited = publishing.edit(
+                campaign,
+                name=_name(body),
+                raw=_definition(body),
+                merged=not whole,
+                actor=_actor(request),
+            )
         except DefinitionError as error:
             raise ValidationError(error.fields) from error
         return Response(answer(edited, checked=True))
@@ -419,8 +428,13 @@ class SegmentViewSet(BrandScoped, viewsets.ModelViewSet[Segment]):
 
     def _alone(self) -> Segment:
         """The segment while nobody else writes one of its brand: they refer to each other."""
-        locks.take("segments", [self.get_object().brand_id])
-        segment: Segment = self.get_object()
+        seen: Segment = self.get_object()
+        locks.take("segments", [seen.brand_id])
+        # The row too: the admin's form locks that alone.
+        rows = self.get_queryset().select_for_update(of=("self",))
+        segment: Segment | None = rows.filter(pk=seen.pk).first()
+        if segment is None:
+            raise NotFound
         return segment
 
     def _save(

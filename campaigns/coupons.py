@@ -360,7 +360,8 @@ def redeem(
     """Take a code, once; answers the coupon, and whether this is a repeat of the same redemption.
 
     `reference` is the till's own name for it: the same one again is a repeat, not an error. What
-    was redeemed becomes feedback of the delivery that carried the code.
+    was redeemed becomes feedback of the delivery that carried the code. `at` before the code was
+    given out is taken as `now`.
     """
     with transaction.atomic():
         coupon = (
@@ -382,6 +383,8 @@ def redeem(
             )
         if coupon.state == CouponState.FREE:
             raise RedeemError(RedeemProblem.NOT_GIVEN, "Nobody has been given this code.", coupon)
+        if coupon.drawn_at is not None and at < coupon.drawn_at:
+            at = now  # as with feedback: a time that cannot be meant. It would outlive its last day
         last_day = coupon.pool.last_day
         redeemed_ms = round(at.timestamp() * 1000)
         if last_day is not None and (

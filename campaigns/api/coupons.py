@@ -150,7 +150,11 @@ class RedeemIn(serializers.Serializer[Any]):
         allow_blank=True,
         help_text="The till's own name for this redemption; the same one again is a repeat.",
     )
-    occurred_at = serializers.DateTimeField(required=False, help_text="Absent: now.")
+    occurred_at = serializers.DateTimeField(
+        required=False,
+        help_text="When a till that was offline took it. Absent, in the future, or before the code"
+        " was given out: now.",
+    )
 
 
 class PoolName(serializers.Serializer[Any]):
@@ -226,7 +230,10 @@ class RedeemViewSet(BrandScoped, viewsets.GenericViewSet[Coupon]):
 
 
 def _past(told: datetime | None, at: datetime) -> datetime:
-    """When it was redeemed; a till that was offline may tell later, none from the future."""
+    """When it was redeemed; a till that was offline may tell later, none from the future.
+
+    Not before it was given out either: `coupons.redeem` sees to that, which has the row.
+    """
     return at if told is None or told > at else told.astimezone(UTC)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from io import StringIO
 from itertools import count
 from pathlib import Path
@@ -323,7 +323,22 @@ def test_the_till_is_told_why_not(brand: Brand, shop: Geofence) -> None:
     then = (now() - timedelta(days=3)).isoformat()
     answer = till("POST", "coupons/redeem", {"code": "AAA", "occurred_at": then})
     assert answer.status_code == 200  # the till was offline, and the code still good
+    assert answer.json()["redeemed_at"][:19] == then[:19]
     assert till("POST", "coupons/redeem", {}).status_code == 422
+
+
+def test_no_till_takes_a_code_before_it_was_given_out(brand: Brand) -> None:
+    pool = make_pool(brand, "AAA")
+    Coupon.objects.update(state="drawn", drawn_at=now() - timedelta(hours=1))
+    till = caller(make_key(brand))
+    early = {"code": "AAA", "occurred_at": "1970-01-01T00:00:00Z"}
+    CouponPool.objects.filter(pk=pool.pk).update(last_day=now().date() - timedelta(days=2))
+    answer = till("POST", "coupons/redeem", early)
+    assert (answer.status_code, answer.json()["code"]) == (410, "expired")
+    CouponPool.objects.filter(pk=pool.pk).update(last_day=None)
+    answer = till("POST", "coupons/redeem", early)
+    assert answer.status_code == 200
+    assert datetime.fromisoformat(answer.json()["redeemed_at"]) > now() - timedelta(minutes=1)
 
 
 def test_pools_over_the_api(brand: Brand) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from devices.doors.answers import Answer, answer
+from devices.doors.decoding import Refused
 from devices.doors.dialects import (
     NOTHING,
     Dialect,
@@ -25,11 +26,17 @@ from devices.doors.dialects import (
     scaled,
 )
 from devices.doors.door import answer_outcome
-from devices.doors.transistor import ROOT, TransistorRecord, fix_of
+from devices.doors.transistor import ROOT, records_of
 from devices.fixes import FixIn
 
 MPS_PER_KNOT = 1852 / 3600
 _EMPTY = answer(200, b"")  # what stands in an answer, some trackers take for an order
+_NO_NEWS = {
+    "id",
+    "deviceid",
+    "device_id",
+    "notificationToken",
+}  # all that a JSON without a place has
 _NO_PLACE = {"lat", "lon", "location"}
 
 
@@ -64,7 +71,10 @@ class Traccar(Dialect):
             said = object_of(body)
             fields |= {name: value for name, value in said.items() if name != ROOT}
             if ROOT in said:
-                fixes = fixes_of([said[ROOT]], TransistorRecord, fix_of)
+                fixes = records_of(said[ROOT])
+            elif not said.keys() <= _NO_NEWS:
+                # A 2xx would delete it from the phone, whatever it is.
+                raise Refused(422, "invalid", "See fields.", fields={ROOT: ["Required."]})
         else:
             fields |= form_of(body)
             if _completed(fields, head.now_ms):

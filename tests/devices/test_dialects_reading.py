@@ -120,6 +120,49 @@ def test_it_reads_that_a_position_was_made_up(said: dict[str, bool]) -> None:
         assert bool(letter.fixes.items[0].mock) == (name in said)
 
 
+PLACE = {"latitude": 60.1, "longitude": 24.9}
+RECORD = {"timestamp": "2026-01-01T00:00:00Z", "coords": PLACE}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "said"),
+    [
+        *((Transistor(), said) for said in ({}, None, 7, "x", [7], {"location": None})),
+        (Transistor(), {"data": [RECORD]}),
+        (Transistor(), {"locations": [RECORD]}),
+        (Transistor(), {"location": {"lat": 60.1, "lng": 24.9, "timestamp": 1}}),
+        (Transistor(), {"location": [None, {"lat": 60.1}]}),
+        *((Traccar(), {"id": "x"} | said) for said in ({"lat": 60.1, "lon": 24.9}, RECORD)),
+        *((Traccar(), {"id": "x", "location": said}) for said in (None, 7, "60.1,24.9", PLACE)),
+        (Traccar(), {"id": "x", "locations": [RECORD]}),
+    ],
+)
+def test_it_has_the_phone_keep_a_body_in_which_it_finds_no_record(
+    dialect: Dialect, said: Any
+) -> None:
+    with pytest.raises(Refused) as refused:
+        read(dialect, said)
+    assert refused.value.status == 422
+    assert list(refused.value.fields) == ["location"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "said", "found"),
+    [
+        (Transistor(), [], (0, [])),
+        (Transistor(), {"location": {"event": "heartbeat"}}, (0, [])),
+        (Transistor(), [{"lat": 60.1}, RECORD], (1, ["coords: Required."])),
+        (Traccar(), {"id": "x"}, (0, [])),
+        (Traccar(), {"id": "x", "location": [RECORD, RECORD]}, (2, [])),
+    ],
+)
+def test_it_takes_what_it_can_of_records(
+    dialect: Dialect, said: Any, found: tuple[int, list[str]]
+) -> None:
+    items, _, rejected = read(dialect, said).fixes
+    assert (len(items), [one.message for one in rejected]) == found
+
+
 NAMES = (
     *("_type", "lat", "lon", "tst", "acc", "vel", "cog", "alt", "batt", "id", "deviceid"),
     *("device_id", "location", "timestamp", "coords", "latitude", "longitude", "accuracy", "speed"),

@@ -47,11 +47,12 @@ class Device(models.Model):
             models.UniqueConstraint(
                 fields=("brand", "installation_id"), name="one_device_per_installation"
             ),
-            # Who holds the phone gets the push: a token belongs to one device, whatever the brand.
+            # Who holds the phone gets the push: a token belongs to one device of a brand. Not of
+            # all brands (promise 7): whoever heard of another's token would silence its device.
             models.UniqueConstraint(
-                fields=("push_token",),
+                fields=("brand", "push_token"),
                 condition=Q(push_token__isnull=False),
-                name="one_device_per_push_token",
+                name="one_push_token_per_brand",
             ),
         )
         indexes = (

@@ -37,12 +37,12 @@ def register(
         push_token = change.get("push_token")
         _queue_for(push_token)
         mine = Q(brand_id=brand_id, installation_id=installation_id)
-        device = _lock(mine, push_token)
+        device = _lock(mine, push_token, brand_id)
         created = device is None
         if device is None:
             device = _insert(brand_id, installation_id, change["platform"], now)
         if device is None:  # another request of the same installation was faster
-            created, device = False, _lock(mine, push_token)
+            created, device = False, _lock(mine, push_token, brand_id)
             assert device is not None, "the installation's row vanished twice"
         _apply(device, change, now)
         serial = DeviceState.objects.values_list("serial", flat=True).get(device=device)
@@ -55,8 +55,12 @@ def change(device_id: int, change: Mapping[str, Any], *, now: datetime) -> Devic
     """Change what `change` names and nothing else; None where the device is gone."""
     with transaction.atomic():
         push_token = change.get("push_token")
+        mine = Q(pk=device_id)
+        brand_id = Device.objects.filter(mine).values_list("brand_id", flat=True).first()
+        if brand_id is None:
+            return None
         _queue_for(push_token)
-        device = _lock(Q(pk=device_id), push_token)
+        device = _lock(mine, push_token, brand_id)
         if device is not None:
             _apply(device, change, now)
     return device
@@ -106,9 +110,9 @@ def _queue_for(push_token: str | None) -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (push_token,))
 
 
-def _lock(mine: Q, push_token: str | None) -> Device | None:
-    """Lock the device and whoever holds the push token, in id order so that no ring can form."""
-    wanted = mine | Q(push_token=push_token) if push_token else mine
+def _lock(mine: Q, push_token: str | None, brand_id: int) -> Device | None:
+    """Lock the device and whoever of its brand holds the push token, in id order: no ring forms."""
+    wanted = mine | Q(push_token=push_token, brand_id=brand_id) if push_token else mine
     locked = Device.objects.select_for_update().filter(wanted).order_by("pk")
     ids = {device.pk for device in locked}
     return Device.objects.filter(mine, pk__in=ids).first()
@@ -147,11 +151,14 @@ def _apply(device: Device, change: Mapping[str, Any], now: datetime) -> None:
 
 
 def _take_push_token(device: Device, push_token: str | None, now: datetime) -> None:
-    """Who holds the phone gets the push. A token the provider called dead lives again."""
+    """Who holds the phone gets the push. A token the provider called dead lives again.
+
+    Within the brand: with an app key, which is no secret, one brand could else take a token that it
+    heard of from the device of another (promise 7).
+    """
     if push_token:
-        Device.objects.filter(push_token=push_token).exclude(pk=device.pk).update(
-            push_token=None, push_token_gone_at=now
-        )
+        held = Device.objects.filter(brand_id=device.brand_id, push_token=push_token)
+        held.exclude(pk=device.pk).update(push_token=None, push_token_gone_at=now)
     device.push_token = push_token
     device.push_token_at = now if push_token else None
     device.push_token_gone_at = None

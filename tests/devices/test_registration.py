@@ -234,10 +234,18 @@ def test_it_ends_every_visit_when_consent_is_withdrawn() -> None:
 
 def test_it_moves_a_push_token_to_who_holds_the_phone(app: App) -> None:
     first = app.register(installation_id="one", push_token="t").json()["device_id"]
-    other = App(make_brand())
-    second = other.register(installation_id="two", push_token="t").json()["device_id"]
+    second = app.register(installation_id="two", push_token="t").json()["device_id"]
     assert Device.objects.get(pk=first).push_token is None
     assert Device.objects.get(pk=second).push_token == "t"
+
+
+def test_no_brand_takes_a_push_token_from_anothers_device(app: App) -> None:
+    first = app.register(push_token="t").json()["device_id"]
+    other = App(make_brand())
+    second = other.register(push_token="t").json()["device_id"]
+    other.send("patch", "/v1/devices/me", {"push_token": "t"})
+    held = Device.objects.filter(pk__in=[first, second], push_token="t", push_token_gone_at=None)
+    assert held.count() == 2
 
 
 def test_it_revives_a_push_token_that_was_called_dead(app: App) -> None:

@@ -287,8 +287,9 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
         },
         description=(
             "A Feature: 201 with the stored one, or 200 where its external_id was there already "
-            "and it was changed to what was sent. A FeatureCollection: 200 with a verdict for "
-            "each feature; a refused one stops no other."
+            "and it was changed to what was sent. That of a deleted geofence is free: 201, with "
+            "the id and the history of the deleted one and none of its settings. "
+            "A FeatureCollection: 200 with a verdict for each; a refused one stops no other."
         ),
     )
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
@@ -298,7 +299,7 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
         brand = self.brand_for_writing()
         serializer = self.get_serializer(data=body)
         serializer.is_valid(raise_exception=True)
-        judged = upsert(brand.pk, [_wanted(0, serializer.validated_data)])[0]
+        judged = upsert(brand.pk, [_wanted(0, serializer.validated_data)], afresh=True)[0]
         if judged.geofence is None:
             raise ValidationError(_fields(judged))
         feature = self._feature(judged.geofence)
@@ -328,7 +329,7 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
                         "fields": serializer.errors,
                     }
                 )
-        judged = upsert(brand.pk, wanted)
+        judged = upsert(brand.pk, wanted, afresh=True)
         facts = _facts([each.geofence.pk for each in judged if each.geofence is not None])
         answers += [_answer(each, facts) for each in judged]
         answers.sort(key=lambda answer: answer["index"])
@@ -365,8 +366,10 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
         for name, value in given.items():
             setattr(geofence, name, value)
         taken = Geofence.objects.filter(brand_id=geofence.brand_id).exclude(pk=geofence.pk)
-        if geofence.external_id and taken.filter(external_id=geofence.external_id).exists():
-            raise ValidationError({"external_id": ["Another geofence has this external id."]})
+        if geofence.external_id and (
+            holder := taken.filter(external_id=geofence.external_id).first()
+        ):
+            raise ValidationError({"external_id": [_in_the_way(holder)]})
         try:
             writing.save([geofence])
         except GeometryError as error:
@@ -409,6 +412,13 @@ def _wanted(index: int, given: dict[str, Any]) -> Wanted:
         geometry=shapely.from_wkb(bytes(place.wkb)),
         fields=({"radius_m": None} if not _is_point(place) else {}) | fields,
     )
+
+
+def _in_the_way(holder: Geofence) -> str:
+    """Why an external id is not to be had: of a deleted geofence it names what happened there."""
+    if holder.retired_at is None:
+        return "Another geofence has this external id."
+    return "A deleted geofence keeps this external id for its history; a POST with it revives it."
 
 
 def _is_point(place: GEOSGeometry) -> bool:

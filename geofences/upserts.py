@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import shapely
@@ -24,6 +24,7 @@ from geofences.geometry import GeometryError, GeometryReason, Shape
 from geofences.models import Geofence
 
 ALL_FIELDS = frozenset(field.name for field in Geofence._meta.concrete_fields)
+SETTINGS = frozenset(writing.CHANGEABLE) - {"external_id", "geometry", "retired_at", "updated_at"}
 COMPARED = tuple(name for name in writing.CHANGEABLE if name not in {"geometry", "updated_at"})
 
 
@@ -58,10 +59,13 @@ def upsert(
     wanted: Sequence[Wanted],
     *,
     keep: Callable[[list[Change]], None] | None = None,
+    afresh: bool = False,
 ) -> list[Judged]:
     """Write what is new or differs, in one transaction; verdicts in the order given.
 
-    `keep` gets what was changed, in the same transaction.
+    `keep` gets what was changed, in the same transaction. A retired geofence is revived by its
+    external id with what it had, as a file means that brings back what the one before left out.
+    `afresh`: for who deleted it, it is gone; it is created with its id, its history and no more.
     """
     with transaction.atomic():
         writing.lock(brand_id)
@@ -70,6 +74,7 @@ def upsert(
             geofence.external_id: geofence
             for geofence in Geofence.objects.filter(brand_id=brand_id, external_id__in=ids)
         }
+        gone = _forget_retired(stored) if afresh else frozenset[int]()
         judged = _apply(_judge_all(brand_id, wanted, stored))
         _revive(judged, stored)
         if keep is not None:
@@ -80,7 +85,22 @@ def upsert(
                     if each.geofence is not None and each.verdict is not Verdict.UNCHANGED
                 ]
             )
-    return judged
+    return [
+        replace(each, verdict=Verdict.CREATED)
+        if each.geofence is not None and each.geofence.pk in gone
+        else each
+        for each in judged
+    ]
+
+
+def _forget_retired(stored: Mapping[str | None, Geofence]) -> frozenset[int]:
+    """Give the retired of these what a new geofence has, but for their shape; which they were."""
+    retired = [geofence for geofence in stored.values() if geofence.retired_at is not None]
+    blank = [one for one in Geofence._meta.concrete_fields if one.name in SETTINGS]
+    for geofence in retired:
+        for column in blank:
+            setattr(geofence, column.name, column.get_default())
+    return frozenset(geofence.pk for geofence in retired)
 
 
 def _revive(judged: Sequence[Judged], stored: Mapping[str | None, Geofence]) -> None:

@@ -505,4 +505,32 @@ def test_it_lists_retired_geofences_never(call: Call, brand: Brand) -> None:
 
     assert call("GET", "/v1/geofences").json()["results"] == []
     revived = call("POST", "/v1/geofences", feature(external_id="7"))
-    assert (revived.status_code, revived.json()["id"]) == (200, shop.pk)
+    assert (revived.status_code, revived.json()["id"]) == (201, shop.pk)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_was_deleted_leaves_nothing_to_its_successor(call: Call, many: bool) -> None:
+    settings = {"tags": ["old"], "metadata": {"a": 1}, "track_visits": True, "dwell_s": 60}
+    times = {"ends_at": "2026-01-02T00:00:00Z", "confirm_fixes": 3, "exit_buffer_m": 99}
+    old = call("POST", "/v1/geofences", feature(external_id="7", **settings, **times)).json()
+    call("DELETE", f"/v1/geofences/{old['id']}")
+    body = feature(external_id="7", starts_at="2026-02-01T00:00:00Z")
+    if many:
+        answer = call("POST", "/v1/geofences", {"type": "FeatureCollection", "features": [body]})
+        assert answer.json()["counts"]["created"] == 1
+    else:
+        assert call("POST", "/v1/geofences", body).status_code == 201
+    made = call("GET", f"/v1/geofences/{old['id']}").json()["properties"]
+    fresh = call("POST", "/v1/geofences", feature(external_id="8")).json()["properties"]
+    own = {"external_id", "created_at", "updated_at", "starts_at"}
+    assert {name for name in made if made[name] != fresh[name]} <= own
+
+
+def test_it_says_that_a_deleted_geofence_keeps_its_external_id(call: Call) -> None:
+    old = call("POST", "/v1/geofences", feature(external_id="7")).json()
+    call("DELETE", f"/v1/geofences/{old['id']}")
+    other = call("POST", "/v1/geofences", feature()).json()
+    path = f"/v1/geofences/{other['id']}"
+    refused = call("PATCH", path, {"properties": {"external_id": "7"}})
+    assert refused.status_code == 422
+    assert "deleted" in refused.json()["fields"]["external_id"][0]

@@ -109,6 +109,17 @@ _PLACE = {
         "coordinates": {"type": "array", "minItems": 1},
     },
 }
+_FILES = {  # instead of a page
+    "application/geo+json": {
+        "type": "object",
+        "required": ["type", "features"],
+        "properties": {
+            "type": {"const": "FeatureCollection"},
+            "features": {"type": "array", "items": {"$ref": _REF.format(name="Geofence")}},
+        },
+    },
+    "application/geopackage+sqlite3": {"type": "string", "format": "binary"},
+}
 _HEALTH = {
     "/healthz": ("is_alive", "The process answers.", "text/plain", ()),
     "/readyz": ("is_ready", "It may get traffic; 503 where not.", "application/json", ("503",)),
@@ -123,6 +134,8 @@ def add_doors(result: dict[str, Any], **_given: Any) -> dict[str, Any]:
     known.update(shapes, Place=_PLACE)
     for name in ("Geofence", "PatchedGeofence"):
         known[name]["properties"]["geometry"] = {"$ref": _REF.format(name="Place")}
+    given = result["paths"]["/v1/geofences"]["get"]["responses"]["200"]["content"]
+    given.update({kind: {"schema": shape} for kind, shape in _FILES.items()})
     result["components"]["responses"] = {
         f"Refused{status}": _answer(says, Error) for status, says in _SLOWER_REFUSALS.items()
     }

@@ -54,8 +54,8 @@ class _ExportRenderer(BaseRenderer):
 
     charset = None
 
-    def render(self, data: Any, *_: Any, **__: Any) -> bytes:
-        return json.dumps(data).encode()  # an error of the view
+    def render(self, *_: Any, **__: Any) -> bytes:
+        raise AssertionError("files are streamed, and errors are JSON")
 
 
 class GeoJsonRenderer(_ExportRenderer):
@@ -259,14 +259,21 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
         files = (GeoJsonRenderer(), GeoPackageRenderer()) if self.action == "list" else ()
         return [JSONRenderer(), *files]
 
+    def handle_exception(self, exc: Exception) -> Response:
+        """An error is JSON, whatever file was asked for."""
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        return super().handle_exception(exc)
+
     @extend_schema(
         parameters=[
             OpenApiParameter(
                 "format",
                 enum=["json", "geojson", "gpkg"],
-                description="`geojson` and `gpkg`: everything that fits the filters as one file.",
+                description="`geojson` (a FeatureCollection) and `gpkg` (a GeoPackage): everything "
+                "that fits the filters as one file.",
             )
-        ]
+        ],
     )
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         """A page of features, or all of them as a file."""

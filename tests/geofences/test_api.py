@@ -393,6 +393,14 @@ def test_it_gives_the_list_as_a_file(call: Call, brand: Brand, form: str) -> Non
     assert content[:4] == (b"SQLi" if form == "gpkg" else b'{"ty')
 
 
+@pytest.mark.parametrize("form", ["geojson", "gpkg", "json", "other"])
+def test_an_error_is_json_whatever_file_was_asked_for(call: Call, form: str) -> None:
+    answer = call("GET", f"/v1/geofences?format={form}&bbox=1")
+    assert answer.status_code == (404 if form == "other" else 422)
+    assert answer["Content-Type"] == "application/json"
+    assert {"code", "message", "fields"} <= set(answer.json())
+
+
 @pytest.mark.django_db(transaction=True)
 async def test_it_gives_the_file_over_asgi(brand: Brand) -> None:
     secret = await sync_to_async(make_key)(brand)

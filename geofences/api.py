@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import shapely
+from django import forms
 from django.conf import settings
 from django.contrib.gis.geos import GEOSGeometry
 from django.core.exceptions import ValidationError as InvalidValue
@@ -13,6 +14,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Model, Q
 from django.utils.timezone import now
 from django_filters import rest_framework as filters
+from django_filters.filters import BooleanFilter
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers, viewsets
@@ -184,6 +186,9 @@ VERDICTS = {
 }
 
 
+TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+
 class BoxFilter(filters.CharFilter):
     """`west,south,east,north` in degrees; west > east crosses the antimeridian."""
 
@@ -199,10 +204,24 @@ class BoxFilter(filters.CharFilter):
         return rows.overlapping(west=west, south=south, east=east, north=north)
 
 
+class TruthField(forms.CharField):
+    """true or false; django-filter's own takes anything else for unasked."""
+
+    def to_python(self, value: Any) -> Any:
+        said = (super().to_python(value) or "").lower()
+        if said and said not in TRUTHS:
+            raise InvalidValue("true or false.")
+        return TRUTHS.get(said)
+
+
+class TruthFilter(BooleanFilter):
+    field_class = TruthField
+
+
 class GeofenceFilters(filters.FilterSet):
     tag = filters.CharFilter(method="with_tag", help_text="One tag it has.")
     bbox = BoxFilter(help_text=BoxFilter.__doc__)
-    armed = filters.BooleanFilter(
+    armed = TruthFilter(
         method="that_are_armed", help_text="Whether a live campaign or visit tracking needs it now."
     )
     search = filters.CharFilter(method="found", help_text="Part of its name, or its external id.")

@@ -56,9 +56,15 @@ class InstantFilter(filters.Filter):
     field_class = InstantField
 
 
+class IdFilter(filters.NumberFilter):
+    """A whole number: 134.9 is nobody's id, and not 134's."""
+
+    field_class = forms.IntegerField
+
+
 class OfDevices(filters.FilterSet):
-    device = filters.NumberFilter(field_name="device_id")
-    device_id = filters.NumberFilter()
+    device = IdFilter(field_name="device_id")
+    device_id = IdFilter()
     external_id = filters.CharFilter(method="of_person")
 
     def of_person(self, rows: QuerySet[Any], _: str, external_id: str) -> QuerySet[Any]:
@@ -69,9 +75,9 @@ class OfDevices(filters.FilterSet):
 
 
 class TransitionFilters(OfDevices):
-    geofence = filters.NumberFilter(field_name="geofence_id")
+    geofence = IdFilter(field_name="geofence_id")
     kind = filters.ChoiceFilter(choices=[(kind.value, kind.value) for kind in TransitionKind])
-    visit_id = filters.NumberFilter()
+    visit_id = IdFilter()
     after = InstantFilter(field_name="occurred_at", lookup_expr="gte")
     before = InstantFilter(field_name="occurred_at", lookup_expr="lt")
 
@@ -81,11 +87,11 @@ class TransitionFilters(OfDevices):
 
 
 class DecisionFilters(OfDevices):
-    campaign = filters.NumberFilter(field_name="campaign_id")
+    campaign = IdFilter(field_name="campaign_id")
     verdict = filters.ChoiceFilter(choices=[(one.value, one.value) for one in Verdict])
     reason = filters.ChoiceFilter(choices=[(one.value, one.value) for one in Reason])
     moment_kind = filters.CharFilter()
-    moment_id = filters.NumberFilter()
+    moment_id = IdFilter()
     after = InstantFilter(field_name="decided_at", lookup_expr="gte")
     before = InstantFilter(field_name="decided_at", lookup_expr="lt")
 
@@ -95,7 +101,7 @@ class DecisionFilters(OfDevices):
 
 
 class DeliveryFilters(OfDevices):
-    campaign = filters.NumberFilter(field_name="campaign_id")
+    campaign = IdFilter(field_name="campaign_id")
     state = filters.ChoiceFilter(choices=[(one.value, one.value) for one in DeliveryState])
     after = InstantFilter(field_name="created_at", lookup_expr="gte")
     before = InstantFilter(field_name="created_at", lookup_expr="lt")

@@ -303,3 +303,12 @@ def test_segments_of_one_name_are_each_listed_once(brand: Brand, call: Call, ord
             break
         at = f"&cursor={page['next']}"
     assert sorted(seen) == sorted(one.pk for one in made)
+
+
+@pytest.mark.parametrize("path", ["transitions", "decisions", "deliveries"])
+@pytest.mark.parametrize("number", ["134.9", "1e3", "x", "NaN"])
+def test_what_is_no_whole_number_is_nobodys_id(call: Call, path: str, number: str) -> None:
+    refused = call("GET", f"{path}?device_id={number}")
+    assert (refused.status_code, [*refused.json()["fields"]]) == (422, ["device_id"])
+    for known in ("134", "-1", "9" * 40, ""):
+        assert call("GET", f"{path}?device_id={known}").status_code == 200

@@ -347,6 +347,10 @@ def test_it_filters_by_tag_box_arming_and_text(call: Call, brand: Brand) -> None
     assert found("tag=shop") == {shop.pk}
     assert found("armed=true") == {shop.pk, far.pk}
     assert found("armed=false") == {market.pk}
+    assert found("armed=1") == found("armed=True") == {shop.pk, far.pk}
+    assert found("armed=") == {shop.pk, far.pk, market.pk}
+    refused = call("GET", "/v1/geofences?armed=maybe")
+    assert (refused.status_code, [*refused.json()["fields"]]) == (422, ["armed"])
     assert found("search=corner") == {shop.pk}
     assert found("search=S-1") == {shop.pk}
     assert found("bbox=24.9,60.1,24.96,60.2") == {shop.pk, market.pk}

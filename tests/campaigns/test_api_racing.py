@@ -13,10 +13,10 @@ from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
-from campaigns.models import BrandGuard, Segment
-from campaigns.shared_forms import SegmentForm
 from brands.models import Brand
 from campaigns import publishing
+from campaigns.models import BrandGuard, Segment
+from campaigns.shared_forms import SegmentForm
 from tests.campaigns.racing import together
 from tests.factories import make_brand, make_key
 from tests.staff import logged_in, make_member

@@ -6,7 +6,6 @@ closed and opened again. What the columns mean is the subclass's `confirm`.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from brands import filejobs, undoing
 from brands.admin.scoped import BrandScopedAdmin
 from brands.desk import current_brand
 from brands.filejobs import UNDER_WAY, FileError, FileJob, ImportState, Verdict
+from brands.tables import csv_answer
 from brands.templatetags.nearcast import when
 
 REMARKS_A_PAGE = 50
@@ -273,12 +273,8 @@ class FileJobAdmin(BrandScopedAdmin):
     def remarks_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
         """The rows that were refused or remarked on, as CSV."""
         job = self._seen(request, object_id)
-        answer = HttpResponse(content_type="text/csv; charset=utf-8")
-        answer["Content-Disposition"] = f'attachment; filename="import-{job.pk}-remarks.csv"'
-        writer = csv.writer(answer)
-        writer.writerow(self.remark_columns)
-        writer.writerows(map(_harmless, filejobs.remarks(job, self.remark_columns)))
-        return answer
+        rows = filejobs.remarks(job, self.remark_columns)
+        return csv_answer(f"import-{job.pk}-remarks", self.remark_columns, rows)
 
     def cancel_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
         """Stop an import; what it has taken in stays."""
@@ -309,11 +305,3 @@ def progress(job: FileJob) -> dict[str, Any]:
         "counts": job.counts,
         "overdue": job.state == ImportState.QUEUED and waited_s > OVERDUE_S,
     }
-
-
-def _harmless(row: tuple[Any, ...]) -> list[Any]:
-    """A spreadsheet runs what begins like a formula; these cells were written by strangers."""
-    return [
-        f"'{cell}" if isinstance(cell, str) and cell[:1] in {"=", "+", "-", "@", "\t"} else cell
-        for cell in row
-    ]

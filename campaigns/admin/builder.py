@@ -32,7 +32,7 @@ from campaigns.admin.backtests import BacktestPages
 from campaigns.admin.life import LifePages, actor_of, steps_of
 from campaigns.admin.naming import names_of, places_in
 from campaigns.admin.phones import shown_phones
-from campaigns.admin.worth import shown_results
+from campaigns.admin.results import ResultPages
 from campaigns.conditions import AudienceError
 from campaigns.definition import Definition, DefinitionError, readable
 from campaigns.models import Campaign, CampaignState, CampaignVersion
@@ -58,7 +58,7 @@ class _List(ChangeList):
 
 
 @admin.register(Campaign)
-class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
+class CampaignAdmin(LifePages, BacktestPages, ResultPages, BrandScopedAdmin):
     """Campaigns: a list in words, and the builder."""
 
     list_display = ("name", "state_in_words", "in_words", "changed")
@@ -105,6 +105,7 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
             "versions": self.versions_view,
             "test": self.test_view,
             "results": self.results_view,
+            "results.csv": self.results_csv_view,
             "backtest": self.backtest_view,
             "backtest_progress": self.backtest_progress_view,
         }
@@ -113,7 +114,11 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
             path("places/", wrap(self.places_view), name="campaigns_campaign_places"),
             path("shapes/", wrap(self.shapes_view), name="campaigns_campaign_shapes"),
             *(
-                path(f"<path:object_id>/{name}/", wrap(view), name=f"campaigns_campaign_{name}")
+                path(
+                    f"<path:object_id>/{name}" + ("" if "." in name else "/"),
+                    wrap(view),
+                    name=f"campaigns_campaign_{name.replace('.', '_')}",
+                )
                 for name, view in steps.items()
             ),
             path(
@@ -387,21 +392,6 @@ class CampaignAdmin(LifePages, BacktestPages, BrandScopedAdmin):
         except trials.TrialError as error:
             return JsonResponse({"problem": str(error)}, status=422)
         return JsonResponse({"url": reverse("admin:notifications_delivery_change", args=[sent])})
-
-    def results_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """What the campaign was worth."""
-        campaign = self._own(request, object_id, self.view_role)
-        return TemplateResponse(
-            request,
-            "admin/campaigns/campaign/results.html",
-            {
-                **self.admin_site.each_context(request),
-                "opts": self.opts,
-                "original": campaign,
-                "title": f"Results of {campaign.name}",
-                **shown_results(campaign),
-            },
-        )
 
 
 def _overtaken(campaign: Campaign) -> SafeString:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["Protocol", "application"]
+__all__ = ["Protocol", "Sockets", "application"]
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # For each worker: seven for the doors' own threads, the rest for requests that Django serves.
@@ -15,7 +15,7 @@ import django
 django.setup(set_prefix=False)
 
 from config.incoming import Handler  # noqa: E402 - Django must have been set up
-from config.protocol import Protocol  # noqa: E402 - the same
+from config.protocol import Protocol, Sockets  # noqa: E402 - the same
 from config.web import Web  # noqa: E402 - it imports models
 
 application = Web(Handler())

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from devices.doors.answers import FAILED, HEAD_TOO_LARGE, NOT_HTTP, TOO_SLOW, Answer
 from devices.doors.door import INLINE_BYTES, Headers, headers_of
@@ -22,6 +23,18 @@ logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 * 1024  # beside what one read brings
 QUIET_S = 75.0  # proxies reuse a connection for a minute: be the second to close it
+
+
+class Sockets(WebSocketsSansIOProtocol):
+    """uvicorn's, that knows a handshake that was refused in words for one that was answered.
+
+    It logged an error for each: any stranger could fill the log.
+    """
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True
 
 
 class Protocol(HttpToolsProtocol):

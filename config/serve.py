@@ -72,7 +72,7 @@ def configuration(*, host: str, port: int, workers: int) -> uvicorn.Config:
         workers=workers,
         loop="uvloop",
         http="config.asgi:Protocol",
-        ws="websockets-sansio",
+        ws="config.asgi:Sockets",
         lifespan="on",
         # Each frame is small: to pack it costs more than to send it.
         ws_per_message_deflate=False,

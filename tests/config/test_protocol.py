@@ -10,10 +10,11 @@ import pytest
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from config.protocol import MAX_HEAD_BYTES, Protocol
+from config.protocol import MAX_HEAD_BYTES, Protocol, Sockets
 from devices.doors.answers import ALL_ACCEPTED
 from devices.doors.door import INLINE_BYTES, Headers
 from devices.doors.http import Reply
+from devices.doors.sockets import _refuse
 
 BODY = b'{"lat": 1}'
 Parts = tuple[bytes, bytes]  # head lines and body of an answer
@@ -48,7 +49,7 @@ class Server:
         config = Config(
             self,
             http=Protocol,
-            ws="websockets-sansio",
+            ws=Sockets,
             interface="asgi3",
             proxy_headers=False,
             log_level="error",
@@ -58,6 +59,10 @@ class Server:
         self.state.default_headers = [(b"date", b"today")]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await _refuse(scope, send)
+            return
         body, more = b"", True
         while more:
             message = await receive()
@@ -396,3 +401,16 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not true():  # noqa: ASYNC110 - what it waits for has no event
             await asyncio.sleep(0.005)
+
+
+async def test_a_socket_refused_in_words_is_no_error(
+    connect: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = await connect()
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    head, body = await line.ask(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n" + upgrade + key)
+    assert head.startswith(b"HTTP/1.1 401")
+    assert b'"code"' in body
+    assert await line.rest() == b""
+    assert not caplog.records

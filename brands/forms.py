@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from zoneinfo import available_timezones
-
 from django import forms
 from django.contrib.auth.models import User
 from django.contrib.auth.validators import UnicodeUsernameValidator
@@ -14,6 +12,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
+from brands import wallclock
 from brands.fields import CapsField, HoursField
 from brands.models import AppKey, Brand, KeyKind, Membership, Role
 from brands.overtaking import MarkedForm
@@ -35,7 +34,7 @@ class BrandForm(MarkedForm):
     """A brand's name, zone, quiet hours and caps."""
 
     timezone = forms.ChoiceField(
-        choices=lambda: [(zone, zone.replace("_", " ")) for zone in sorted(available_timezones())],
+        choices=lambda: [(zone, zone.replace("_", " ")) for zone in sorted(wallclock.zones())],
         widget=UnfoldAdminSelectWidget,
         initial="UTC",
         help_text="For the times on these pages, and for phones that have not told their own zone.",

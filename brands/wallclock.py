@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from zoneinfo import ZoneInfo
+from functools import cache, lru_cache
+from zoneinfo import ZoneInfo, available_timezones
 
 DAY_MINUTES = 1_440
+_NOWHERE = frozenset({"localtime", "Factory"})  # what this machine is set to, and a placeholder
 
 
 def minutes(clock: str) -> int:
@@ -19,10 +20,18 @@ def minutes(clock: str) -> int:
     return found
 
 
+@cache
+def zones() -> frozenset[str]:
+    """Names of the IANA database on this machine, read once."""
+    return frozenset(available_timezones() - _NOWHERE)
+
+
 @lru_cache(maxsize=1024)
 def zone(*names: str) -> ZoneInfo:
     """Return the first of these zones that there is, else UTC: a phone may report anything."""
     for name in names:
+        if name in _NOWHERE:
+            continue
         try:
             return ZoneInfo(name)
         except (KeyError, ValueError, OSError):  # what ZoneInfo raises for names that are none

@@ -19,10 +19,11 @@ from enum import StrEnum
 from functools import lru_cache
 from itertools import accumulate
 from typing import Annotated, NamedTuple
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct
 
+from brands import wallclock
 from campaigns import hours
 
 MOST = 10**15  # of anything: sums stay within 64 bits
@@ -288,7 +289,7 @@ def limits_of(text: BudgetText) -> tuple[Limit, ...]:
 
 def nonsense(text: BudgetText) -> str:
     """What cannot mean anything, or nothing."""
-    if text.timezone and text.timezone not in available_timezones():
+    if text.timezone and text.timezone not in wallclock.zones():
         return f"{text.timezone!r} is no time zone such as Europe/Helsinki."
     return ""
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
-from zoneinfo import available_timezones
 
 import msgspec
 from django import forms
 from django.core.exceptions import ValidationError
 
+from brands import wallclock
 from brands.fields import INPUT, NUMBER, JsonField, SpanField, listed
 from brands.models import Brand
 from campaigns import budgets, coupons
@@ -144,7 +144,7 @@ class BudgetField(forms.MultiValueField):
                 found[whole.value] = said
         if not found and not even and not cost:
             return {}
-        if timezone and timezone not in available_timezones():
+        if timezone and timezone not in wallclock.zones():
             raise ValidationError("There is no such time zone; one is Europe/Helsinki.")
         return found | {
             **({"cost": _minor(cost, currency)} if cost else {}),

@@ -13,11 +13,11 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
-from zoneinfo import available_timezones
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
+from brands import wallclock
 from campaigns import catalogue as catalogues
 from campaigns import evaluation, past, rounds, rules, schedules
 from campaigns.catalogue import Catalogue
@@ -122,7 +122,7 @@ def plan(*, now: datetime) -> int:
                 after_ms=_ms(since),
                 until_ms=_ms(now + AHEAD),
                 brand_zone=zone,
-                zones=_zones(),
+                zones=wallclock.zones(),
             ):
                 late = _ms(now) - one.due_ms > campaign.max_age_ms
                 row = (
@@ -226,7 +226,7 @@ def _still_meant(row: Occurrence, entry: Entry, current: Catalogue) -> bool:
         after_ms=due_ms - 1,
         until_ms=due_ms,
         brand_zone=current.brands[row.brand_id].timezone,
-        zones=row.zones or _zones(),
+        zones=row.zones or wallclock.zones(),
     )
     return row.key in {one.key for one in now_meant}
 
@@ -242,7 +242,7 @@ def _members(row: Occurrence, entry: Entry, brand_zone: str, limit: int) -> list
         "is_now": schedule.is_now,
         "since": _instant(schedule.looks_back_to(_ms(row.due_at))),
         "zones": row.zones,
-        "known": list(_zones()),
+        "known": list(wallclock.zones()),
         "brand_zone": brand_zone,
         "ids": [place for place in trigger.geofences if isinstance(place, int)],
         "external_ids": [place for place in trigger.geofences if isinstance(place, str)],
@@ -280,16 +280,6 @@ def _happenings(
         if (known := subjects.known.get(member.device_id)) is not None
         and member.geofence_id in places
     ]
-
-
-def _zones() -> frozenset[str]:
-    global _known_zones  # noqa: PLW0603 - read from the disk once
-    if not _known_zones:
-        _known_zones = frozenset(available_timezones())
-    return _known_zones
-
-
-_known_zones: frozenset[str] = frozenset()
 
 
 def _ms(at: datetime) -> int:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import Any
-from zoneinfo import available_timezones
 
 from rest_framework import serializers
 
+from brands import wallclock
 from devices.attributes import problem_with_bag
 
 # RFC 5646 in its common part: language, then script, region or variants.
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8}){0,4}")
-
-
-@cache
-def _timezones() -> frozenset[str]:
-    """Names of the IANA database on this machine, read once."""
-    return frozenset(available_timezones())
 
 
 class Text(serializers.CharField):
@@ -50,7 +43,7 @@ class Locale(Text):
 class Timezone(Text):
     def to_internal_value(self, data: Any) -> str:
         given = super().to_internal_value(data)
-        if given and given not in _timezones():
+        if given and given not in wallclock.zones():
             raise serializers.ValidationError("Not a time zone of the IANA database.")
         return given
 

@@ -26,6 +26,7 @@ def test_it_refuses_what_is_no_time_of_the_day(clock: str) -> None:
         (("Europe/Helsinki", "Europe/Paris"), "Europe/Helsinki"),
         (("Nowhere/Land", "Europe/Paris"), "Europe/Paris"),
         (("", "Mars/Olympus", "../etc/passwd", "\0"), "UTC"),
+        (("localtime", "Factory"), "UTC"),
         ((), "UTC"),
     ],
 )

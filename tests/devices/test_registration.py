@@ -135,6 +135,8 @@ def test_it_keeps_installations_of_two_brands_apart(app: App) -> None:
         ("locale", "en\ud800"),
         ("timezone", "Mars/Olympus"),
         ("timezone", "../../etc/passwd"),
+        ("timezone", "localtime"),
+        ("timezone", "Factory"),
         ("attributes", []),
         ("attributes", {"": 1}),
         ("attributes", {"a b": 1}),

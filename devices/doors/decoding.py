@@ -181,7 +181,10 @@ class ItemReader(Generic[Item]):
         except msgspec.ValidationError as error:
             if self._time_field not in str(error):
                 raise
-            loose = _anything.decode(value)
+            try:
+                loose = _anything.decode(value)
+            except (ValueError, RecursionError):  # which field, the first error says
+                raise error from None
             at = loose.get(self._time_field) if isinstance(loose, dict) else None
             if not isinstance(at, str):
                 raise

@@ -138,3 +138,11 @@ def test_it_refuses_more_members_than_anybody_packs() -> None:
 def test_members_may_end_anywhere_in_a_piece(parts: list[bytes]) -> None:
     body = b"".join(gzip.compress(part, 0) for part in parts)
     assert inflated(body, max_bytes=50_000) == b"".join(parts)
+
+
+@pytest.mark.parametrize("field", ["lat", "accuracy_m", "recorded_at"])
+def test_it_names_the_field_of_a_number_beyond_all(field: str) -> None:
+    said = json.dumps(GOOD | {field: "@"}).replace('"@"', "1e400").encode()
+    with pytest.raises(Refused) as refused:
+        READER.read(said)
+    assert refused.value.fields == {field: ["Number out of range."]}

@@ -38,6 +38,8 @@ from geofences.geometry import GeometryError, GeometryReason
 from geofences.models import Geofence, GeofenceCover, GeofenceQuerySet
 from geofences.upserts import Judged, Wanted, upsert
 
+MAX_METADATA_BYTES = 16 * 1024  # as a device's attributes: each page of a list carries it
+
 
 class TooManyFeatures(BodyTooLarge):
     default_detail = (
@@ -81,8 +83,10 @@ class PlaceField(GeometryField):
             raise InvalidValue("A GeoJSON geometry is an object with type and coordinates.")
         try:
             place = shapely.from_geojson(json.dumps(value))
-        except (shapely.GEOSException, ValueError, RecursionError) as error:
-            raise InvalidValue(f"This is no GeoJSON geometry: {error}") from None
+        except (shapely.GEOSException, ValueError, RecursionError):
+            raise InvalidValue(
+                "This is no GeoJSON geometry: its coordinates do not fit its type, or it has none."
+            ) from None
         if place.is_empty:
             raise InvalidValue("The geometry is empty.")
         return GEOSGeometry(memoryview(shapely.to_wkb(place)), srid=4326)
@@ -96,7 +100,9 @@ class GeofenceSerializer(GeoFeatureModelSerializer):
     tags = serializers.ListField(
         child=serializers.CharField(max_length=64), required=False, max_length=100
     )
-    metadata = serializers.DictField(required=False)
+    metadata = serializers.DictField(
+        required=False, help_text=f"At most {MAX_METADATA_BYTES:,} bytes as JSON."
+    )
     resolution = serializers.IntegerField(
         source="cover.resolution", read_only=True, help_text="H3 resolution of its cover."
     )
@@ -136,9 +142,11 @@ class GeofenceSerializer(GeoFeatureModelSerializer):
         return super(GeoFeatureModelSerializer, self).to_internal_value(flat)
 
     def validate_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        """Refuse what PostgreSQL's jsonb cannot hold."""
+        """Refuse what PostgreSQL's jsonb cannot hold, and more than anybody looks up."""
         if flaw := storable.flaw_of(metadata):
             raise ValidationError(flaw[1])
+        if len(json.dumps(metadata, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
+            raise ValidationError(f"More than {MAX_METADATA_BYTES:,} bytes.")
         return metadata
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

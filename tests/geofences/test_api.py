@@ -133,6 +133,7 @@ def test_it_updates_what_has_the_same_external_id(call: Call) -> None:
         (feature(metadata={"a": "\x00"}), "metadata"),
         (feature(metadata={"a": ["\ud800"]}), "metadata"),
         (feature(metadata={"\ud800": 1}), "metadata"),
+        (feature(metadata={"a": "é" * 8_192}), "metadata"),
         (feature(metadata={"a": BEYOND}), "metadata"),
         (feature(dwell_s=-1), "dwell_s"),
         (feature(dwell_s=10**12), "dwell_s"),
@@ -546,3 +547,17 @@ def test_it_says_that_a_deleted_geofence_keeps_its_external_id(call: Call) -> No
     refused = call("PATCH", path, {"properties": {"external_id": "7"}})
     assert refused.status_code == 422
     assert "deleted" in refused.json()["fields"]["external_id"][0]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *({}, {"type": "Polygon"}, {"type": "Shape"}, {"type": "Polygon", "coordinates": "x"}),
+        *({"type": kind, "coordinates": [[[1, 2]]]} for kind in ("Point", "Polygon")),
+    ],
+)
+def test_it_says_in_its_own_words_that_a_geometry_is_none(call: Call, place: Any) -> None:
+    refused = call("POST", "/v1/geofences", feature(place))
+    assert refused.status_code == 422
+    (said,) = refused.json()["fields"]["geometry"]
+    assert not any(word in said for word in ("Exception", "json.", "Error", "argument"))

@@ -150,7 +150,8 @@ def _joined(parts: tuple[str | _Hole, ...], names: Mapping[str, Any]) -> str | N
         else:
             return None
     joined = "".join(said)
-    return joined if len(joined) <= _SAFE_CHARS else None
+    # Liquid makes a line's end of a carriage return.
+    return joined if len(joined) <= _SAFE_CHARS and "\r" not in joined else None
 
 
 _SAFE_CHARS = 2_000  # UTF-8 of it is less than output_stream_limit and MAX_VALUE allow

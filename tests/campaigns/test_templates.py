@@ -41,6 +41,8 @@ WRITTEN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{
 @example(parts=["{{device.attributes.name | default: 'you'}}"], attributes={"name": 0})
 @example(parts=["{{device.attributes.name | default: 'you'}}"], attributes={"name": " "})
 @example(parts=["{{device.attributes.name}}"] * 5, attributes={"name": "ß" * 5_000})
+@example(parts=["{{device.attributes.name}}", "\r\n"], attributes={"name": "a"})
+@example(parts=["{{device.attributes.name}}", "\n"], attributes={"name": "a\r"})
 def test_it_says_what_liquid_says(parts: list[str], attributes: dict[str, Any]) -> None:
     source = "".join(parts)
     names = {"device": {"attributes": attributes}, "place": {"name": "Shop"}}

@@ -373,15 +373,14 @@ class GeofenceViewSet(BrandScoped, viewsets.ModelViewSet[Geofence]):
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # noqa: ARG002
         """Replace it whole (PUT), or only what is sent (PATCH)."""
-        sent = request.data
+        sent, seen = request.data, self.get_object()
         with transaction.atomic():
-            geofence = self._locked()
+            geofence = self._locked(seen)
             self._change(geofence, sent, partial=bool(kwargs.get("partial")))
         return Response(self._feature(geofence))
 
-    def _locked(self) -> Geofence:
-        """The one asked for, as it is once nobody else writes it, and until we have."""
-        seen: Geofence = self.get_object()
+    def _locked(self, seen: Geofence) -> Geofence:
+        """The one that was seen, as it is once nobody else writes it, and until we have."""
         writing.lock(seen.brand_id)
         rows = self.get_queryset().select_for_update(of=("self",), no_key=True)
         found: Geofence = get_object_or_404(rows, pk=seen.pk)

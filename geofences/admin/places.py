@@ -386,17 +386,17 @@ class GeofenceAdmin(BrandScopedAdmin):
                     "back_url": change,
                 },
             )
-        if geofence.retired_at is None:
-            writing.retire([geofence.pk], now=now())
+        if "bring_back" in request.POST:
+            if writing.revive([geofence.pk], now=now()):
+                self.log_change(request, geofence, "Brought back into use.")
+            messages.success(request, f"“{geofence.name}” is in use again.")
+            return redirect(change)
+        if writing.retire([geofence.pk], now=now()):  # not by a second click, or a colleague
             self.log_change(request, geofence, "Retired.")
-            messages.success(
-                request, f"“{geofence.name}” is retired; Filters → Retired brings it back."
-            )
-            return redirect("admin:geofences_geofence_changelist")
-        writing.revive([geofence.pk], now=now())
-        self.log_change(request, geofence, "Brought back into use.")
-        messages.success(request, f"“{geofence.name}” is in use again.")
-        return redirect(change)
+        messages.success(
+            request, f"“{geofence.name}” is retired; Filters → Retired brings it back."
+        )
+        return redirect("admin:geofences_geofence_changelist")
 
 
 def _waiting(geofence: Geofence) -> list[str]:

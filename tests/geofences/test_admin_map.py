@@ -213,7 +213,12 @@ def test_it_retires_and_brings_back(marketer: Client, brand: Brand) -> None:
 
     marketer.post(page)
     market.refresh_from_db()
-    assert market.retired_at is None
+    assert market.retired_at is not None, "a second click retires it no less"
+
+    for _ in range(2):
+        marketer.post(page, {"bring_back": "1"})
+        market.refresh_from_db()
+        assert market.retired_at is None
 
 
 def test_it_saves_beside_what_a_colleague_has_just_written(
@@ -245,7 +250,7 @@ def test_it_brings_back_what_a_colleague_has_just_renamed(
         theirs = Geofence.objects.get(pk=market.pk)
         theirs.name = "Renamed"
         writing.save([theirs])
-        late = Late(lambda: marketer.post(f"{LIST}{market.pk}/retire/"))
+        late = Late(lambda: marketer.post(f"{LIST}{market.pk}/retire/", {"bring_back": "1"}))
 
     assert late.answer().status_code == 302
     market.refresh_from_db()

@@ -232,6 +232,8 @@ def _gates(send: Send) -> dict[str, Any]:
         gates["shown_when_sent"] = True
     if campaign.only_while_inside and moment.geofence_id is not None:
         gates["only_while_inside"] = moment.geofence_id
+    if campaign.rests_on_location:
+        gates["by_location"] = True
     if campaign.quiet is not None and not campaign.transactional:
         quiet = send.happening.brand.quiet_text
         gates["quiet_hours"] = {

@@ -85,6 +85,11 @@ class Campaign:
         object.__setattr__(self, "gives_way", gives_way)
         object.__setattr__(self, "_open", {})
 
+    @property
+    def rests_on_location(self) -> bool:
+        """Whether its moments do, though what ends them may be an event at no place."""
+        return self.pattern is not None and self.pattern.has_places
+
     def speaks_at(self, wall: hours.Local) -> bool:
         """Whether this is an hour of its own, and no quiet one that it heeds."""
         minute = wall.weekday * wallclock.DAY_MINUTES + wall.minute
@@ -308,10 +313,10 @@ def _objection(moment: Moment, reason: Reason) -> Trace | None:
     return found.trace if found is not None and found.reason is reason else None
 
 
-def _no_location_consent(_campaign: Campaign, moment: Moment) -> Trace | None:
-    if moment.geofence_id is None or moment.subject.consent_location:
+def _no_location_consent(campaign: Campaign, moment: Moment) -> Trace | None:
+    if moment.subject.consent_location:
         return None
-    return {}
+    return {} if moment.geofence_id is not None or campaign.rests_on_location else None
 
 
 def _no_marketing_consent(_campaign: Campaign, moment: Moment) -> Trace | None:

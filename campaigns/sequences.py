@@ -76,6 +76,11 @@ class Pattern:
     once: bool = False
     again_after_ms: int = 0
 
+    @property
+    def has_places(self) -> bool:
+        """Whether somebody's whereabouts are part of it, whatever it ends with."""
+        return not all(step.is_event for step in self.steps)
+
 
 class Completion(NamedTuple):
     """A pattern that came to its end with `last`."""

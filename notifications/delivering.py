@@ -150,10 +150,11 @@ def _decide_one(
     if one.attempt_count > MAX_ATTEMPTS:
         plan.settled.append(_parked(one, f"claimed {one.attempt_count} times without an answer"))
         return
+    gates = msgspec.json.decode(one.gates, type=Gates)
     verdict = look_again(
-        msgspec.json.decode(one.gates, type=Gates),
+        gates,
         facts,
-        by_location=_by_location(one),
+        by_location=gates.by_location or _by_location(one),
         transactional=one.transactional,
         expires_at=one.expires_at,
         now=now,

@@ -47,6 +47,8 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     timezone: str = ""
     # Neither inbox nor socket shows it before it is sent: what it carries may still be taken back.
     shown_when_sent: bool = False
+    # It rests on where somebody was, though it is about no place by now.
+    by_location: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

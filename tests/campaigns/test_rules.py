@@ -14,6 +14,7 @@ from campaigns.definition import HoursPolicy, InitialState, TriggerOn
 from campaigns.reasons import Decision, Reason
 from campaigns.restraint import Winner, decide, won
 from campaigns.rules import Moment, ranked
+from campaigns.sequences import Pattern, Step
 from tests.campaigns.values import NOON_MS, a_campaign, a_history, a_moment, a_subject, an_offer
 
 DAY_MS = 86_400_000
@@ -21,6 +22,7 @@ MORNINGS = (hours.Daypart(hours.EVERY_DAY, 8 * 60, 11 * 60),)
 LUNCH_QUIET = hours.Daypart(hours.EVERY_DAY, 11 * 60, 13 * 60)
 ONCE_A_DAY = (caps.Cap(limit=1, scope=caps.CapScope.DEVICE, window_ms=DAY_MS),)
 GOLD = compile_tree({"attribute": "tier", "value": "gold"})
+CAME, BOUGHT = Step(name="entered", tags=frozenset({"shop"})), Step(name="purchase", is_event=True)
 OTHER = Winner(campaign_id=3, name="Tea", priority=9)
 
 
@@ -84,6 +86,18 @@ OTHER = Winner(campaign_id=3, name="Tea", priority=9)
         (
             Reason.MATCHED,  # an event has no place
             {},
+            {"subject": a_subject(consent_location=False), "geofence_id": None},
+            {},
+        ),
+        (
+            Reason.NO_LOCATION_CONSENT,  # it ends with an event, but began at a place
+            {"pattern": Pattern(steps=(CAME, BOUGHT))},
+            {"subject": a_subject(consent_location=False), "geofence_id": None},
+            {},
+        ),
+        (
+            Reason.MATCHED,
+            {"pattern": Pattern(steps=(BOUGHT, BOUGHT))},
             {"subject": a_subject(consent_location=False), "geofence_id": None},
             {},
         ),

@@ -68,6 +68,7 @@ def test_the_balance_falls_low_then_the_phone_passes_a_top_up_shop(
     assert delivery.content["body"] == "One for you at Kiosk"
     assert (delivery.moment_kind, delivery.moment_id) == ("transition", entry.pk)
     assert delivery.gates["only_while_inside"] == topup.pk
+    assert delivery.gates["by_location"] is True
     make_transition(ann, topup)
     assert settle() == ["sequence_incomplete"]  # that low balance has been answered
 

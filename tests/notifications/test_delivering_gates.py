@@ -86,6 +86,11 @@ def test_it_pushes_to_no_phone_that_was_silent_for_longer_than_a_token_lives(
     ("changed", "fields", "reason"),
     [
         ({"consent_location": False}, {}, "no_location_consent"),
+        (
+            {"consent_location": False},
+            {"moment_kind": "event", "gates": {"by_location": True}},
+            "no_location_consent",
+        ),
         ({"consent_marketing": False}, {}, "no_marketing_consent"),
         ({}, {"gates": {"only_while_inside": 7}}, "left_the_geofence"),
         (

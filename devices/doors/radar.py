@@ -86,7 +86,8 @@ class Radar(Dialect):
         close_old_connections()
         here = {
             "location": {"type": "Point", "coordinates": [fix.lng, fix.lat]},
-            "locationAccuracy": fix.accuracy_m,
+            # 0 and less are unknown, as in `devices.fixes`.
+            "locationAccuracy": fix.accuracy_m if (fix.accuracy_m or 0) > 0 else None,
         }
         events = _events(taken.identity, taken.began_ms)
         user = {"_id": str(taken.identity.device_id), "geofences": _inside(taken.identity), **here}

@@ -272,6 +272,13 @@ def test_it_tells_radars_sdk_what_changed_and_where_it_is(
     assert radar(phone, place=DOWN_THE_ROAD).json()["events"] == []  # another's are not its own
 
 
+@pytest.mark.parametrize(("said", "kept"), [(65, 65), (0, None), (-5, None), (None, None)])
+def test_it_tells_radars_sdk_of_no_accuracy_that_is_none(
+    phone: Phone, said: Any, kept: Any
+) -> None:
+    assert radar(phone, accuracy=said).json()["user"]["locationAccuracy"] == kept
+
+
 @pytest.mark.parametrize(
     ("said", "param"),
     [

@@ -33,7 +33,7 @@ from devices.attributes import NAME
 from devices.auth import DeviceIdentity, DeviceTokenAuthentication
 from devices.doors.decoding import ItemReader, Refused, Rejection
 from devices.exports import device_out
-from devices.fields import Attributes, Locale, Text, Timezone, Truth
+from devices.fields import Attributes, Instant, Locale, Text, Timezone, Truth
 from devices.models import Device, DeviceState, Platform
 from devices.nearby import bounding_circle
 from devices.profiles import ProfileIn
@@ -297,7 +297,9 @@ def _nearby_out(geofence: Geofence, outside_m: float) -> dict[str, Any]:
     }
 
 
-_profiles = ItemReader(ProfileIn, envelope="profiles", time_field="", max_items=settings.MAX_ITEMS)
+_profiles = ItemReader(
+    ProfileIn, envelope="profiles", time_field="as_of", max_items=settings.MAX_ITEMS
+)
 
 
 class ProfilesView(APIView):
@@ -318,8 +320,11 @@ class ProfilesView(APIView):
                     {
                         "external_id": serializers.CharField(max_length=128),
                         "attributes": serializers.DictField(),
-                        "as_of": serializers.DateTimeField(
-                            required=False, help_text="When they were true; else now."
+                        "as_of": Instant(
+                            required=False,
+                            allow_null=True,
+                            help_text="When they were true, as ISO 8601 or epoch milliseconds;"
+                            " absent: now.",
                         ),
                     },
                     many=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from brands import wallclock
@@ -46,6 +47,11 @@ class Timezone(Text):
         if given and given not in wallclock.zones():
             raise serializers.ValidationError("Not a time zone of the IANA database.")
         return given
+
+
+@extend_schema_field({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]})
+class Instant(serializers.JSONField):
+    """A time as CONTRACT lets it be written, read elsewhere: it only describes."""
 
 
 class Attributes(serializers.DictField):

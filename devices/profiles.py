@@ -16,6 +16,7 @@ from django.db import connection, transaction
 from brands.filejobs import Verdict
 from brands.undoing import TakenBack, Undone
 from devices.attributes import merged, problem_with, problem_with_bag
+from devices.fixes import to_epoch_ms
 
 MAX_EXTERNAL_ID = 128
 MAX_AHEAD = timedelta(minutes=5)  # of clocks that are not ours
@@ -30,7 +31,9 @@ class ProfileIn(msgspec.Struct):
 
     external_id: str
     attributes: dict[str, Any]
-    as_of: datetime | None = None  # when they were true; older than what is stored: not taken
+    as_of: datetime | int | float | None = (
+        None  # when they were true; older than what is stored: not taken
+    )
 
 
 class Told(NamedTuple):
@@ -57,8 +60,12 @@ def problem_of(item: ProfileIn, *, now: datetime) -> str | None:
         return f"external_id: {why}"
     if why := problem_with_bag(item.attributes):
         return f"attributes: {why}"
-    if item.as_of is not None and _aware(item.as_of) > now + MAX_AHEAD:
-        return "as_of: Lies in the future."
+    if item.as_of is not None:
+        at_ms = to_epoch_ms(item.as_of)
+        if at_ms > (now + MAX_AHEAD).timestamp() * 1000:
+            return "as_of: Lies in the future."
+        if at_ms < _LONG_AGO.timestamp() * 1000:
+            return "as_of: Not a time that anybody can mean."
     return None
 
 
@@ -201,9 +208,11 @@ def _without(state: State, change: Change) -> tuple[State, TakenBack]:
 
 def _merge(state: State, item: ProfileIn, *, source: str, now: datetime) -> tuple[State, Told]:
     """The state after an item: a value that is known of a later time stays."""
-    at = now if item.as_of is None else _aware(item.as_of)
+    at = now if item.as_of is None else _instant(item.as_of)
     bag, facts = state
-    older = [name for name in item.attributes if item.as_of and _known_at(facts, name) > at]
+    older = [
+        name for name in item.attributes if item.as_of is not None and _known_at(facts, name) > at
+    ]
     change = {name: value for name, value in item.attributes.items() if name not in older}
     new_bag, new_facts = merged(bag, facts, change, source=source, at=at)
     remark = f"newer values are known of {', '.join(sorted(older)[:5])}" if older else ""
@@ -221,6 +230,13 @@ def _known_at(facts: dict[str, Any], name: str) -> datetime:
         return _aware(datetime.fromisoformat(facts[name]["at"]))
     except (KeyError, TypeError, ValueError):
         return _LONG_AGO
+
+
+def _instant(at: datetime | float) -> datetime:
+    """A time that `problem_of` has nothing against, as CONTRACT lets it be written."""
+    if isinstance(at, datetime):
+        return _aware(at)
+    return datetime.fromtimestamp(to_epoch_ms(at) / 1000, UTC)
 
 
 def _aware(at: datetime) -> datetime:

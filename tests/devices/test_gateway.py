@@ -7,6 +7,7 @@ import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -256,6 +257,27 @@ def test_it_refuses_a_wrong_upload_whole(
     headers = server_key | {"Content-Type": "application/json"}
     answer = http.put(PROFILES, content=content, headers=headers)
     assert (answer.status_code, set(answer.json())) == (status, {"code", "message", "fields"})
+
+
+def test_it_reads_since_when_however_it_is_written(http: httpx.Client, server_key: Headers) -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    told = [
+        *(noon.isoformat(), round(noon.timestamp() * 1000), "2026-01-01T12:00:00"),
+        *("20260101T140000+0200", round(noon.timestamp())),
+    ]
+    people = [
+        {"external_id": f"c-{n}", "attributes": {"a": 1}, "as_of": at} for n, at in enumerate(told)
+    ]
+    assert put(http, server_key, people).json()["accepted"] == len(told)
+    facts = Profile.objects.values_list("attribute_facts__a__at", flat=True)
+    assert {datetime.fromisoformat(at) for at in facts} == {noon}
+    wrong = [
+        {"external_id": "c-0", "attributes": {"a": 2}, "as_of": at}
+        for at in (4e12, 1e308, -1e308, "soon", "0001-01-01T00:00:00+14:00", True)
+    ]
+    answer = put(http, server_key, wrong).json()
+    assert (answer["accepted"], len(answer["rejected"])) == (0, len(wrong))
+    assert all(one["message"].startswith("as_of: ") for one in answer["rejected"])
 
 
 def test_it_keeps_people_of_two_brands_apart(

@@ -74,6 +74,15 @@ def _tag(key: bytes, said: int) -> int:
     return int.from_bytes(digest[:5], "big") >> (40 - TAG_BITS)
 
 
+def flaw_of_last_day(day: date) -> str:
+    """Why codes cannot be good until this day, or nothing."""
+    if day <= EPOCH:
+        return "That day is long past: no code would be good."
+    if day > LAST_DAY:
+        return f"No code reaches that far; the last day there can be is {LAST_DAY}."
+    return ""
+
+
 def refusal(code: str) -> str:
     """Why a line of a file is no code, or nothing."""
     if not code:

@@ -66,8 +66,8 @@ class PoolForm(MarkedForm):
 
     def clean_last_day(self) -> Any:
         day = self.cleaned_data["last_day"]
-        if day is not None and not codes.EPOCH < day <= codes.LAST_DAY:
-            raise forms.ValidationError("No code reaches that far.")
+        if day is not None and (flaw := codes.flaw_of_last_day(day)):
+            raise forms.ValidationError(flaw)
         return day
 
     def save(self, commit: bool = True) -> CouponPool:

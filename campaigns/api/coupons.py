@@ -24,6 +24,7 @@ from geofences.api import Pages
 from notifications.models import Delivery
 
 MOST_CODES = 10_000  # of one call; files take millions
+_REFUSALS = {coupon_imports.TWICE: "repeated", coupon_imports.DUPLICATE: "duplicate"}
 _STATUS = {
     RedeemProblem.UNKNOWN: 404,
     RedeemProblem.NOT_GIVEN: 409,
@@ -56,8 +57,8 @@ class PoolShape(serializers.ModelSerializer[CouponPool]):
         }
 
     def validate_last_day(self, day: Any) -> Any:
-        if day is not None and not codes.EPOCH < day <= codes.LAST_DAY:
-            raise serializers.ValidationError("No code reaches that far.")
+        if day is not None and (flaw := codes.flaw_of_last_day(day)):
+            raise serializers.ValidationError(flaw)
         return day
 
     def validate_size(self, size: int | None) -> int | None:
@@ -74,8 +75,9 @@ class CodesIn(serializers.Serializer[Any]):
 
 class RefusedOut(serializers.Serializer[Any]):
     index = serializers.IntegerField()
-    code = serializers.CharField()
+    code = serializers.CharField(help_text="Why: repeated, duplicate or invalid.")
     message = serializers.CharField()
+    coupon = serializers.CharField(help_text="The code that was sent, as far as a code may go.")
 
 
 class CodesOut(serializers.Serializer[Any]):
@@ -129,7 +131,13 @@ class CouponPoolViewSet(
             {
                 "accepted": len(lines) - len(refused),
                 "rejected": [
-                    {"index": line, "code": code, "message": why} for line, code, why in refused
+                    {
+                        "index": line,
+                        "code": _REFUSALS.get(why, "invalid"),
+                        "message": why,
+                        "coupon": code,
+                    }
+                    for line, code, why in refused
                 ],
             }
         )

@@ -350,13 +350,19 @@ def test_pools_over_the_api(brand: Brand) -> None:
     assert again.status_code == 422
     answer = office("POST", f"{at}/codes", {"codes": ["A1", "A2", "A1", " ", "x y"]}).json()
     assert answer["accepted"] == 2
-    assert [(one["index"], one["message"][:5]) for one in answer["rejected"]] == [
-        (2, "twice"), (3, "empty"), (4, "has b"),
-    ]  # fmt: skip
+    assert [(one["index"], one["code"], one["message"][:5]) for one in answer["rejected"]] == [
+        (2, "repeated", "twice"),
+        (3, "invalid", "empty"),
+        (4, "invalid", "has b"),
+    ]
+    for day, said in (("2019-12-31", "past"), ("2020-01-01", "past"), ("2100-01-01", "reaches")):
+        late = {"name": "Late", "slug": "late", "last_day": day}
+        assert said in office("POST", "coupon-pools", late).json()["fields"]["last_day"][0]
     answer = office("POST", f"{at}/codes", {"codes": ["A2", "A3"]}).json()
     assert answer == {
-        "accepted": 1, "rejected": [{"index": 0, "code": "A2", "message": "already there"}],
-    }  # fmt: skip
+        "accepted": 1,
+        "rejected": [{"index": 0, "code": "duplicate", "message": "already there", "coupon": "A2"}],
+    }
     assert office("GET", at).json()["stock"] == {
         "left": 3, "drawn": 0, "redeemed": 0, "spoilt": 0, "is_low": True,
     }  # fmt: skip

@@ -22,6 +22,7 @@ from tests.staff import World, make_world
 pytestmark = pytest.mark.django_db
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
+UNUSED = 10**9  # an id that no row has, however many tests ran before
 LISTS: list[tuple[str, type[Model], str]] = [
     ("transitions", Transition, "occurred_at"),
     ("decisions", Decision, "decided_at"),
@@ -45,7 +46,7 @@ def row_of(world: World, model: type[Model]) -> Any:
 
 def repeated(row: Any, time: str, instants: list[datetime]) -> None:
     """Rows like this one, in this order."""
-    for number, at in enumerate(instants, 1_000_000):
+    for number, at in enumerate(instants, UNUSED):
         row.pk, row._state.adding = None, True
         setattr(row, time, at)
         row.visit_id, row.moment_id, row.key = number, number, str(number)
@@ -131,8 +132,8 @@ def copied(row: Any, count: int) -> None:
         cursor.execute(
             f"INSERT INTO {table} ({', '.join(columns)})"
             f" SELECT {', '.join(told.get(name, name) for name in columns)}"
-            f" FROM {table}, generate_series(1000, %s) n WHERE id = %s",
-            [1000 + count, row.pk],
+            f" FROM {table}, generate_series(%s, %s) n WHERE id = %s",
+            [UNUSED, UNUSED + count, row.pk],
         )
         cursor.execute(f"ANALYZE {table}")
 

@@ -34,6 +34,7 @@ from devices.doors.door import (
     Shared,
     headers_of,
     is_gzip,
+    is_unproven,
 )
 from devices.doors.limits import RateLimit
 from devices.fixes import FixIn, row_of
@@ -159,7 +160,7 @@ class DialectDoor(Door):
         device_id, brand_id, serial = identity
         rows = [row_of(fix, device_id=device_id, brand_id=brand_id, serial=serial) for fix in items]
         outcome = await self.hand_on(Prepared(rows, places, list(rejected)))
-        if outcome is None:
+        if outcome is None or (is_unproven(outcome) and not await self.on_thread(stands, identity)):
             return REVOKED
         taken = Taken(letter, identity, *outcome, head.now_ms)
         if self._dialect.looks_again:
@@ -180,13 +181,22 @@ class DialectDoor(Door):
         return UNKNOWN in verdicts
 
 
-def _keep(identity: DeviceIdentity, push_token: str) -> bool:
-    """Where pushes go to from now on; False where the device's own token is revoked."""
+def stands(identity: DeviceIdentity) -> bool:
+    """Whether the token is still the device's; where no row of its own has told, on a thread.
+
+    An app that is told so registers again; one that always hears of success never does.
+    """
     close_old_connections()
     device_id, brand_id, serial = identity
     mine = DeviceState.objects.filter(device_id=device_id, brand_id=brand_id, serial=serial)
-    if not mine.exists():
+    return mine.exists()
+
+
+def _keep(identity: DeviceIdentity, push_token: str) -> bool:
+    """Where pushes go to from now on; False where the device's own token is revoked."""
+    if not stands(identity):
         return False
+    device_id = identity.device_id
     if not Device.objects.filter(pk=device_id, push_token=push_token).exists():
         registration.change(device_id, {"push_token": push_token}, now=datetime.now(UTC))
     return True

@@ -255,18 +255,27 @@ class ItemsDoor(Door, Generic[Identity]):
         if body is None:
             return None
         if not (gzipped or len(body) > INLINE_BYTES or self.asks_database(body)):
-            return await self._submit(self.prepare(identity, body, lines))
+            return await self.submit(identity, self.prepare(identity, body, lines))
         prepared = await self.on_thread(self._unpack_and_prepare, identity, body, lines, gzipped)
         wait_s = self.charge(identity, len(prepared.rows))
-        return too_many(wait_s) if wait_s else await self._submit(prepared)
+        return too_many(wait_s) if wait_s else await self.submit(identity, prepared)
 
     def _unpack_and_prepare(
         self, identity: Identity, body: bytes, lines: bool, gzipped: bool
     ) -> Prepared:
         return self.prepare(identity, self.unpacked(body) if gzipped else body, lines)
 
-    async def _submit(self, prepared: Prepared) -> Answer:
+    async def submit(self, identity: Identity, prepared: Prepared) -> Answer:  # noqa: ARG002
+        """The answer, once everything is durable."""
         return answer_outcome(await self.hand_on(prepared))
+
+
+def is_unproven(outcome: Outcome) -> bool:
+    """Whether no row told that the sender is known: all was refused before any was read."""
+    if outcome is None:
+        return False
+    accepted, rejected = outcome
+    return not accepted and all(each.code != RejectCode.CONSENT_WITHDRAWN for each in rejected)
 
 
 def answer_outcome(outcome: Outcome) -> Answer:

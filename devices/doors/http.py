@@ -15,16 +15,18 @@ from devices import events
 from devices.auth import DeviceIdentity, TokenMemory
 from devices.doors.answers import NO_TOKEN, Answer, too_many
 from devices.doors.decoding import ItemReader
-from devices.doors.dialects import Dialect, DialectDoor
+from devices.doors.dialects import Dialect, DialectDoor, stands
 from devices.doors.door import (
     UNKNOWN,
     Door,
     Headers,
     ItemsDoor,
+    Outcome,
     Prepared,
     Shared,
     answer_outcome,
     is_lines,
+    is_unproven,
 )
 from devices.doors.gateway import GatewayEventsDoor, GatewayLocationsDoor, event_rows
 from devices.doors.limits import Patience, RateLimit
@@ -89,20 +91,53 @@ class DeviceDoor(ItemsDoor[DeviceIdentity]):
         if wait_s:
             return too_many(wait_s)
         prepared = self.prepare(identity, body, is_lines(headers.content_type))
-        if not prepared.rows:
-            return answer_outcome(self.outcome(prepared, []))
-        durable = self._gatherer.submit(prepared.rows)
-        durable.add_done_callback(partial(self._tell, prepared, reply))
+        if prepared.rows:
+            durable = self._gatherer.submit(prepared.rows)
+            durable.add_done_callback(partial(self._hear, identity, prepared, reply))
+        else:
+            self._ask(identity, self.outcome(prepared, []), reply)
         return None
 
-    def _tell(self, prepared: Prepared, reply: Reply, durable: asyncio.Future[list[int]]) -> None:
+    def _hear(
+        self,
+        identity: DeviceIdentity,
+        prepared: Prepared,
+        reply: Reply,
+        durable: asyncio.Future[list[int]],
+    ) -> None:
         error = durable.exception()
-        if error is None:
-            said = answer_outcome(self.outcome(prepared, durable.result()))
+        if error is not None:
+            self._tell(self.fault(error), reply)
+            return
+        outcome = self.outcome(prepared, durable.result())
+        if is_unproven(outcome):
+            self._ask(identity, outcome, reply)
         else:
-            said = self.fault(error)
+            self._tell(answer_outcome(outcome), reply)
+
+    def _ask(self, identity: DeviceIdentity, outcome: Outcome, reply: Reply) -> None:
+        """Whether the sender still stands, of which no row has told."""
+        loop = asyncio.get_running_loop()
+        asked = loop.run_in_executor(self._shared.threads, stands, identity)
+
+        def tell(asked: asyncio.Future[bool]) -> None:
+            error = asked.exception()
+            if error is not None:
+                self._tell(self.fault(error), reply)
+            else:
+                self._tell(answer_outcome(outcome if asked.result() else None), reply)
+
+        asked.add_done_callback(tell)
+
+    def _tell(self, said: Answer, reply: Reply) -> None:
         self.note(said)
         reply(said)
+
+    async def submit(self, identity: DeviceIdentity, prepared: Prepared) -> Answer:
+        outcome = await self.hand_on(prepared)
+        if is_unproven(outcome) and not await self.on_thread(stands, identity):
+            outcome = None
+        return answer_outcome(outcome)
 
     def charge(self, identity: DeviceIdentity, items: int) -> float:
         if not items:

@@ -334,6 +334,24 @@ def test_it_takes_nothing_without_the_devices_token(
     assert challenge.startswith({"owntracks": "Basic", "transistor": "Bearer"}.get(app, ""))
 
 
+@pytest.mark.parametrize(
+    ("send", "status"),
+    [
+        (lambda phone: owntracks(phone, '{"_type": "lwt", "tst": 1}'), 401),
+        (lambda phone: owntracks(phone, ""), 401),
+        (lambda phone: owntracks(phone, place=Place(91, 0)), 401),
+        (lambda phone: phone.client.get(f"{TRACCAR}?id={phone.token}"), 400),
+        (lambda phone: transistor(phone, []), 401),
+    ],
+)
+def test_an_erased_device_hears_so_though_it_tells_no_place(
+    phone: Phone, send: Callable[[Phone], httpx.Response], status: int
+) -> None:
+    assert send(phone).status_code == 200
+    registration.erase(phone.device.pk)
+    assert send(phone).status_code == status
+
+
 def test_it_keeps_no_push_token_of_a_revoked_device(phone: Phone) -> None:
     registration.revoke(phone.device.pk)
     answer = phone.client.post(TRACCAR, data={"id": phone.token, "notificationToken": "stolen"})

@@ -19,7 +19,7 @@ from devices.fixes import ANYWHERE_M, FixVerdict
 from devices.models import DeviceState, Event, Fix
 from tests.devices.conftest import Phone, a_fix, make_phone
 from tests.factories import make_brand, make_key
-from tests.places import AT_THE_DOOR
+from tests.places import AT_THE_DOOR, Place
 from tests.processes import until
 
 DAY_MS = 86_400_000
@@ -136,6 +136,33 @@ def test_it_keeps_a_fix_that_comes_whole_before_it_answers(phone: Phone) -> None
     event = phone.post_raw(EVENTS, json.dumps(an_event()).encode(), at_once=True)
     assert event.json() == {"accepted": 1, "rejected": []}
     assert Event.objects.filter(device_id=phone.device.pk).count() == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/locations", []),
+        ("/v1/locations", {"locations": [{"lat": 1}]}),
+        ("/v1/locations", [a_fix(Place(91, 0))]),
+        ("/v1/events", []),
+        ("/v1/events", [{"name": "x", "occurred_at": 1}]),
+    ],
+)
+def test_an_erased_device_hears_so_though_nothing_is_kept(
+    phone: Phone, path: str, body: Any, packed: bool
+) -> None:
+    content = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+
+    def sent() -> httpx.Response:
+        if packed:
+            return phone.post(path, content=gzip.compress(content), headers=headers)
+        return phone.post_raw(path, content, at_once=True)
+
+    assert (sent().status_code, sent().json()["accepted"]) == (200, 0)
+    registration.erase(phone.device.pk)
+    assert (sent().status_code, sent().json()["code"]) == (401, "token_revoked")
 
 
 def test_it_tells_a_revoked_token_whichever_way_it_came(phone: Phone) -> None:

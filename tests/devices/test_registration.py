@@ -70,10 +70,9 @@ def app(db: None) -> App:
     return App(make_brand())
 
 
-def walk_in(device_id: int) -> None:
-    """Report one fix at the shop's door."""
-    device = Device.objects.get(pk=device_id)
-    row = (device_id, device.brand_id, 0, now_ms(), 0, False, *AT_THE_DOOR, *[None] * 5, False)
+def walk_in(device: Device) -> None:
+    """Report one fix at the shop's door; the device may be gone by then."""
+    row = (device.pk, device.brand_id, 0, now_ms(), 0, False, *AT_THE_DOOR, *[None] * 5, False)
     ingest(assemble([row]), now_ms=now_ms(), armed=follower.refresh())
 
 
@@ -224,7 +223,7 @@ def test_it_ends_every_visit_when_consent_is_withdrawn() -> None:
     app = App(brand)
     make_circle(brand)
     device_id = app.register().json()["device_id"]
-    walk_in(device_id)
+    walk_in(Device.objects.get(pk=device_id))
     app.send("patch", "/v1/devices/me", {"consent": {"location": False}})
     assert not DeviceState.objects.get(device_id=device_id).consent_location
     assert not Presence.objects.exists()
@@ -349,7 +348,7 @@ def test_it_opens_own_paths_to_device_tokens_only(app: App, path: str) -> None:
 def make_traces(device: Device) -> None:
     """A row in every table that names a device."""
     make_circle(device.brand)
-    walk_in(device.pk)
+    walk_in(device)
     Event.objects.create(
         brand_id=device.brand_id,
         device_id=device.pk,
@@ -448,7 +447,7 @@ def test_it_leaves_no_fix_of_a_device_that_is_erased_meanwhile() -> None:
     make_circle(brand)
     for _ in range(5):
         device = make_device(brand)
-        assert not together([partial(walk_in, device.pk), partial(registration.erase, device.pk)])
+        assert not together([partial(walk_in, device), partial(registration.erase, device.pk)])
         assert not any(rows_naming(device.pk).values())
 
 

@@ -18,16 +18,20 @@ from geofences.models import Geofence
 
 MOST_PLACES = 50
 
-_WHAT_CAME = """
-    SELECT {groups}, count(*), count(*) FILTER (WHERE d.state = 'sent'),
-           count(*) FILTER (WHERE f.received), count(*) FILTER (WHERE f.opened),
-           count(*) FILTER (WHERE f.redeemed)
-      FROM notifications_delivery d
+# Beside a delivery d: what its phone said; who redeemed it has opened and received it, too.
+ANSWERS = """
       LEFT JOIN LATERAL (
         SELECT bool_or(event IN ('received', 'opened', 'redeemed')) AS received,
                bool_or(event IN ('opened', 'redeemed')) AS opened,
                bool_or(event = 'redeemed') AS redeemed
           FROM notifications_feedback f WHERE f.delivery_id = d.id) f ON true
+"""
+_WHAT_CAME = """
+    SELECT {groups}, count(*), count(*) FILTER (WHERE d.state = 'sent'),
+           count(*) FILTER (WHERE f.received), count(*) FILTER (WHERE f.opened),
+           count(*) FILTER (WHERE f.redeemed)
+      FROM notifications_delivery d
+      {answers}
      WHERE d.campaign_id = %(campaign)s AND d.moment_kind <> 'test'
        AND d.created_at >= %(since)s AND d.created_at < %(until)s
      GROUP BY {groups} {order}
@@ -124,7 +128,7 @@ def _rows(campaign: Campaign, period: Period, groups: str, order: str = "") -> l
         "until": until,
     }
     with connection.cursor() as cursor:
-        cursor.execute(_WHAT_CAME.format(groups=groups, order=order), values)
+        cursor.execute(_WHAT_CAME.format(groups=groups, order=order, answers=ANSWERS), values)
         found: list[Any] = cursor.fetchall()
     return found
 

@@ -13,6 +13,7 @@ import msgspec
 from django.db import connection
 
 from campaigns import lift as lifts
+from campaigns.course import ANSWERS
 from campaigns.definition import Goal, decode
 from campaigns.experiments import Arm
 from campaigns.models import Campaign
@@ -63,18 +64,14 @@ _COUNT = """
 
 
 # Offers as sent and answered, each counted once.
-_FUNNEL = """
+_FUNNEL = f"""
     SELECT d.variant, count(*) FILTER (WHERE d.state = 'sent'),
            count(*) FILTER (WHERE f.received), count(*) FILTER (WHERE f.opened),
            count(*) FILTER (WHERE f.redeemed)
       FROM notifications_delivery d
-      LEFT JOIN LATERAL (
-        SELECT bool_or(event IN ('received', 'opened', 'redeemed')) AS received,
-               bool_or(event IN ('opened', 'redeemed')) AS opened,
-               bool_or(event = 'redeemed') AS redeemed
-          FROM notifications_feedback f WHERE f.delivery_id = d.id) f ON true
+      {ANSWERS}
      WHERE d.campaign_id = %s AND d.moment_kind <> 'test' GROUP BY 1
-"""
+"""  # noqa: S608 - constants
 
 
 class LiftOut(msgspec.Struct, kw_only=True):

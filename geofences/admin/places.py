@@ -31,8 +31,8 @@ from unfold.decorators import display
 from brands.admin import BrandScopedAdmin
 from brands.desk import current_brand
 from brands.models import Brand
-from brands.templatetags.nearcast import when
-from geofences import exports, tiles, writing
+from brands.templatetags.nearcast import seconds, when
+from geofences import exports, noticing, tiles, writing
 from geofences.api import cells_as_geojson
 from geofences.forms import GeofenceForm, in_words, place_of
 from geofences.geometry import Circle, GeometryError
@@ -353,6 +353,7 @@ class GeofenceAdmin(BrandScopedAdmin):
             "drawn": _readable(drawn),
         }
         context |= {"may_edit": may_edit, "form": form, "facts": _facts(geofence)}
+        context["noticing"] = _noticing(geofence)
         return super().render_change_form(request, context, *args, **kwargs)  # type: ignore[no-any-return]
 
     def save_model(
@@ -454,6 +455,35 @@ def _readable(drawn: str | None) -> Any:
         return json.loads(drawn or "null")
     except (ValueError, RecursionError):
         return None
+
+
+def _noticing(geofence: Geofence | None) -> dict[str, Any] | None:
+    """How surely the stored place notices who goes through, by speed and how often one reports."""
+    if geofence is None:
+        return None
+    radius_m = geofence.radius_m
+    if radius_m is None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT ST_Area(geometry::geography), ST_Perimeter(geometry::geography)"
+                " FROM geofences_geofence WHERE id = %s",
+                (geofence.pk,),
+            )
+            radius_m = noticing.radius_of(*cursor.fetchone())
+    return {
+        "every": [seconds(every_s) for every_s in noticing.EVERY_S],
+        "rows": [
+            {"how": how, "shares": [_share(radius_m, speed, each) for each in noticing.EVERY_S]}
+            for how, speed in noticing.SPEEDS.items()
+        ],
+        "accuracy_m": noticing.TYPICAL_ACCURACY_M,
+    }
+
+
+def _share(radius_m: float, speed_mps: float, every_s: int) -> dict[str, str]:
+    share = noticing.chance(radius_m, speed_mps=speed_mps, every_s=every_s)
+    tone = "good" if share >= 0.9 else "warn" if share >= 0.5 else "bad"
+    return {"every": seconds(every_s), "share": f"{share:.0%}", "tone": tone}
 
 
 def _facts(geofence: Geofence | None) -> list[tuple[str, Any]]:

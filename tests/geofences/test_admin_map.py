@@ -198,6 +198,22 @@ def test_it_changes_the_cover_with_the_shape(marketer: Client, brand: Brand) -> 
     assert bytes(GeofenceCover.objects.get(geofence=market).blocks) != before
 
 
+def test_it_says_how_surely_a_place_notices_who_goes_through(
+    marketer: Client, brand: Brand
+) -> None:
+    small, market = make_circle(brand, radius_m=20), make_polygon(brand, json.dumps(POLYGON))
+    shown = {
+        each: marketer.get(f"{LIST}{each.pk}/change/").context["noticing"]["rows"]
+        for each in (small, market)
+    }
+    on_foot, _, by_car = ([one["share"] for one in row["shares"]] for row in shown[small])
+    assert on_foot[0] > by_car[0]
+    assert by_car[-1] == "0%"
+    assert shown[market] != shown[small]
+    assert "on foot" in marketer.get(f"{LIST}{market.pk}/change/").content.decode()
+    assert "noticing" not in marketer.get(f"{LIST}add/").content.decode()
+
+
 def test_it_retires_and_brings_back(marketer: Client, brand: Brand) -> None:
     market = make_polygon(brand, json.dumps(POLYGON))
     page = f"{LIST}{market.pk}/retire/"

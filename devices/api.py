@@ -42,7 +42,10 @@ from geofences.models import Geofence
 
 MAX_OWN_BODY_BYTES = 64 * 1024  # a registration with a full attribute bag stays below
 MAX_NEARBY = 100  # Android monitors that many geofences for an app, iOS 20
-DEFAULT_NEARBY = 20
+DEFAULT_NEARBY = 19  # iOS' twentieth region is the circle out of which to ask again
+# Of more places at one spot than a phone can watch some are always left out: asking again without
+# having moved brings no others. Systems watch no finer regions than this (Android: 100 to 150 m).
+LEAST_REFRESH_M = 100.0
 
 
 class ConsentIn(serializers.Serializer[Any]):
@@ -140,7 +143,7 @@ class NearbyGeofenceOut(serializers.Serializer[Any]):
 class NearbyOut(serializers.Serializer[Any]):
     geofences = NearbyGeofenceOut(many=True)
     refresh_radius_m = serializers.FloatField(
-        help_text="How far the device may move before asking again."
+        help_text="How far the device may move before asking again, 100 at least."
     )
 
 
@@ -276,7 +279,8 @@ class NearbyView(OwnView):
             for geofence_id, signed_m in zip(ids, found.distance_m.tolist(), strict=True)
             if geofence_id in rows
         ]
-        return Response({"geofences": listed, "refresh_radius_m": found.refresh_radius_m})
+        refresh_m = max(LEAST_REFRESH_M, found.refresh_radius_m)
+        return Response({"geofences": listed, "refresh_radius_m": refresh_m})
 
 
 class ConsentMissing(APIException):

@@ -518,6 +518,20 @@ def test_it_says_how_far_one_may_go_before_asking_again() -> None:
     assert found["refresh_radius_m"] == pytest.approx(5_560 - SHOP_RADIUS_M, rel=0.01)
 
 
+@pytest.mark.usefixtures("transactional_db")
+def test_of_more_places_at_one_spot_than_a_phone_can_watch_it_does_not_ask_without_end() -> None:
+    brand = make_brand()
+    app = App(brand)
+    app.register()
+    for _ in range(22):
+        make_circle(brand)
+    follower.refresh()
+    here = f"/v1/geofences/nearby?lat={AT_THE_DOOR.lat}&lng={AT_THE_DOOR.lng}"
+    found = app.send("get", here).json()
+    assert len(found["geofences"]) == 19, "one of iOS' twenty is the way out"
+    assert found["refresh_radius_m"] == 100
+
+
 @pytest.mark.parametrize(
     "query", ["", "lat=1", "lat=91&lng=0", "lat=nan&lng=0", "lat=x&lng=0", "lat=1&lng=1&limit=0"]
 )

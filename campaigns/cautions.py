@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
-from django.db import OperationalError, connection, transaction
+from django.db import connection
 from django.db.models import QuerySet
 from django.db.models.fields import TextField
 from django.db.models.functions import Cast, Length
-from psycopg.errors import QueryCanceled
 
 from brands import wallclock
+from brands.patience import TookTooLongError, patience
 from campaigns import content, definition, hours, meaning, past, previews, rules
 from campaigns.audience import Audience, Subject, compile_tree
 from campaigns.compiling import BrandRules
@@ -36,7 +36,7 @@ SAMPLED_PLACES = 5_000
 COMPARED_PLACES = 1_000
 TRIED_PLACES = 2  # with the longest names, and as many with the most to tell
 AHEAD = timedelta(days=9)
-LOOKS_FOR_MS = "2000"  # at what people did; a caution is not worth a longer wait
+LOOKS_FOR_MS = 2_000  # at what people did; a caution is not worth a longer wait
 # Android cuts a title at some 65 characters on one line; iOS shows four lines of text, some 178.
 TITLE_SHOWN, BODY_SHOWN = 65, 178
 SPOKEN_BY = 0.05  # a language fewer people read than this is not asked for
@@ -261,17 +261,9 @@ def _knows_what_they_did(look: Look, audience: Audience) -> bool:
         for one in look.people
     ]
     try:
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute("SHOW statement_timeout")
-                (before,) = cursor.fetchone()
-                cursor.execute("SELECT set_config('statement_timeout', %s, true)", (LOOKS_FOR_MS,))
+        with patience(LOOKS_FOR_MS):
             past.measure_each([(one, look.brand.id, audience.needs) for one in moments])
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT set_config('statement_timeout', %s, true)", (before,))
-    except OperationalError as error:
-        if not isinstance(error.__cause__, QueryCanceled):
-            raise
+    except TookTooLongError:
         return False
     return True
 

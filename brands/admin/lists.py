@@ -10,14 +10,13 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.db import OperationalError, connection, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from psycopg.errors import QueryCanceled
 
 from brands.admin.scoped import BrandScopedAdmin
 from brands.desk import current_brand
 from brands.models import Brand
+from brands.patience import TookTooLongError, patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +105,9 @@ class BigListAdmin(BrandScopedAdmin):
     ) -> Page | None:
         """Return the page; None where it takes too long to find."""
         try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = {self.limit_ms}")
+            with patience(self.limit_ms):
                 return self.find(request, brand, asked, older=older)
-        except OperationalError as error:
-            if not isinstance(error.__cause__, QueryCanceled):
-                raise
+        except TookTooLongError:
             return None
 
     def changeform_view(

@@ -12,6 +12,7 @@ from django.utils.timezone import now
 
 from brands.desk import zone_of
 from brands.models import Role
+from brands.patience import TookTooLongError, patience
 from brands.tables import csv_answer
 from campaigns import words
 from campaigns.admin.worth import percent, shown_results
@@ -20,6 +21,7 @@ from campaigns.models import Campaign
 
 SPANS = {7: "the last 7 days", 30: "the last 30 days", 90: "the last 90 days", 365: "a year"}
 USUAL = 30
+LIMIT_MS = 5_000  # a page that counts millions of offers must come, too
 COLUMNS = (
     *("day", "geofence_id", "geofence", "variant"),
     *("offers", "sent", "received", "opened", "redeemed"),
@@ -77,7 +79,11 @@ class ResultPages:
 
 
 def _shown_course(campaign: Campaign, period: Period) -> dict[str, Any]:
-    found = course(campaign, period)
+    try:
+        with patience(LIMIT_MS):
+            found = course(campaign, period)
+    except TookTooLongError:
+        return {"too_much": True}
     return {
         "period": period,
         "funnel": _funnel(found.whole),

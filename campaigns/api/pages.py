@@ -12,15 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db import OperationalError, connection, transaction
 from django.db.models import BigIntegerField, Func, Model, OuterRef, Q, QuerySet
 from django.utils.timezone import now
-from psycopg.errors import QueryCanceled
 from rest_framework.exceptions import APIException, NotFound
 from rest_framework.filters import OrderingFilter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from brands.patience import TookTooLongError, patience
 from campaigns.lookup import EPOCH, TRIES, Place
 from geofences.api import Pages
 
@@ -122,12 +121,9 @@ def _merged(rows: QuerySet[Any], owners: QuerySet[Any], by: str, most: int) -> Q
 
 def _in_time(rows: QuerySet[Any], indexes: Indexes) -> list[Any]:
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(f"SET LOCAL statement_timeout = {LIMIT_MS}")
+        with patience(LIMIT_MS):
             return list(rows)
-    except OperationalError as error:
-        if not isinstance(error.__cause__, QueryCanceled):
-            raise
+    except TookTooLongError as error:
         raise TooMuchToSearch(
             f"To find these takes longer than {LIMIT_MS / 1000:g} s. Ask for one `device`,"
             f" `external_id` or `{indexes.asked}`, or for less time with `after` and `before`,"

@@ -256,7 +256,7 @@ def test_it_says_nothing_rather_than_let_somebody_wait(
             cursor.execute("SELECT pg_sleep(30)")
 
     monkeypatch.setattr(past, "measure_each", slow)
-    monkeypatch.setattr(cautions, "LOOKS_FOR_MS", "20")
+    monkeypatch.setattr(cautions, "LOOKS_FOR_MS", 20)
     assert warnings(brand, a_definition(shop, audience=BOUGHT)) == {}
     with connection.cursor() as cursor:
         cursor.execute("SHOW statement_timeout")

@@ -9,9 +9,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection
 from django.urls import reverse
 
 from brands.models import Brand, Role
+from campaigns.admin import results
 from campaigns.course import Came, Period, by_day_and_place, course
 from campaigns.models import Campaign, Decision
 from notifications.models import Delivery, Feedback
@@ -134,3 +136,18 @@ def test_the_page_shows_it_and_gives_it_as_a_table(campaign: Campaign, brand: Br
     ]
     stranger = logged_in(make_member(make_brand(), Role.ADMIN))
     assert stranger.get(table).status_code in {302, 403, 404}
+
+
+def test_the_page_comes_though_there_is_too_much_to_count(
+    campaign: Campaign, brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def endless(*_: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(60)")
+
+    monkeypatch.setattr(results, "course", endless)
+    monkeypatch.setattr(results, "LIMIT_MS", 20)
+    page = reverse("admin:campaigns_campaign_results", args=[campaign.pk])
+    shown = logged_in(make_member(brand)).get(page).content.decode()
+    assert "too much to count" in shown
+    assert "Why it stayed silent" not in shown

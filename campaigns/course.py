@@ -5,7 +5,7 @@ An offer counts on the day it was made, in the brand's zone, with all that came 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ _WHAT_CAME = """
            count(*) FILTER (WHERE f.redeemed)
       FROM notifications_delivery d
       {answers}
-     WHERE d.campaign_id = %(campaign)s AND d.moment_kind <> 'test'
+     WHERE d.campaign_id = ANY(%(campaigns)s) AND d.moment_kind <> 'test'
        AND d.created_at >= %(since)s AND d.created_at < %(until)s
      GROUP BY {groups} {order}
 """
@@ -61,6 +61,12 @@ class Period(NamedTuple):
     first: date
     last: date
     zone: ZoneInfo
+
+    @classmethod
+    def of_late(cls, days: int, zone: ZoneInfo, *, now: datetime) -> Period:
+        """The last so many days, today among them."""
+        today = now.astimezone(zone).date()
+        return cls(today - timedelta(days=days - 1), today, zone)
 
     @property
     def days(self) -> list[date]:
@@ -91,10 +97,10 @@ def course(campaign: Campaign, period: Period) -> Course:
     """How a campaign went in a period."""
     days = {day: Came() for day in period.days}
     whole = Came()
-    for day, *counts in _rows(campaign, period, _DAY):
+    for day, *counts in _rows([campaign.pk], period, _DAY):
         days[day] = Came(*counts)
         whole += days[day]
-    places = list(_rows(campaign, period, "d.geofence_id", "ORDER BY 2 DESC, 1"))
+    places = list(_rows([campaign.pk], period, "d.geofence_id", "ORDER BY 2 DESC, 1"))
     names = dict(
         Geofence.objects.filter(pk__in=[key for key, *_ in places[:MOST_PLACES]]).values_list(
             "pk", "name"
@@ -109,20 +115,26 @@ def course(campaign: Campaign, period: Period) -> Course:
     )
 
 
+def of_each(campaign_ids: Sequence[int], period: Period) -> dict[int, Came]:
+    """What came of several campaigns in a period; those that made no offer are left out."""
+    rows = _rows(campaign_ids, period, "d.campaign_id")
+    return {campaign_id: Came(*counts) for campaign_id, *counts in rows}
+
+
 def by_day_and_place(campaign: Campaign, period: Period) -> Iterator[list[Any]]:
     """For a table: day, geofence's id and name, variant, and the counts of `Came`."""
     names: dict[int, str] = {}
     groups = f"{_DAY}, d.geofence_id, d.variant"
-    for day, key, variant, *counts in _rows(campaign, period, groups, "ORDER BY 1, 2, 3"):
+    for day, key, variant, *counts in _rows([campaign.pk], period, groups, "ORDER BY 1, 2, 3"):
         if key is not None and key not in names:
             names |= Geofence.objects.filter(pk=key).values_list("pk", "name")
         yield [day.isoformat(), key or "", names.get(key, ""), variant, *counts]
 
 
-def _rows(campaign: Campaign, period: Period, groups: str, order: str = "") -> list[Any]:
+def _rows(campaign_ids: Sequence[int], period: Period, groups: str, order: str = "") -> list[Any]:
     since, until = period.bounds
     values: dict[str, Any] = {
-        "campaign": campaign.pk,
+        "campaigns": list(campaign_ids),
         "zone": period.zone.key,
         "since": since,
         "until": until,

@@ -32,7 +32,7 @@ from campaigns.admin.backtests import BacktestPages
 from campaigns.admin.life import LifePages, actor_of, steps_of
 from campaigns.admin.naming import names_of, places_in
 from campaigns.admin.phones import shown_phones
-from campaigns.admin.results import ResultPages
+from campaigns.admin.results import ResultPages, lately
 from campaigns.conditions import AudienceError
 from campaigns.definition import Definition, DefinitionError, readable
 from campaigns.models import Campaign, CampaignState, CampaignVersion
@@ -53,15 +53,17 @@ class _List(ChangeList):
             return
         drafts = {row.pk: readable(row.draft) for row in self.result_list}
         names = names_of(brand, drafts.values())
+        came = lately(list(drafts), brand)
         for row in self.result_list:
             row.sentence = sentences.sentence(drafts[row.pk], names)
+            row.lately = came.get(row.pk, "–")
 
 
 @admin.register(Campaign)
 class CampaignAdmin(LifePages, BacktestPages, ResultPages, BrandScopedAdmin):
     """Campaigns: a list in words, and the builder."""
 
-    list_display = ("name", "state_in_words", "in_words", "changed")
+    list_display = ("name", "state_in_words", "in_words", "came", "changed")
     list_filter = ("state",)
     search_fields = ("name",)
     list_per_page = 50
@@ -83,6 +85,10 @@ class CampaignAdmin(LifePages, BacktestPages, ResultPages, BrandScopedAdmin):
     @display(description="what it does")
     def in_words(self, row: Campaign) -> str:
         return getattr(row, "sentence", "")
+
+    @display(description="last 30 days")
+    def came(self, row: Campaign) -> str:
+        return getattr(row, "lately", "–")
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[DjangoChangeList]:
         return _List

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -11,17 +11,18 @@ from django.template.response import TemplateResponse
 from django.utils.timezone import now
 
 from brands.desk import zone_of
-from brands.models import Role
+from brands.models import Brand, Role
 from brands.patience import TookTooLongError, patience
 from brands.tables import csv_answer
 from campaigns import words
 from campaigns.admin.worth import percent, shown_results
-from campaigns.course import Came, Period, by_day_and_place, course
+from campaigns.course import Came, Period, by_day_and_place, course, of_each
 from campaigns.models import Campaign
 
 SPANS = {7: "the last 7 days", 30: "the last 30 days", 90: "the last 90 days", 365: "a year"}
 USUAL = 30
 LIMIT_MS = 5_000  # a page that counts millions of offers must come, too
+LIST_LIMIT_MS = 1_000
 COLUMNS = (
     *("day", "geofence_id", "geofence", "variant"),
     *("offers", "sent", "received", "opened", "redeemed"),
@@ -73,9 +74,22 @@ class ResultPages:
         campaign: Campaign = self._own(request, object_id, self.view_role)  # type: ignore[attr-defined]
         form = PeriodForm({"days": request.GET.get("days", str(USUAL))})
         days = form.cleaned_data["days"] if form.is_valid() else USUAL
-        zone = zone_of(campaign.brand)
-        today = now().astimezone(zone).date()
-        return campaign, Period(today - timedelta(days=days - 1), today, zone), form
+        return campaign, Period.of_late(days, zone_of(campaign.brand), now=now()), form
+
+
+def lately(campaign_ids: Sequence[int], brand: Brand) -> dict[int, str]:
+    """What came of campaigns in the usual time, in words, for a list of them."""
+    period = Period.of_late(USUAL, zone_of(brand), now=now())
+    try:
+        with patience(LIST_LIMIT_MS):
+            found = of_each(campaign_ids, period)
+    except TookTooLongError:
+        return {}
+    return {
+        campaign_id: f"{came.sent:,} sent, {percent(came.opened, came.sent)} opened"
+        for campaign_id, came in found.items()
+        if came.sent
+    }
 
 
 def _shown_course(campaign: Campaign, period: Period) -> dict[str, Any]:

@@ -62,6 +62,11 @@ def refuse(campaign: Campaign, at: datetime, reason: str) -> None:
     )
 
 
+def endless(*_: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(60)")
+
+
 def test_it_counts_by_the_brands_days(campaign: Campaign) -> None:
     before = datetime(2026, 3, 27, 21, 59, tzinfo=UTC)  # one minute to midnight
     offer(campaign, before, "opened")
@@ -138,13 +143,30 @@ def test_the_page_shows_it_and_gives_it_as_a_table(campaign: Campaign, brand: Br
     assert stranger.get(table).status_code in {302, 403, 404}
 
 
+def test_the_list_says_what_came_of_each_of_late(
+    campaign: Campaign, brand: Brand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_campaign(brand, brand.geofences.get(), name="Silent")
+    for said in (["opened"], []):
+        offer(campaign, datetime.now(UTC), *said)
+    offer(campaign, datetime.now(UTC) - timedelta(days=31))
+    listed = reverse("admin:campaigns_campaign_changelist")
+    support = logged_in(make_member(brand, Role.SUPPORT))
+
+    rows = support.get(listed).context["cl"].result_list
+    assert {row.name: row.lately for row in rows} == {
+        campaign.name: "2 sent, 50.0% opened",
+        "Silent": "–",
+    }
+
+    monkeypatch.setattr(results, "of_each", endless)
+    monkeypatch.setattr(results, "LIST_LIMIT_MS", 20)
+    assert {row.lately for row in support.get(listed).context["cl"].result_list} == {"–"}
+
+
 def test_the_page_comes_though_there_is_too_much_to_count(
     campaign: Campaign, brand: Brand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def endless(*_: Any) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_sleep(60)")
-
     monkeypatch.setattr(results, "course", endless)
     monkeypatch.setattr(results, "LIMIT_MS", 20)
     page = reverse("admin:campaigns_campaign_results", args=[campaign.pk])

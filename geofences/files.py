@@ -62,6 +62,7 @@ LNG: Names = (
     *("lngdd", "londd", "xlong", "xlon", "laengengrad", "x"),
 )
 RADIUS: Names = ("radiusm", "radius", "radiusmeters", "radiusmetres", "geofenceradius", "rayon")
+MOSTLY = 0.8  # so many rows of a column that is to tell them apart must have a value
 IDENTITY: Names = (
     *("externalid", "fenceid", "placeid", "poiid", "storeid", "storenumber", "storecode"),
     *("locationid", "clientkey", "osmid", "id", "geoid", "geoid10", "code", "iatacode", "objectid"),
@@ -479,6 +480,9 @@ def _first(by_key: Mapping[str, str], candidates: Names) -> str:
 
 
 def _identifies(values: list[Any]) -> bool:
-    """Whether a column tells every row from every other."""
-    given = [value for value in values if value not in (None, "")]
-    return len(given) == len(values) == len({str(value) for value in given})
+    """Whether a column tells rows from each other; the few that have none are refused by name.
+
+    Without an id the whole file would come in anew each time.
+    """
+    given = [str(value) for value in values if value not in (None, "") and value == value]  # noqa: PLR0124 - NaN
+    return len(given) >= MOSTLY * len(values) and len(given) == len(set(given)) > 0

@@ -139,3 +139,20 @@ def test_it_refuses_a_file_without_rows(table: Callable[..., Path], tmp_path: Pa
     for path in (table("id,lat,lng\n"), collection(tmp_path / "none.geojson")):
         with pytest.raises(FileError, match="no rows"):
             files.look(path)
+
+
+@pytest.mark.parametrize(
+    ("ids", "guess"),
+    [
+        (["a", "b", "c", "d", "e"], "id"),
+        (["a", "b", None, "d", "e"], "id"),  # the one without is refused, and named
+        (["a", None, None, "d", "e"], ""),
+        (["a", "a", "c", "d", "e"], ""),
+        ([None] * 5, ""),
+    ],
+)
+def test_it_takes_for_the_id_what_tells_most_rows_apart(
+    tmp_path: Path, ids: list[str | None], guess: str
+) -> None:
+    rows = [(polygon(SQUARE), {"id": each, "name": "x"}) for each in ids]
+    assert files.look(collection(tmp_path / "a.geojson", *rows)).guess.external_id == guess

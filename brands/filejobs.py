@@ -149,7 +149,7 @@ A job without a file gets the path of nothing.
 """
 
 
-def counted(counts: Mapping[str, int], verdicts: Iterable[Verdict]) -> dict[str, int]:
+def counted(counts: Mapping[str, int], verdicts: Iterable[StrEnum]) -> dict[str, int]:
     """The counts with these verdicts added."""
     found = dict(counts)
     for verdict in verdicts:

@@ -25,6 +25,7 @@ from brands.filejobs import (
     Stopped,
     Verdict,
     advance,
+    counted,
     discard,
 )
 from brands.models import Brand
@@ -116,9 +117,7 @@ def take(job: FileJob, put_back: PutBack, *, stop: threading.Event | None = None
                 for offset, (one, named) in enumerate(told, 1)
                 if one.remark
             )
-            counts = dict(job.counts)
-            for one, _ in told:
-                counts[one.verdict.value] = counts.get(one.verdict.value, 0) + 1
+            counts = counted(job.counts, (one.verdict for one, _ in told))
             done += len(rows)
             advance(job, rows_done=done, counts=counts)
         yield done

@@ -5,7 +5,7 @@ An offer counts on the day it was made, in the brand's zone, with all that came 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime, time, timedelta
 from typing import Any, NamedTuple
@@ -101,11 +101,7 @@ def course(campaign: Campaign, period: Period) -> Course:
         days[day] = Came(*counts)
         whole += days[day]
     places = list(_rows([campaign.pk], period, "d.geofence_id", "ORDER BY 2 DESC, 1"))
-    names = dict(
-        Geofence.objects.filter(pk__in=[key for key, *_ in places[:MOST_PLACES]]).values_list(
-            "pk", "name"
-        )
-    )
+    names = _names(key for key, *_ in places[:MOST_PLACES])
     return Course(
         whole=whole,
         days=days,
@@ -123,12 +119,16 @@ def of_each(campaign_ids: Sequence[int], period: Period) -> dict[int, Came]:
 
 def by_day_and_place(campaign: Campaign, period: Period) -> Iterator[list[Any]]:
     """For a table: day, geofence's id and name, variant, and the counts of `Came`."""
-    names: dict[int, str] = {}
     groups = f"{_DAY}, d.geofence_id, d.variant"
-    for day, key, variant, *counts in _rows([campaign.pk], period, groups, "ORDER BY 1, 2, 3"):
-        if key is not None and key not in names:
-            names |= Geofence.objects.filter(pk=key).values_list("pk", "name")
+    rows = _rows([campaign.pk], period, groups, "ORDER BY 1, 2, 3")
+    names = _names(key for _, key, *_ in rows)
+    for day, key, variant, *counts in rows:
         yield [day.isoformat(), key or "", names.get(key, ""), variant, *counts]
+
+
+def _names(geofence_ids: Iterable[int | None]) -> dict[int, str]:
+    ids = {key for key in geofence_ids if key is not None}
+    return dict(Geofence.objects.filter(pk__in=ids).values_list("pk", "name"))
 
 
 def _rows(campaign_ids: Sequence[int], period: Period, groups: str, order: str = "") -> list[Any]:

@@ -13,13 +13,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.cache import cache
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.timezone import localtime, now
 
 from brands.desk import current_brand, rights
 from brands.models import Brand, Role
+from brands.patience import TookTooLongError, patience
 from campaigns import words
 from campaigns.models import Campaign, CampaignState
 from geofences.models import Geofence
@@ -78,12 +79,11 @@ Rows = list[tuple[Any, ...]]
 def _ask(sql: str, given: Sequence[Any]) -> Rows | None:
     """Run one query within LIMIT_MS; None where it takes longer."""
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(f"SET LOCAL statement_timeout = {LIMIT_MS}")
+        with patience(LIMIT_MS), connection.cursor() as cursor:
             cursor.execute(sql, given)
             rows: Rows = cursor.fetchall()
             return rows
-    except DatabaseError:
+    except (TookTooLongError, DatabaseError):
         return None
 
 

@@ -12,13 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import BigIntegerField, Func, Model, OuterRef, Q, QuerySet
+from django.db.models import BigIntegerField, Func, Model, OuterRef, QuerySet
 from django.utils.timezone import now
 from rest_framework.exceptions import APIException, NotFound
 from rest_framework.filters import OrderingFilter
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from brands.keyset import beyond, total
 from brands.patience import TookTooLongError, patience
 from campaigns.lookup import EPOCH, TRIES, Place
 from geofences.api import Pages
@@ -59,10 +60,12 @@ class HistoryPages(Pages):
         size = self.get_page_size(request) or self.page_size
         order = (OrderingFilter().get_ordering(request, queryset, view) or view.ordering)[0]
         older, column = order.startswith("-"), order.lstrip("-")
-        rows = queryset.order_by(*dict.fromkeys((order, "-id" if older else "id")))
+        ordering = total((order,))
+        rows = queryset.order_by(*ordering)
         place = self._place(request.query_params.get(self.cursor_query_param))
         if place is not None:
-            rows = rows.filter(_beyond(place, column, older=older))
+            key = [place.id] if column == "id" else [place.at, place.id]
+            rows = rows.filter(beyond(ordering, key))
         if column == "id" or indexes.alone & {name for name, said in request.GET.items() if said}:
             found = _in_time(rows[: size + 1], indexes)
         else:
@@ -93,16 +96,6 @@ class HistoryPages(Pages):
 
     def get_paginated_response(self, data: Any) -> Response:
         return Response({"next": self._next, "results": data})
-
-
-def _beyond(place: Place, column: str, *, older: bool) -> Q:
-    """What comes after a row, in the order by a column and by id."""
-    beyond = "lt" if older else "gt"
-    after_id = Q((f"id__{beyond}", place.id))
-    if column == "id":
-        return after_id
-    # The first bounds the index scan, the others say which of one instant are meant.
-    return Q((f"{column}__{beyond}e", place.at)) & (Q((f"{column}__{beyond}", place.at)) | after_id)
 
 
 def _starts(place: Place | None) -> Iterator[datetime | None]:

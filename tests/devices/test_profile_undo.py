@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from brands import filejobs, undoing
 from brands.filejobs import ImportState
-from brands.models import Brand, Role
+from brands.models import Brand
 from devices import profile_files, profile_imports, profiles
 from devices.models import Profile, ProfileImport
 from devices.profiles import ProfileIn
 from tests.devices.people import PAGES, PEOPLE, known, take
 from tests.factories import make_brand
-from tests.staff import logged_in, make_member
+from tests.undone import assert_undone_on_its_page, undone
 
 pytestmark = pytest.mark.django_db
 
@@ -34,16 +34,6 @@ def brand() -> Brand:
 @pytest.fixture(autouse=True)
 def media(tmp_path: Path, settings: Any) -> None:
     settings.MEDIA_ROOT = tmp_path / "media"
-
-
-def undone(job: ProfileImport) -> ProfileImport:
-    """Undo an import as a worker does."""
-    queued: ProfileImport | None = undoing.undo(job, by=None, now=now())
-    assert queued is not None
-    while claimed := filejobs.claim(ProfileImport, now=now()):
-        filejobs.execute(claimed, profile_imports.do, stop=threading.Event())
-    queued.refresh_from_db()
-    return queued
 
 
 def states(brand: Brand) -> dict[str, Any]:
@@ -59,7 +49,7 @@ def test_it_undoes_an_import_to_what_was_known_before(
     job = take(brand, table("customer_id,plan,city\nc-1,gold,Turku\nc-2,gold,\nc-3,none,Oulu\n"))
     assert states(brand) != before
 
-    taken_back = undone(job)
+    taken_back = undone(job, profile_imports.do)
 
     assert states(brand) == before
     assert (taken_back.state, taken_back.counts) == (
@@ -84,7 +74,7 @@ def test_it_keeps_what_anybody_has_changed_since(brand: Brand, table: Callable[.
     profiles.upsert(brand.pk, later, source="app", now=now())
     Profile.objects.filter(external_id="c-4").delete()
 
-    taken_back = undone(job)
+    taken_back = undone(job, profile_imports.do)
 
     assert known(brand) == {
         "c-1": {"plan": "silver", "points": 99},
@@ -105,7 +95,7 @@ def test_it_goes_back_to_before_the_first_row_of_somebody(
     monkeypatch.setattr(profile_files, "CHUNK_ROWS", 1)
     take(brand, table("customer_id,plan\nc-1,silver\n"))
     job = take(brand, table("customer_id,plan,points\nc-1,gold,\nc-1,black,7\nc-2,a,\nc-2,b,1\n"))
-    undone(job)
+    undone(job, profile_imports.do)
     assert known(brand) == {"c-1": {"plan": "silver"}}
 
 
@@ -140,7 +130,7 @@ def test_it_takes_up_an_undoing_that_was_stopped(
     assert first is not None
     next(undoing.take(first, profile_imports.put_back))
     assert filejobs.cancel(first, now=now())
-    assert undone(job).counts == {"removed": 2}
+    assert undone(job, profile_imports.do).counts == {"removed": 2}
     assert known(brand) == {}
 
 
@@ -159,28 +149,7 @@ def test_it_forgets_what_can_no_longer_be_undone(
 
 def test_it_undoes_on_the_page_of_the_import(brand: Brand, table: Callable[..., Path]) -> None:
     job = take(brand, table(PEOPLE))
-    marketer = logged_in(make_member(brand, Role.MARKETER))
-    support = logged_in(make_member(brand, Role.SUPPORT))
-    stranger = logged_in(make_member(make_brand(), Role.ADMIN))
-    at = f"{PAGES}{job.pk}/undo/"
-
-    assert at in marketer.get(f"{PAGES}{job.pk}/change/").content.decode()
-    assert at not in support.get(f"{PAGES}{job.pk}/change/").content.decode()
-    assert support.post(at).status_code == 403
-    assert stranger.post(at).status_code == 403
-    assert "It changed 2 people." in marketer.get(at).content.decode()
-    assert not ProfileImport.objects.filter(undoes=job).exists(), "asking changes nothing"
-
-    answer = marketer.post(at)
-
-    taken_back = ProfileImport.objects.get(undoes=job)
-    assert answer["Location"] == f"{PAGES}{taken_back.pk}/change/"
-    assert taken_back.state == ImportState.QUEUED
-    assert (
-        f"{PAGES}{taken_back.pk}/change/"
-        in marketer.get(f"{PAGES}{job.pk}/change/").content.decode()
-    )
-    assert marketer.post(at)["Location"] == f"{PAGES}{job.pk}/change/"
+    assert_undone_on_its_page(job, PAGES, "It changed 2 people.")
 
 
 persons = st.sampled_from(["a", "b", "c"])

@@ -16,29 +16,19 @@ from hypothesis import strategies as st
 
 from brands import filejobs, undoing
 from brands.filejobs import ImportState
-from brands.models import Brand, Role
+from brands.models import Brand
 from geofences import changes, imports, writing
 from geofences.changes import Change
 from geofences.models import Geofence, GeofenceCover, GeofenceImport
 from geofences.upserts import Wanted, upsert
 from tests.factories import make_brand
 from tests.geofences.uploads import SQUARE, collection, polygon, take
-from tests.staff import logged_in, make_member
+from tests.undone import assert_undone_on_its_page, undone
 
 pytestmark = pytest.mark.django_db
 
 PAGES = "/admin/geofences/geofenceimport/"
 SHOPS = "id,name,lat,lng,radius_m,size\na,Alpha,60.1,24.9,50,big\nb,Beta,60.2,24.8,80,small\n"
-
-
-def undone(job: GeofenceImport) -> GeofenceImport:
-    """Undo an import as a worker does."""
-    queued: GeofenceImport | None = undoing.undo(job, by=None, now=now())
-    assert queued is not None
-    while claimed := filejobs.claim(GeofenceImport, now=now()):
-        filejobs.execute(claimed, imports.do, stop=threading.Event())
-    queued.refresh_from_db()
-    return queued
 
 
 def state(geofence: Geofence) -> dict[str, Any]:
@@ -70,7 +60,7 @@ def test_it_undoes_an_import_to_what_there_was_before(
     )
     assert states(brand) != before
 
-    taken_back = undone(job)
+    taken_back = undone(job, imports.do)
 
     gamma = Geofence.objects.get(external_id="c")
     assert gamma.retired_at is not None
@@ -97,7 +87,7 @@ def test_it_brings_back_what_the_import_retired_and_retires_what_it_revived(
     )
     assert job.counts == {"updated": 1, "retired": 1}
 
-    assert undone(job).counts == {"put back": 2}
+    assert undone(job, imports.do).counts == {"put back": 2}
 
     assert states(brand) == before
 
@@ -117,7 +107,7 @@ def test_it_keeps_what_anybody_has_changed_since(brand: Brand, table: Callable[.
     writing.retire([Geofence.objects.get(external_id="d").pk], now=now())
     Geofence.objects.get(external_id="e").delete()
 
-    taken_back = undone(job)
+    taken_back = undone(job, imports.do)
 
     alpha, beta, gamma = (Geofence.objects.get(external_id=key) for key in "abc")
     assert (alpha.name, alpha.radius_m, alpha.geometry.y) == ("Alpha", 90.0, 60.3), "both or none"
@@ -175,27 +165,7 @@ def test_it_forgets_what_can_no_longer_be_undone(
 def test_it_undoes_on_the_page_of_the_import(brand: Brand, table: Callable[..., Path]) -> None:
     take(brand, table(SHOPS))
     job = take(brand, table("id,lat,lng,radius_m\na,60.3,24.9,50\nz,60.3,24.7,50\n"))
-    marketer = logged_in(make_member(brand, Role.MARKETER))
-    support = logged_in(make_member(brand, Role.SUPPORT))
-    stranger = logged_in(make_member(make_brand(), Role.ADMIN))
-    at = f"{PAGES}{job.pk}/undo/"
-
-    assert at in marketer.get(f"{PAGES}{job.pk}/change/").content.decode()
-    assert at not in support.get(f"{PAGES}{job.pk}/change/").content.decode()
-    assert support.post(at).status_code == 403
-    assert stranger.post(at).status_code == 403
-    assert "It made 1 place and changed 1 place." in marketer.get(at).content.decode()
-    assert not GeofenceImport.objects.filter(undoes=job).exists(), "asking changes nothing"
-
-    answer = marketer.post(at)
-
-    queued = GeofenceImport.objects.get(undoes=job)
-    assert answer["Location"] == f"{PAGES}{queued.pk}/change/"
-    assert queued.state == ImportState.QUEUED
-    assert (
-        f"{PAGES}{queued.pk}/change/" in marketer.get(f"{PAGES}{job.pk}/change/").content.decode()
-    )
-    assert marketer.post(at)["Location"] == f"{PAGES}{job.pk}/change/"
+    assert_undone_on_its_page(job, PAGES, "It made 1 place and changed 1 place.")
 
 
 names = st.sampled_from(["one", "two"])
